@@ -1,0 +1,91 @@
+package mcast
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// Scopes for TxConfig.TTL: how far a datagram may travel. For IPv4 they are the customary thresholds of
+// multicast routers; for IPv6 the group address itself names the scope (RFC 4291, section 2.7) and the hop limit
+// only bounds the number of routers. TTLHost never leaves the machine.
+const (
+	TTLHost      = -1
+	TTLSubnet    = 1
+	TTLSite      = 32
+	TTLRegion    = 64
+	TTLContinent = 128
+	TTLGlobal    = 255
+)
+
+// What went wrong, for errors.Is. They arrive wrapped in an *OpError. Beside them, errors.Is finds net.ErrClosed
+// after Close, os.ErrDeadlineExceeded after a deadline, errors.ErrUnsupported where the system cannot do what was
+// asked, and the errno of a refused system call.
+var (
+	ErrNotMulticast = errors.New("not a multicast address")
+	ErrNotDeclared  = errors.New("not one of the groups the socket was opened for")
+	ErrNoInterface  = errors.New("no such interface")
+	ErrNotJoined    = errors.New("group is not joined")
+)
+
+// Message is one datagram of ReadBatch, WriteBatch and Messages. On a read the library fills every field but Buf;
+// on a write it takes Buf and Addr and fills N.
+type Message struct {
+	Buf       []byte         // read: room to read into; write: the payload
+	N         int            // bytes of Buf that were read or written
+	Addr      netip.AddrPort // read: the sender; write: the destination
+	Group     netip.Addr     // read: the group the datagram was sent to, without a zone
+	IfIndex   int            // read: the interface it came in by
+	HopLimit  int            // read: TTL or hop limit on arrival, if RxConfig.HopLimits; else 0
+	Time      time.Time      // read: when the kernel received it, if RxConfig.Timestamps; else zero
+	Truncated bool           // read: Buf was too small, and the rest of the datagram is lost
+}
+
+// OpError is the error of every operation of this package: what was tried, with which group, source and interface
+// (each empty where it plays no part), why it failed, and, where that is known, what to do about it.
+// It implements net.Error.
+type OpError struct {
+	Op        string // "open", "join", "leave", "read", "write", "scan", …
+	Group     netip.Addr
+	Source    netip.Addr
+	Interface string
+	Err       error  // the cause: an errno in an *os.SyscallError, or one of the errors above; never nil
+	Hint      string // the cure, or empty
+}
+
+func (e *OpError) Error() string {
+	var b strings.Builder
+	b.WriteString("mcast: ")
+	b.WriteString(e.Op)
+	if e.Group.IsValid() {
+		fmt.Fprintf(&b, " %s", e.Group)
+	}
+	if e.Source.IsValid() {
+		fmt.Fprintf(&b, " from %s", e.Source)
+	}
+	if e.Interface != "" {
+		fmt.Fprintf(&b, " on %s", e.Interface)
+	}
+	fmt.Fprintf(&b, ": %v", e.Err)
+	if e.Hint != "" {
+		fmt.Fprintf(&b, " (%s)", e.Hint)
+	}
+	return b.String()
+}
+
+// Unwrap returns the cause.
+func (e *OpError) Unwrap() error { return e.Err }
+
+// Timeout reports whether the operation ended because a deadline passed.
+func (e *OpError) Timeout() bool {
+	var t interface{ Timeout() bool }
+	return errors.As(e.Err, &t) && t.Timeout()
+}
+
+// Temporary is part of net.Error and deprecated there: it reports what Timeout does.
+func (e *OpError) Temporary() bool { return e.Timeout() }
+
+var _ net.Error = (*OpError)(nil)
