@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -89,3 +92,29 @@ func (e *OpError) Timeout() bool {
 func (e *OpError) Temporary() bool { return e.Timeout() }
 
 var _ net.Error = (*OpError)(nil)
+
+// opError wraps a cause that nothing more is known of; nil stays nil.
+func opError(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &OpError{Op: op, Err: err}
+}
+
+// call makes one system call of opening, changing or closing a socket and names it in its error. (Reading and
+// writing do without: they are the hot paths.)
+func call(name string, f func() error) error {
+	if hook := testHookCall.Load(); hook != nil {
+		if err := (*hook)(name); err != nil {
+			return os.NewSyscallError(name, err)
+		}
+	}
+	err := f()
+	if _, plain := err.(syscall.Errno); plain {
+		return os.NewSyscallError(name, err)
+	}
+	return err
+}
+
+// testHookCall, if set, is asked before each of these calls and may make it fail, as package net's tests do.
+var testHookCall atomic.Pointer[func(name string) error]

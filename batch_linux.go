@@ -1,0 +1,328 @@
+package mcast
+
+// The system calls that move datagrams, with buffers of our own: package unix allocates an address for every
+// datagram, and x/net a message. Nothing here blocks: the runtime's poller waits, in merge_linux.go for reads and
+// in sender for writes.
+
+import (
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// batchSize is how many datagrams one recvmmsg or sendmmsg moves at most.
+const batchSize = 64
+
+// mmsghdr is struct mmsghdr of recvmmsg(2).
+type mmsghdr struct {
+	hdr unix.Msghdr
+	len uint32
+}
+
+// rawSockaddr is a struct sockaddr_in or sockaddr_in6, as the kernel reads and writes it.
+type rawSockaddr [unix.SizeofSockaddrInet6]byte
+
+// setAddrPort stores addr for a socket of the given family and returns the length. The scope is the interface's
+// index, which the kernel heeds for link-local destinations.
+func (s *rawSockaddr) setAddrPort(addr netip.AddrPort, scope int) uint32 {
+	*s = rawSockaddr{}
+	binary.BigEndian.PutUint16(s[2:], addr.Port())
+	if ip := addr.Addr(); ip.Is4() {
+		binary.NativeEndian.PutUint16(s[0:], unix.AF_INET)
+		a := ip.As4()
+		copy(s[4:], a[:])
+		return unix.SizeofSockaddrInet4
+	}
+	binary.NativeEndian.PutUint16(s[0:], unix.AF_INET6)
+	a := addr.Addr().As16()
+	copy(s[8:], a[:])
+	binary.NativeEndian.PutUint32(s[24:], uint32(scope))
+	return unix.SizeofSockaddrInet6
+}
+
+// addrPort is the address the kernel stored, with its zone as a number.
+func (s *rawSockaddr) addrPort(zones *zoneCache) netip.AddrPort {
+	port := binary.BigEndian.Uint16(s[2:])
+	switch binary.NativeEndian.Uint16(s[0:]) {
+	case unix.AF_INET:
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(s[4:8])), port)
+	case unix.AF_INET6:
+		ip := netip.AddrFrom16([16]byte(s[8:24]))
+		if scope := binary.NativeEndian.Uint32(s[24:]); scope != 0 {
+			ip = ip.WithZone(zones.zone(scope))
+		}
+		return netip.AddrPortFrom(ip, port)
+	}
+	return netip.AddrPort{}
+}
+
+// recvFrom takes one datagram and returns its whole size, which may be more than p holds.
+func recvFrom(fd int, p []byte, from *rawSockaddr) (int, error) {
+	for {
+		size := uint32(len(from))
+		n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, uintptr(fd),
+			uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_DONTWAIT|unix.MSG_TRUNC,
+			uintptr(unsafe.Pointer(from)), uintptr(unsafe.Pointer(&size)))
+		switch errno {
+		case 0:
+			return int(n), nil
+		case unix.EINTR:
+		default:
+			return 0, errno
+		}
+	}
+}
+
+// sendTo sends one datagram.
+func sendTo(fd int, p []byte, to *rawSockaddr, size uint32) error {
+	for {
+		_, _, errno := unix.Syscall6(unix.SYS_SENDTO, uintptr(fd),
+			uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL,
+			uintptr(unsafe.Pointer(to)), uintptr(size))
+		switch errno {
+		case 0:
+			return nil
+		case unix.EINTR:
+		default:
+			return errno
+		}
+	}
+}
+
+// mmsg calls recvmmsg or sendmmsg and returns how many datagrams it moved.
+func mmsg(trap uintptr, fd int, hdrs []mmsghdr) (int, error) {
+	for {
+		n, _, errno := unix.Syscall6(trap, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(hdrs))),
+			uintptr(len(hdrs)), unix.MSG_DONTWAIT, 0, 0)
+		switch errno {
+		case 0:
+			return int(n), nil
+		case unix.EINTR:
+		default:
+			return 0, errno
+		}
+	}
+}
+
+// controlSize holds every control message that is ever asked for: a timestamp, a hop limit and the packet
+// information of IPv6, with room for a system with larger alignment.
+const controlSize = 128
+
+// msgBatch is what one recvmmsg or sendmmsg points to.
+type msgBatch struct {
+	hdrs  [batchSize]mmsghdr
+	iovs  [batchSize]unix.Iovec
+	names [batchSize]rawSockaddr
+}
+
+type recvBatch struct {
+	msgBatch
+	control [batchSize][controlSize]byte
+}
+
+// point makes entry i refer to p and to its address.
+func (b *msgBatch) point(i int, p []byte, nameLen uint32) *unix.Msghdr {
+	b.iovs[i].Base = unsafe.SliceData(p)
+	b.iovs[i].SetLen(len(p))
+	h := &b.hdrs[i].hdr
+	h.Name = &b.names[i][0]
+	h.Namelen = nameLen
+	h.Iov = &b.iovs[i]
+	h.SetIovlen(1)
+	return h
+}
+
+// forget drops the references to the caller's memory.
+func (b *msgBatch) forget(n int) { clear(b.iovs[:n]) }
+
+// readMany takes up to len(ms) datagrams from c. got is how many the kernel gave, kept how many of these may be
+// delivered: they stand first in ms. Other elements may have exchanged their buffers.
+func (m *merge) readMany(c *conn, ms []Message) (got, kept int, err error) {
+	if m.batch == nil {
+		m.batch = new(recvBatch)
+	}
+	b := m.batch
+	ms = ms[:min(len(ms), batchSize)]
+	for i := range ms {
+		h := b.point(i, ms[i].Buf, unix.SizeofSockaddrInet6)
+		h.Control = &b.control[i][0]
+		h.SetControllen(controlSize)
+		h.Flags = 0
+	}
+	got, err = mmsg(unix.SYS_RECVMMSG, c.fd, b.hdrs[:len(ms)])
+	b.forget(len(ms))
+	if err != nil {
+		return 0, 0, err
+	}
+	m.budget -= got
+	for i := range ms[:got] {
+		h := &b.hdrs[i].hdr
+		src := b.names[i].addrPort(&m.zones)
+		var meta metadata
+		if h.Controllen > 0 {
+			meta = parseControl(b.control[i][:h.Controllen])
+		}
+		if c.checkIf && meta.ifIndex != c.ifIndex || c.screen.refuses(src.Addr()) {
+			continue
+		}
+		ms[kept].Buf, ms[i].Buf = ms[i].Buf, ms[kept].Buf
+		ms[kept] = Message{
+			Buf: ms[kept].Buf, N: int(b.hdrs[i].len), Addr: src,
+			Group: c.group, IfIndex: c.ifIndex, HopLimit: meta.hopLimit, Time: meta.time,
+			Truncated: h.Flags&unix.MSG_TRUNC != 0,
+		}
+		c.count.add(ms[kept].N, ms[kept].Truncated)
+		kept++
+	}
+	return got, kept, nil
+}
+
+// metadata is what control messages tell of a datagram.
+type metadata struct {
+	hopLimit int
+	ifIndex  int
+	time     time.Time
+}
+
+// parseControl reads the control messages of cmsg(3) that this library asks for and passes over all others.
+func parseControl(b []byte) (m metadata) {
+	for len(b) >= unix.SizeofCmsghdr {
+		hdr, data, rest, err := unix.ParseOneSocketControlMessage(b)
+		if err != nil {
+			return m
+		}
+		b = rest
+		switch [2]int32{hdr.Level, hdr.Type} {
+		case [2]int32{unix.IPPROTO_IP, unix.IP_TTL}, [2]int32{unix.IPPROTO_IPV6, unix.IPV6_HOPLIMIT}:
+			if len(data) >= 4 {
+				m.hopLimit = int(int32(binary.NativeEndian.Uint32(data)))
+			}
+		case [2]int32{unix.IPPROTO_IPV6, unix.IPV6_PKTINFO}:
+			if len(data) >= unix.SizeofInet6Pktinfo {
+				m.ifIndex = int(binary.NativeEndian.Uint32(data[16:]))
+			}
+		case [2]int32{unix.SOL_SOCKET, unix.SCM_TIMESTAMPNS}:
+			if size := int(unsafe.Sizeof(unix.Timespec{})); len(data) >= size {
+				// Copied, because data may not be aligned for a Timespec.
+				var ts unix.Timespec
+				copy(unsafe.Slice((*byte)(unsafe.Pointer(&ts)), size), data)
+				m.time = time.Unix(ts.Unix())
+			}
+		}
+	}
+	return m
+}
+
+// sender writes to one OS socket without allocating. Its methods may be called concurrently.
+type sender struct {
+	conn *net.UDPConn
+	raw  syscall.RawConn
+
+	// mu lets one writer in at a time, as the runtime's own descriptor lock would; it guards what is below. A
+	// writer that waits for room holds it, and nobody but other writers waits for it: deadlines and Close
+	// interrupt the one, and so the next.
+	mu    sync.Mutex
+	req   sendRequest
+	oneFn func(fd uintptr) bool // made once, so that writing does not allocate
+	anyFn func(fd uintptr) bool
+	batch *msgBatch // made by the first batch
+}
+
+// sendRequest is what the writer that holds mu wants and got.
+type sendRequest struct {
+	buf   []byte
+	to    rawSockaddr
+	size  uint32
+	batch []Message
+	scope int
+	n     int // messages of batch that were sent
+	err   error
+}
+
+func newSender(conn *net.UDPConn) (*sender, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	s := &sender{conn: conn, raw: raw}
+	s.oneFn, s.anyFn = s.trySend, s.trySendBatch
+	return s, nil
+}
+
+// send sends one datagram and waits while there is no room for it.
+func (s *sender) send(p []byte, dst netip.AddrPort, scope int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.req.buf = p
+	s.req.size = s.req.to.setAddrPort(dst, scope)
+	err := s.raw.Write(s.oneFn)
+	if err == nil {
+		err = s.req.err
+	}
+	s.req = sendRequest{}
+	return writeError("sendto", err)
+}
+
+func (s *sender) trySend(fd uintptr) bool {
+	r := &s.req
+	r.err = sendTo(int(fd), r.buf, &r.to, r.size)
+	return r.err != unix.EAGAIN
+}
+
+// sendBatch sends ms, all of the socket's family, and returns how many of them went out.
+func (s *sender) sendBatch(ms []Message, scope int) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.batch == nil {
+		s.batch = new(msgBatch)
+	}
+	s.req.batch, s.req.scope = ms, scope
+	err := s.raw.Write(s.anyFn)
+	if err == nil {
+		err = s.req.err
+	}
+	n := s.req.n
+	s.req = sendRequest{}
+	return n, writeError("sendmmsg", err)
+}
+
+func (s *sender) trySendBatch(fd uintptr) bool {
+	r := &s.req
+	for r.n < len(r.batch) {
+		ms := r.batch[r.n:min(len(r.batch), r.n+batchSize)]
+		for i := range ms {
+			dst := ms[i].Addr
+			size := s.batch.names[i].setAddrPort(netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port()), r.scope)
+			s.batch.point(i, ms[i].Buf, size)
+		}
+		var n int
+		n, r.err = mmsg(unix.SYS_SENDMMSG, int(fd), s.batch.hdrs[:len(ms)])
+		s.batch.forget(len(ms))
+		if r.err != nil {
+			return r.err != unix.EAGAIN
+		}
+		r.n += n
+	}
+	return true
+}
+
+// writeError is what the runtime or the kernel said of a write, without the words around it.
+func writeError(name string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, net.ErrClosed):
+		return net.ErrClosed
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return os.ErrDeadlineExceeded
+	}
+	return os.NewSyscallError(name, err)
+}

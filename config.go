@@ -1,0 +1,164 @@
+package mcast
+
+// The mistakes in a configuration, found before any OS socket is opened: each is refused with a text that names
+// the value and what would be right.
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// families says which address families a set of groups needs.
+type families struct{ v4, v6 bool }
+
+func familiesOf(groups []netip.Addr) (f families) {
+	for _, g := range groups {
+		f.v4 = f.v4 || g.Is4()
+		f.v6 = f.v6 || g.Is6()
+	}
+	return f
+}
+
+func (f families) of(a netip.Addr) bool { return a.Is4() && f.v4 || a.Is6() && f.v6 }
+
+func mistake(format string, args ...any) error {
+	return &OpError{Op: "open", Err: fmt.Errorf(format, args...)}
+}
+
+// checkGroup returns the group in the form that the rest of the package uses.
+func checkGroup(op string, g netip.Addr) (netip.Addr, error) {
+	g = g.Unmap()
+	switch {
+	case !g.IsValid():
+		return g, &OpError{Op: op, Err: fmt.Errorf("the zero netip.Addr: %w", ErrNotMulticast)}
+	case !g.IsMulticast():
+		return g, &OpError{Op: op, Group: g, Err: ErrNotMulticast, Hint: "multicast is 224.0.0.0/4 and ff00::/8"}
+	case g.Zone() != "":
+		return g, &OpError{Op: op, Group: g, Err: errors.New("a group has no zone"), Hint: "name the interface in Interfaces"}
+	}
+	return g, nil
+}
+
+// checkGroups returns the groups, each once.
+func checkGroups(groups []netip.Addr) ([]netip.Addr, error) {
+	if len(groups) == 0 {
+		return nil, mistake("Groups is empty: want at least one multicast address")
+	}
+	known := make(map[netip.Addr]bool, len(groups))
+	unique := make([]netip.Addr, 0, len(groups))
+	for _, g := range groups {
+		g, err := checkGroup("open", g)
+		if err != nil {
+			return nil, err
+		}
+		if !known[g] {
+			known[g] = true
+			unique = append(unique, g)
+		}
+	}
+	return unique, nil
+}
+
+// checkSources returns the sources in their plain form, each once.
+func checkSources(op, field string, sources []netip.Addr, groups families) ([]netip.Addr, error) {
+	var unique []netip.Addr
+	for _, s := range sources {
+		s = s.Unmap()
+		wrong := ""
+		switch {
+		case !s.IsValid():
+			wrong = "the zero netip.Addr"
+		case s.IsMulticast():
+			wrong = "a multicast address, which nobody sends from"
+		case s.IsUnspecified():
+			wrong = "the unspecified address"
+		case s.Zone() != "":
+			wrong = "has a zone: sources are compared without, on each interface"
+		case !groups.of(s):
+			wrong = "of another address family than every group"
+		default:
+			if !slices.Contains(unique, s) {
+				unique = append(unique, s)
+			}
+			continue
+		}
+		return nil, &OpError{Op: op, Err: fmt.Errorf("%s: source %s is %s", field, s, wrong)}
+	}
+	return unique, nil
+}
+
+// checkInterfaces refuses interfaces that cannot serve every group, and returns the others, each once.
+func checkInterfaces(ifaces []Interface, groups families) ([]Interface, error) {
+	if len(ifaces) == 0 {
+		return nil, &OpError{Op: "open", Err: fmt.Errorf("Interfaces is empty: %w", ErrNoInterface),
+			Hint: "leave it nil for the default choice"}
+	}
+	var unique []Interface
+	for _, ifc := range ifaces {
+		switch {
+		case ifc.Index <= 0:
+			return nil, &OpError{Op: "open", Interface: ifc.Name,
+				Err: fmt.Errorf("interface index %d: %w", ifc.Index, ErrNoInterface), Hint: "take it from FindInterfaces"}
+		case groups.v4 && len(ifc.IPv4) == 0:
+			return nil, noFamily(ifc, "IPv4")
+		case groups.v6 && len(ifc.IPv6) == 0:
+			return nil, noFamily(ifc, "IPv6")
+		}
+		if !slices.ContainsFunc(unique, func(u Interface) bool { return u.Index == ifc.Index }) {
+			unique = append(unique, ifc)
+		}
+	}
+	return unique, nil
+}
+
+func noFamily(ifc Interface, family string) error {
+	return &OpError{Op: "open", Interface: ifc.Name, Err: fmt.Errorf("the interface has no %s address, but a group is %[1]s: %w", family, ErrNoInterface),
+		Hint: "give the interface an address, or open one socket for each family"}
+}
+
+func checkSize(field string, n int) error {
+	if n < 0 {
+		return mistake("%s %d: want a number of bytes, or 0 for the system's default", field, n)
+	}
+	return nil
+}
+
+// checkTTL returns the value for the socket option.
+func checkTTL(op string, ttl int) (int, error) {
+	switch {
+	case ttl == TTLHost:
+		return 0, nil
+	case ttl == 0:
+		return TTLSubnet, nil
+	case ttl > 0 && ttl <= 255:
+		return ttl, nil
+	}
+	return 0, &OpError{Op: op, Err: fmt.Errorf("TTL %d: want 1 to 255, 0 for 1, or TTLHost (%d) to stay on this machine", ttl, TTLHost)}
+}
+
+// hasFamily reports whether the interface has an address of a's family.
+func (ifc *Interface) hasFamily(a netip.Addr) bool {
+	if a.Is4() {
+		return len(ifc.IPv4) > 0
+	}
+	return len(ifc.IPv6) > 0
+}
+
+func familyName(a netip.Addr) string {
+	if a.Is4() {
+		return "IPv4"
+	}
+	return "IPv6"
+}
+
+// ofFamily returns those of addrs that are of a's family.
+func ofFamily(addrs []netip.Addr, a netip.Addr) (same []netip.Addr) {
+	for _, other := range addrs {
+		if other.Is4() == a.Is4() {
+			same = append(same, other)
+		}
+	}
+	return same
+}

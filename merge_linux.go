@@ -1,0 +1,355 @@
+package mcast
+
+// Many sockets, one read. The OS sockets of an RxSocket (or the reply side of a TxSocket) are non-blocking
+// descriptors in one epoll descriptor, and that one is what Go's runtime poller watches: a blocked read parks a
+// goroutine and nothing else, deadlines and Close come from the runtime, and no goroutine or copy stands between
+// kernel and caller.
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// readBudget is how many datagrams one OS socket may deliver before another that is ready gets its turn:
+	// large enough to make the change of socket cheap, small enough that a flooded group delays a quiet one by
+	// tens of microseconds.
+	readBudget = 64
+
+	// refusedBudget bounds how many datagrams in a row are looked at and refused before the runtime is asked
+	// again about deadlines and Close, which a flood of unwanted datagrams must not put off.
+	refusedBudget = 256
+)
+
+// conn is one OS socket in a merge, with what is known of every datagram it delivers.
+type conn struct {
+	fd      int
+	pair    *pair // nil for the sockets of a TxSocket
+	group   netip.Addr
+	ifIndex int
+	slot    int32 // its place in merge.conns
+	screen  screen
+	checkIf bool         // IPv6 where the kernel refused to bind the device: compare the arrival interface
+	release func() error // gives the descriptor back
+
+	count counters
+}
+
+// merge reads from many conns as if they were one. All methods may be called concurrently.
+type merge struct {
+	file *os.File // the epoll descriptor, in the runtime's poller
+	raw  syscall.RawConn
+
+	// readMu lets one reader in at a time, as the runtime's own descriptor lock would; it guards req. A blocked
+	// reader holds it, and nobody but other readers waits for it.
+	readMu sync.Mutex
+	req    readRequest
+	readFn func(fd uintptr) bool // m.tryRead, made once so that reading does not allocate
+
+	// mu guards everything below and the life of every descriptor: no reader touches a descriptor without it, so
+	// that a closed one is never read. It is held for non-blocking calls only.
+	mu     sync.Mutex
+	conns  []*conn // by slot; nil where free
+	free   []int32 // slots
+	events [64]unix.EpollEvent
+	ready  []unix.EpollEvent // what is left of events
+	hot    *conn             // the socket that delivers now
+	budget int               // how many datagrams it still may
+	zones  zoneCache
+	batch  *recvBatch // made by the first batch
+	one    [1]Message
+}
+
+// readRequest is what the reader that holds readMu wants and got.
+type readRequest struct {
+	buf   []byte // one datagram into buf, or,
+	batch []Message
+	n     int // bytes, or messages
+	src   netip.AddrPort
+	err   error
+	again bool // nothing yet, but ask the runtime before going on
+}
+
+func newMerge() (*merge, error) {
+	var epfd int
+	if err := call("epoll_create1", func() (err error) {
+		epfd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	// os.NewFile looks at the flag and hands only a non-blocking descriptor to the poller.
+	if err := call("fcntl", func() error { return unix.SetNonblock(epfd, true) }); err != nil {
+		unix.Close(epfd)
+		return nil, err
+	}
+	m := &merge{file: os.NewFile(uintptr(epfd), "mcast")}
+	m.readFn = m.tryRead
+	var err error
+	if m.raw, err = m.file.SyscallConn(); err != nil {
+		m.file.Close()
+		return nil, err
+	}
+	return m, nil
+}
+
+// add begins to deliver what c receives. A read that is blocked notices.
+func (m *merge) add(c *conn) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if n := len(m.free); n > 0 {
+		c.slot, m.free = m.free[n-1], m.free[:n-1]
+	} else {
+		c.slot, m.conns = int32(len(m.conns)), append(m.conns, nil)
+	}
+	// Level-triggered: what a turn leaves in a socket is reported again, after the others that are ready, so the
+	// kernel keeps the queue of sockets and keeps it fair.
+	if err := m.control(unix.EPOLL_CTL_ADD, c.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: c.slot}); err != nil {
+		m.free = append(m.free, c.slot)
+		return err
+	}
+	m.conns[c.slot] = c
+	return nil
+}
+
+// remove stops delivering c and gives its descriptor back. What it had received and nobody read is lost.
+func (m *merge) remove(c *conn) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	// Closing a descriptor takes it out of every epoll, unless a forked child holds a duplicate.
+	err := m.control(unix.EPOLL_CTL_DEL, c.fd, nil)
+	m.conns[c.slot] = nil
+	m.free = append(m.free, c.slot)
+	if m.hot == c {
+		m.hot = nil
+	}
+	for i := range m.ready {
+		if m.ready[i].Fd == c.slot {
+			m.ready[i].Fd = -1
+		}
+	}
+	return errors.Join(err, c.release())
+}
+
+func (m *merge) control(op, fd int, event *unix.EpollEvent) error {
+	return call("epoll_ctl", func() (err error) {
+		if closed := m.raw.Control(func(epfd uintptr) { err = unix.EpollCtl(int(epfd), op, fd, event) }); closed != nil {
+			return net.ErrClosed
+		}
+		return err
+	})
+}
+
+// update runs f while no datagram is being read.
+func (m *merge) update(f func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f()
+}
+
+func (m *merge) setReadDeadline(t time.Time) error { return closedError(m.file.SetReadDeadline(t)) }
+
+// close interrupts every read, waits until none is inside, and gives all descriptors back.
+func (m *merge) close() error {
+	err := closedError(m.file.Close())
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range m.conns {
+		if c != nil {
+			err = errors.Join(err, c.release())
+		}
+	}
+	m.conns, m.ready, m.hot = nil, nil, nil
+	return err
+}
+
+// closedError turns what the runtime says of a closed epoll file into the error that net's users know.
+func closedError(err error) error {
+	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	return net.ErrClosed
+}
+
+// read waits for one datagram.
+func (m *merge) read(p []byte) (n int, src netip.AddrPort, err error) {
+	m.readMu.Lock()
+	defer m.readMu.Unlock()
+	m.req = readRequest{buf: p}
+	err = m.wait()
+	n, src = m.req.n, m.req.src
+	m.req = readRequest{}
+	return n, src, err
+}
+
+// readBatch waits for one datagram and takes what else is there, as far as ms has room.
+func (m *merge) readBatch(ms []Message) (n int, err error) {
+	m.readMu.Lock()
+	defer m.readMu.Unlock()
+	m.req = readRequest{batch: ms}
+	err = m.wait()
+	n = m.req.n
+	m.req = readRequest{}
+	return n, err
+}
+
+func (m *merge) wait() error {
+	for {
+		if err := m.raw.Read(m.readFn); err != nil {
+			return closedError(err)
+		}
+		if !m.req.again {
+			return m.req.err
+		}
+		m.req.again = false
+	}
+}
+
+// tryRead serves m.req without blocking; false asks the runtime to wait until the epoll descriptor is ready.
+func (m *merge) tryRead(epfd uintptr) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := &m.req
+	for refused := 0; refused < refusedBudget; {
+		c, err := m.next(int(epfd))
+		if c == nil {
+			r.err = err
+			return err != nil || r.batch != nil && r.n > 0
+		}
+		if r.batch == nil {
+			ok, err := m.readOne(c)
+			if err == unix.EAGAIN {
+				m.hot = nil
+				continue
+			}
+			if ok || err != nil {
+				r.err = c.readError(err)
+				return true
+			}
+			refused++
+			continue
+		}
+		room := r.batch[r.n:]
+		if len(room) > m.budget {
+			room = room[:m.budget]
+		}
+		got, kept, err := m.readMany(c, room)
+		if err != nil && err != unix.EAGAIN {
+			if r.n == 0 { // else the caller has the datagrams, and meets the error next time
+				r.err = c.readError(err)
+			}
+			return true
+		}
+		r.n += kept
+		refused += got - kept
+		if r.n == len(r.batch) {
+			return true
+		}
+		if got < len(room) { // the socket is empty
+			m.hot = nil
+		}
+	}
+	r.again = r.batch == nil || r.n == 0
+	return true
+}
+
+// next says which socket to read from: the one at work while its turn lasts, then the others that are ready.
+func (m *merge) next(epfd int) (*conn, error) {
+	for {
+		if m.hot != nil && m.budget > 0 {
+			return m.hot, nil
+		}
+		m.hot = nil
+		if len(m.ready) == 0 {
+			n, err := epollWait(epfd, m.events[:])
+			if n == 0 || err != nil {
+				return nil, err
+			}
+			m.ready = m.events[:n]
+		}
+		slot := m.ready[0].Fd
+		m.ready = m.ready[1:]
+		if slot >= 0 {
+			m.hot, m.budget = m.conns[slot], readBudget
+		}
+	}
+}
+
+// epollWait takes what is ready and never waits.
+func epollWait(epfd int, events []unix.EpollEvent) (int, error) {
+	for {
+		n, err := unix.EpollWait(epfd, events, 0)
+		if err != unix.EINTR {
+			return max(n, 0), os.NewSyscallError("epoll_wait", err)
+		}
+	}
+}
+
+// readOne takes one datagram from c into m.req. It reports false for one that must not be delivered.
+func (m *merge) readOne(c *conn) (ok bool, err error) {
+	r := &m.req
+	if c.checkIf { // the arrival interface comes only with control messages
+		m.one[0] = Message{Buf: r.buf}
+		_, kept, err := m.readMany(c, m.one[:])
+		r.n, r.src = m.one[0].N, m.one[0].Addr
+		m.one[0] = Message{}
+		return kept == 1, err
+	}
+	var name rawSockaddr
+	size, err := recvFrom(c.fd, r.buf, &name)
+	if err != nil {
+		return false, err
+	}
+	m.budget--
+	src := name.addrPort(&m.zones)
+	if c.screen.refuses(src.Addr()) {
+		return false, nil
+	}
+	r.n, r.src = min(size, len(r.buf)), src
+	c.count.add(r.n, size > len(r.buf))
+	return true, nil
+}
+
+// readError is a failed receive on c as the caller sees it.
+func (c *conn) readError(err error) error {
+	if err == nil {
+		return nil
+	}
+	e := &OpError{Op: "read", Group: c.group, Err: os.NewSyscallError("recvmsg", err)}
+	if c.pair != nil {
+		e.Interface = c.pair.link.ifc.Name
+	}
+	return e
+}
+
+// zoneCache keeps the text of the zones met, which netip wants, so that it is made once: numbers, because names
+// may change hands.
+type zoneCache struct {
+	last uint32
+	text string
+	all  map[uint32]string
+}
+
+func (z *zoneCache) zone(scope uint32) string {
+	if scope == z.last {
+		return z.text
+	}
+	text, ok := z.all[scope]
+	if !ok {
+		if z.all == nil {
+			z.all = make(map[uint32]string)
+		}
+		text = strconv.FormatUint(uint64(scope), 10)
+		z.all[scope] = text
+	}
+	z.last, z.text = scope, text
+	return text
+}

@@ -1,0 +1,209 @@
+package mcast
+
+// What RxSocket and TxSocket share: the reading half of a net.PacketConn over a merge, deadlines that a context may
+// cut short, and the conversions between net's addresses and netip's.
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// reader reads from a merge. All methods may be called concurrently.
+type reader struct {
+	m *merge
+
+	mu       sync.Mutex // guards what is below and the fields of every ctxRead
+	deadline time.Time
+	// cut counts the reads that their context has interrupted by moving the merge's deadline into the past. Until
+	// the last of them has returned, other reads that met that deadline wait.
+	cut    int
+	mended sync.Cond
+	epoch  atomic.Uint64 // odd while cut > 0; written under mu
+}
+
+func newReader() (*reader, error) {
+	m, err := newMerge()
+	if err != nil {
+		return nil, err
+	}
+	r := &reader{m: m}
+	r.mended.L = &r.mu
+	return r, nil
+}
+
+// ctxRead is a series of reads that ends with a context.
+type ctxRead struct {
+	reading bool
+	done    bool // the context is
+	cut     bool // and moved the deadline, because a read was under way
+}
+
+var longAgo = time.Unix(1, 0)
+
+func (r *reader) setReadDeadline(t time.Time) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.deadline = t
+	if r.cut > 0 {
+		return nil // mend sets it
+	}
+	return r.m.setReadDeadline(t)
+}
+
+// until makes the reads of the returned series end when ctx does. stop must be called after the last of them.
+func (r *reader) until(ctx context.Context) (series *ctxRead, stop func()) {
+	series = new(ctxRead)
+	ended := make(chan struct{})
+	unregister := context.AfterFunc(ctx, func() {
+		defer close(ended)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		series.done = true
+		if series.reading {
+			series.cut = true
+			if r.cut++; r.cut == 1 {
+				r.epoch.Add(1)
+				r.m.setReadDeadline(longAgo)
+			}
+		}
+	})
+	return series, func() {
+		if !unregister() {
+			<-ended
+		}
+	}
+}
+
+// begin reports whether the series goes on.
+func (r *reader) begin(series *ctxRead) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	series.reading = !series.done
+	return series.reading
+}
+
+// end undoes what the context did to the deadline.
+func (r *reader) end(series *ctxRead) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	series.reading = false
+	if !series.cut {
+		return
+	}
+	series.cut = false
+	if r.cut--; r.cut == 0 {
+		r.m.setReadDeadline(r.deadline)
+		r.epoch.Add(1)
+		r.mended.Broadcast()
+	}
+}
+
+// spurious reports whether err, of a read that began in the given epoch, is the timeout of somebody else's context.
+// It returns when reading makes sense again. To the series whose context it is it is none.
+func (r *reader) spurious(err error, epoch uint64, series *ctxRead) bool {
+	if !errors.Is(err, os.ErrDeadlineExceeded) || epoch%2 == 0 && epoch == r.epoch.Load() {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if series != nil && series.done {
+		return false
+	}
+	for r.cut > 0 {
+		r.mended.Wait()
+	}
+	return true
+}
+
+func (r *reader) readFromUDPAddrPort(p []byte) (int, netip.AddrPort, error) {
+	for {
+		epoch := r.epoch.Load()
+		n, src, err := r.m.read(p)
+		if err == nil {
+			return n, src, nil
+		}
+		if !r.spurious(err, epoch, nil) {
+			return n, src, readError(err)
+		}
+	}
+}
+
+func (r *reader) readFrom(p []byte) (int, net.Addr, error) {
+	n, src, err := r.readFromUDPAddrPort(p)
+	if err != nil {
+		return n, nil, err
+	}
+	return n, net.UDPAddrFromAddrPort(src), nil
+}
+
+// readBatch reads for a series, or for nobody in particular if that is nil.
+func (r *reader) readBatch(ms []Message, series *ctxRead) (int, error) {
+	if len(ms) == 0 {
+		return 0, nil
+	}
+	for {
+		epoch := r.epoch.Load()
+		n, err := r.m.readBatch(ms)
+		if err == nil {
+			return n, nil
+		}
+		if !r.spurious(err, epoch, series) {
+			return n, readError(err)
+		}
+	}
+}
+
+func readError(err error) error {
+	if _, ok := err.(*OpError); ok {
+		return err
+	}
+	return &OpError{Op: "read", Err: err}
+}
+
+// counters are what a conn has delivered. They are guarded by the merge's lock.
+type counters struct{ packets, bytes, truncated uint64 }
+
+func (c *counters) add(n int, truncated bool) {
+	c.packets++
+	c.bytes += uint64(n)
+	if truncated {
+		c.truncated++
+	}
+}
+
+// screen refuses in user space what the kernel cannot be made to refuse. Its zero value refuses nothing.
+type screen struct {
+	own     []netip.Addr // this host's addresses on the interface, if its own datagrams are not wanted
+	blocked []netip.Addr // like own without zones: one interface, one zone
+}
+
+func (s *screen) refuses(src netip.Addr) bool {
+	if len(s.own) == 0 && len(s.blocked) == 0 {
+		return false
+	}
+	src = src.WithZone("")
+	return slices.Contains(s.own, src) || slices.Contains(s.blocked, src)
+}
+
+// udpAddrPort is the destination of a WriteTo.
+func udpAddrPort(addr net.Addr) (netip.AddrPort, error) {
+	udp, ok := addr.(*net.UDPAddr)
+	if !ok || udp == nil {
+		return netip.AddrPort{}, &OpError{Op: "write", Err: &net.AddrError{Err: "not a *net.UDPAddr", Addr: text(addr)}}
+	}
+	return udp.AddrPort(), nil
+}
+
+func text(addr net.Addr) string {
+	if addr == nil || addr == (*net.UDPAddr)(nil) {
+		return "<nil>"
+	}
+	return addr.Network() + " " + addr.String()
+}

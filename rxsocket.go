@@ -1,0 +1,655 @@
+package mcast
+
+// The receiving socket: its configuration, the table of what is to be joined and what is, and the net.PacketConn
+// over it. How datagrams come out of many OS sockets is in merge_<os>.go, how these are made in sockopt_<os>.go, and
+// what happens when the network changes in follow.go.
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// RxConfig says what an RxSocket receives. Groups and Port are required; the zero value of every other field is a
+// sensible default.
+type RxConfig struct {
+	// Groups to join; IPv4 and IPv6 may be mixed. Duplicates are harmless. More may come and go with Join and Leave.
+	Groups []netip.Addr
+
+	// Port that the groups are received on. It is shared with other programs that allow it.
+	Port uint16
+
+	// Interfaces to join the groups on, as FindInterfaces or Interfaces returned them. If one of them cannot be
+	// joined, or has no address of the family of one of the groups, opening fails. nil stands for every
+	// non-loopback interface that is up and can multicast: there opening succeeds if one pair of interface and
+	// group was joined, and Memberships tells of the others.
+	Interfaces []Interface
+
+	// Sources, if there are any, are the only hosts whose datagrams are received: source-specific multicast
+	// (RFC 4607), which 232.0.0.0/8 and ff3x::/32 require. It applies per family: sources of IPv4 alone leave the
+	// IPv6 groups open to all.
+	Sources []netip.Addr
+
+	// Blocked are hosts whose datagrams are not received. It excludes Sources.
+	Blocked []netip.Addr
+
+	// Loopback lets datagrams in that this host itself sends out of a non-loopback interface. It must be set on
+	// both ends: some systems loop at the sender and some at the receiver. Without it, a datagram whose source is
+	// an address of the interface it came in by is not delivered. Traffic over the loopback interface is always.
+	Loopback bool
+
+	// ReadBuffer is the size in bytes of the receive buffer of every OS socket, of which there is one for each
+	// interface and group; 0 leaves the system's default. Systems clamp it without a word: Memberships tells what
+	// was granted.
+	ReadBuffer int
+
+	// Coalesce allows the kernel to hand over runs of datagrams at once where it can (UDP GRO on Linux). Each is
+	// still delivered by itself. It is a permission, not an order, and this version does not make use of it.
+	Coalesce bool
+
+	// Timestamps fills Message.Time with the time at which the kernel received the datagram.
+	Timestamps bool
+
+	// HopLimits fills Message.HopLimit.
+	HopLimits bool
+
+	// Static keeps the socket from following the network: an interface that is deleted and created again is not
+	// joined again, and none is joined that appears later. Addresses are then those at the time of opening.
+	Static bool
+
+	// Logger is told what the socket does by itself while it follows the network; nil: nobody is.
+	Logger *slog.Logger
+}
+
+// RxSocket receives multicast: each datagram sent to a joined group and the port, that arrived on a joined
+// interface from an allowed source, exactly once, and nothing else. It implements net.PacketConn. All methods may
+// be called from many goroutines.
+//
+// On Linux every pair of interface and group has an OS socket, and so a file descriptor and a receive buffer, of
+// its own; a read takes from all of them in turn, so that a flooded group does not silence a quiet one.
+//
+// Errors of its methods are *OpError. After Close they wrap net.ErrClosed, also those of a read that was blocked.
+type RxSocket struct {
+	cfg RxConfig // checked, and not changed after
+	all bool     // it joins on whatever interfaces there are
+	*reader
+	unfollow func() // nil if Static
+
+	mu     sync.Mutex // guards what is below; held while sockets are opened and closed, never while a read or write waits
+	closed bool
+	groups []*rxGroup
+	links  []*rxLink
+
+	replies replies
+}
+
+// rxGroup is a group that is to be received wherever that is possible.
+type rxGroup struct {
+	addr             netip.Addr
+	sources, blocked []netip.Addr
+	pairs            []*pair
+}
+
+// rxLink is an interface on which the groups are to be received.
+type rxLink struct {
+	ifc  Interface // as last seen
+	gone bool
+}
+
+// pair is a group on an interface.
+type pair struct {
+	*rxGroup
+	link  *rxLink
+	conns []*conn // the OS sockets that hold the membership; none if it is not joined
+	err   error   // why it is not
+	past  Membership
+}
+
+var _ net.PacketConn = (*RxSocket)(nil)
+
+// OpenRx joins every group on every interface of the configuration.
+//
+// It does not block. A mistake in the configuration is refused before any OS socket is opened. Otherwise the
+// error says which pair of group and interface could not be joined, why, and, where that is known, the cure;
+// nothing is left open then.
+func OpenRx(cfg RxConfig) (*RxSocket, error) {
+	all := cfg.Interfaces == nil
+	cfg, err := cfg.check()
+	if err != nil {
+		return nil, err
+	}
+	r, err := newReader()
+	if err != nil {
+		return nil, &OpError{Op: "open", Err: err}
+	}
+	s := &RxSocket{cfg: cfg, all: all, reader: r}
+	for _, ifc := range cfg.Interfaces {
+		s.links = append(s.links, &rxLink{ifc: ifc})
+	}
+	if err := s.joinAll(); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// joinAll joins the groups of the configuration. It follows the network first, and lets go of s.mu last, so that
+// no change is missed in between.
+func (s *RxSocket) joinAll() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.cfg.Static {
+		s.unfollow = tryFollow(s.cfg.Logger, s.follow)
+	}
+	joined := 0
+	var failed error
+	for _, group := range s.cfg.Groups {
+		_, n, err := s.addGroup(group, nil)
+		if err != nil && !s.all {
+			return err
+		}
+		joined += n
+		failed = cmp.Or(failed, err)
+	}
+	if joined == 0 {
+		return failed
+	}
+	return nil
+}
+
+// check returns the configuration in its plain form: with copies of its slices, and with the interfaces found.
+func (cfg RxConfig) check() (_ RxConfig, err error) {
+	if cfg.Groups, err = checkGroups(cfg.Groups); err != nil {
+		return cfg, err
+	}
+	if cfg.Port == 0 {
+		return cfg, mistake("Port 0: want the port that the groups are sent to")
+	}
+	if len(cfg.Sources) > 0 && len(cfg.Blocked) > 0 {
+		return cfg, mistake("Sources %v with Blocked %v: want one of them", cfg.Sources, cfg.Blocked)
+	}
+	f := familiesOf(cfg.Groups)
+	if cfg.Sources, err = checkSources("open", "Sources", cfg.Sources, f); err != nil {
+		return cfg, err
+	}
+	if cfg.Blocked, err = checkSources("open", "Blocked", cfg.Blocked, f); err != nil {
+		return cfg, err
+	}
+	if err := checkSize("ReadBuffer", cfg.ReadBuffer); err != nil {
+		return cfg, err
+	}
+	if cfg.Interfaces != nil {
+		cfg.Interfaces, err = checkInterfaces(cfg.Interfaces, f)
+		return cfg, err
+	}
+	if cfg.Interfaces, err = Interfaces(); err != nil {
+		return cfg, err
+	}
+	cfg.Interfaces = slices.DeleteFunc(cfg.Interfaces, func(ifc Interface) bool { return !joinsByItself(&ifc) })
+	for _, g := range cfg.Groups {
+		if !slices.ContainsFunc(cfg.Interfaces, func(ifc Interface) bool { return ifc.hasFamily(g) }) {
+			return cfg, &OpError{Op: "open", Group: g, Err: fmt.Errorf("no interface but the loopback is up, can multicast and has an %s address: %w", familyName(g), ErrNoInterface),
+				Hint: `to use the loopback interface, name it in Interfaces: FindInterfaces("lo")`}
+		}
+	}
+	return cfg, nil
+}
+
+// joinsByItself reports whether a socket without a list of interfaces joins its groups on ifc.
+func joinsByItself(ifc *Interface) bool {
+	const want = net.FlagUp | net.FlagMulticast
+	return ifc.Flags&want == want && !ifc.IsLoopback()
+}
+
+// addGroup joins a new group on every link that has its family, and returns on how many it could and the first
+// error. s.mu is held, or nobody else has s.
+func (s *RxSocket) addGroup(group netip.Addr, sources []netip.Addr) (g *rxGroup, joined int, err error) {
+	g = &rxGroup{addr: group, sources: sources}
+	if len(sources) == 0 {
+		g.sources, g.blocked = ofFamily(s.cfg.Sources, group), ofFamily(s.cfg.Blocked, group)
+	}
+	s.groups = append(s.groups, g)
+	if err := s.replies.open(group, s.cfg.Port); err != nil {
+		return g, 0, &OpError{Op: "open", Group: group, Err: err}
+	}
+	for _, link := range s.links {
+		if !link.ifc.hasFamily(group) {
+			if !s.all {
+				err = cmp.Or(err, s.noFamily(group, link.ifc.Name))
+			}
+			continue
+		}
+		p := &pair{rxGroup: g, link: link}
+		g.pairs = append(g.pairs, p)
+		if s.join(p); p.err == nil {
+			joined++
+		} else if err = cmp.Or(err, p.err); !s.all {
+			break
+		}
+	}
+	if len(g.pairs) == 0 {
+		err = cmp.Or(err, s.noFamily(group, ""))
+	}
+	return g, joined, err
+}
+
+func (s *RxSocket) noFamily(group netip.Addr, name string) error {
+	return &OpError{Op: "join", Group: group, Interface: name, Err: fmt.Errorf("no %s address there: %w", familyName(group), ErrNoInterface)}
+}
+
+// removeGroup leaves a group everywhere and forgets it. s.mu is held.
+func (s *RxSocket) removeGroup(g *rxGroup) (err error) {
+	for _, p := range g.pairs {
+		err = errors.Join(err, s.leave(p))
+	}
+	s.groups = slices.DeleteFunc(s.groups, func(other *rxGroup) bool { return other == g })
+	return err
+}
+
+// join opens the sockets of a pair that has none, or says in p.err why it cannot. s.mu is held.
+func (s *RxSocket) join(p *pair) {
+	p.err = s.open(p, p.sources)
+}
+
+// open adds sockets for the given sources to a pair: all of them, or none.
+func (s *RxSocket) open(p *pair, sources []netip.Addr) error {
+	conns, err := openPair(&s.cfg, p, sources)
+	if err != nil {
+		return err
+	}
+	for i, c := range conns {
+		c.screen.own = s.own(p.link)
+		if err := s.m.add(c); err != nil {
+			for _, c := range conns[:i] {
+				s.m.remove(c)
+			}
+			for _, c := range conns[i:] {
+				c.release()
+			}
+			return &OpError{Op: "join", Group: p.addr, Interface: p.link.ifc.Name, Err: err}
+		}
+	}
+	p.conns = append(p.conns, conns...)
+	return nil
+}
+
+// leave closes the sockets of a pair and keeps what they counted. s.mu is held.
+func (s *RxSocket) leave(p *pair) (err error) {
+	s.tell(p, &p.past)
+	for _, c := range p.conns {
+		err = errors.Join(err, s.m.remove(c))
+	}
+	p.conns = nil
+	return err
+}
+
+// own returns the sources that mark a datagram on link as this host's own, if those are not wanted.
+func (s *RxSocket) own(link *rxLink) (own []netip.Addr) {
+	if s.cfg.Loopback || link.ifc.IsLoopback() {
+		return nil
+	}
+	for _, prefixes := range [][]netip.Prefix{link.ifc.IPv4, link.ifc.IPv6} {
+		for _, p := range prefixes {
+			own = append(own, p.Addr())
+		}
+	}
+	return own
+}
+
+// Join joins a group, IPv4 or IPv6, on all interfaces of the socket. With sources, only their datagrams are
+// received; without, RxConfig.Sources and Blocked apply. A read that is blocked receives the group as well.
+//
+// Joining a group again is harmless, and adds the sources that are new. But a group that is joined for some
+// sources cannot be opened to all, nor the other way round, without leaving it first.
+//
+// As with OpenRx, an interface that was named must be able to join; otherwise one of them must. On error nothing
+// has changed.
+func (s *RxSocket) Join(group netip.Addr, sources ...netip.Addr) error {
+	group, err := checkGroup("join", group)
+	if err != nil {
+		return err
+	}
+	if sources, err = checkSources("join", "Join", sources, familiesOf([]netip.Addr{group})); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return &OpError{Op: "join", Group: group, Err: net.ErrClosed}
+	}
+	if g := s.group(group); g != nil {
+		return s.addSources(g, sources)
+	}
+	g, joined, err := s.addGroup(group, sources)
+	if err != nil && (!s.all || joined == 0) {
+		s.removeGroup(g)
+		return err
+	}
+	return nil
+}
+
+func (s *RxSocket) group(addr netip.Addr) *rxGroup {
+	for _, g := range s.groups {
+		if g.addr == addr {
+			return g
+		}
+	}
+	return nil
+}
+
+// addSources adds those of the sources that are new to a group that is joined. s.mu is held.
+func (s *RxSocket) addSources(g *rxGroup, sources []netip.Addr) error {
+	if len(sources) == 0 {
+		sources = ofFamily(s.cfg.Sources, g.addr)
+	}
+	if (len(sources) == 0) != (len(g.sources) == 0) {
+		now := "all sources"
+		if len(g.sources) > 0 {
+			now = fmt.Sprint(g.sources)
+		}
+		return &OpError{Op: "join", Group: g.addr, Err: fmt.Errorf("it is joined for %s already", now), Hint: "Leave it first"}
+	}
+	sources = slices.DeleteFunc(slices.Clone(sources), func(a netip.Addr) bool { return slices.Contains(g.sources, a) })
+	if len(sources) == 0 {
+		return nil
+	}
+	had := make([]int, len(g.pairs))
+	for i, p := range g.pairs {
+		had[i] = len(p.conns)
+		if p.err != nil {
+			continue // joins for all sources when it can
+		}
+		if err := s.open(p, sources); err != nil {
+			for j, p := range g.pairs[:i] {
+				for _, c := range p.conns[had[j]:] {
+					s.m.remove(c)
+				}
+				p.conns = p.conns[:had[j]]
+			}
+			return err
+		}
+	}
+	g.sources = append(g.sources, sources...)
+	return nil
+}
+
+// Leave leaves a group on all interfaces of the socket. Datagrams of it that were received and not yet read are
+// dropped. A group that is not joined is ErrNotJoined.
+func (s *RxSocket) Leave(group netip.Addr) error {
+	group = group.Unmap()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return &OpError{Op: "leave", Group: group, Err: net.ErrClosed}
+	}
+	g := s.group(group)
+	if g == nil {
+		return &OpError{Op: "leave", Group: group, Err: ErrNotJoined}
+	}
+	if err := s.removeGroup(g); err != nil {
+		return &OpError{Op: "leave", Group: group, Err: err}
+	}
+	return nil
+}
+
+// Membership is a group on an interface: whether it is joined, and what came in by it.
+type Membership struct {
+	Group     netip.Addr
+	Interface string // its name
+	IfIndex   int
+	Sources   []netip.Addr // the only ones wanted; empty: all
+	Blocked   []netip.Addr
+
+	Joined bool
+	Err    error // why it is not joined; nil if it is
+
+	Packets   uint64 // datagrams read
+	Bytes     uint64 // of their payload that was read
+	Dropped   uint64 // datagrams that the kernel dropped for want of room in the receive buffer
+	Truncated uint64 // datagrams that were larger than the buffer they were read into
+
+	// ReadBuffer is the size of the receive buffer that the system granted, in bytes. Linux doubles what is asked
+	// for, to have room for its own bookkeeping, and tells the doubled size (socket(7), SO_RCVBUF).
+	ReadBuffer int
+}
+
+// Memberships tells, for every pair of group and interface, whether it is joined now and what came in by it since
+// it was first joined; groups in the order in which they were joined. It is nil after Close.
+func (s *RxSocket) Memberships() (all []Membership) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	for _, g := range s.groups {
+		for _, p := range g.pairs {
+			m := p.past
+			m.Group, m.Interface, m.IfIndex = g.addr, p.link.ifc.Name, p.link.ifc.Index
+			m.Sources, m.Blocked = slices.Clone(g.sources), slices.Clone(g.blocked)
+			m.Joined, m.Err = p.err == nil, p.err
+			s.tell(p, &m)
+			all = append(all, m)
+		}
+	}
+	return all
+}
+
+// tell adds to m what the sockets of p have counted.
+func (s *RxSocket) tell(p *pair, m *Membership) {
+	s.m.update(func() {
+		for _, c := range p.conns {
+			dropped, readBuffer := c.stats()
+			m.Packets += c.count.packets
+			m.Bytes += c.count.bytes
+			m.Truncated += c.count.truncated
+			m.Dropped += dropped
+			m.ReadBuffer = readBuffer
+		}
+	})
+}
+
+// ReadFrom waits for a datagram and copies it into p; a datagram that is larger is cut, and ReadBatch tells of it.
+// The address is a *net.UDPAddr of the sender, whose zone, if it has one, is an interface index. ReadFromUDPAddrPort
+// does the same without allocating.
+func (s *RxSocket) ReadFrom(p []byte) (n int, addr net.Addr, err error) { return s.readFrom(p) }
+
+// ReadFromUDPAddrPort waits for a datagram and copies it into p; a datagram that is larger is cut, and ReadBatch
+// tells of it. The zone of a link-local source is the index of the interface as a number, because names can change
+// hands. It does not allocate.
+func (s *RxSocket) ReadFromUDPAddrPort(p []byte) (n int, src netip.AddrPort, err error) {
+	return s.readFromUDPAddrPort(p)
+}
+
+// ReadBatch waits for a datagram, takes what else has arrived already as far as ms has room, and returns how many
+// elements it has filled. Each datagram goes into the Buf of its element; elements may exchange their Bufs. Apart
+// from the first call it does not allocate.
+func (s *RxSocket) ReadBatch(ms []Message) (n int, err error) { return s.readBatch(ms, nil) }
+
+// Messages returns the datagrams as they come, for a range statement:
+//
+//	for m, err := range rx.Messages(ctx) {
+//
+// It ends when ctx does or the socket is closed. Other errors, such as a read deadline that has passed, are given
+// to the loop body, which may go on. The message and its buffer, which holds any datagram, are used again for the
+// next one. Other reads may go on at the same time; each datagram is received by one of them.
+func (s *RxSocket) Messages(ctx context.Context) iter.Seq2[*Message, error] {
+	return func(yield func(*Message, error) bool) {
+		series, stop := s.until(ctx)
+		defer stop()
+		buf := make([]byte, maxDatagram)
+		ms := make([]Message, 1)
+		for s.begin(series) {
+			ms[0] = Message{Buf: buf}
+			_, err := s.readBatch(ms, series)
+			s.end(series)
+			m := &ms[0]
+			if err != nil {
+				if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+					return
+				}
+				m = nil
+			}
+			if !yield(m, err) {
+				return
+			}
+		}
+	}
+}
+
+// maxDatagram is as large as a UDP datagram can be without jumbograms.
+const maxDatagram = 65535
+
+// WriteTo is WriteToUDPAddrPort for net.PacketConn; addr is a *net.UDPAddr.
+func (s *RxSocket) WriteTo(p []byte, addr net.Addr) (n int, err error) {
+	dst, err := udpAddrPort(addr)
+	if err != nil {
+		return 0, err
+	}
+	return s.WriteToUDPAddrPort(p, dst)
+}
+
+// WriteToUDPAddrPort sends a unicast datagram, such as a reply, from the socket's port. The source address is the
+// one that the system's routes choose. The zone of a link-local destination may be an interface's index or name;
+// an address that came from a read has it. It blocks while the send buffer is full, and does not allocate.
+//
+// What comes back is for whoever has bound the port for unicast: this socket receives multicast alone. Sending to a
+// group is refused with ErrNotDeclared: that is what a TxSocket is for.
+func (s *RxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err error) {
+	ip := addr.Addr().Unmap()
+	fail := func(err error, hint string) error {
+		e := &OpError{Op: "write", Err: fmt.Errorf("to %s: %w", addr, err), Hint: hint}
+		if ip.IsMulticast() {
+			e.Group = ip
+		}
+		return e
+	}
+	if ip.IsMulticast() {
+		return 0, fail(ErrNotDeclared, "a TxSocket sends to groups")
+	}
+	to := s.replies.sender(ip)
+	if to == nil {
+		return 0, fail(fmt.Errorf("no group of the socket is %s", familyName(ip)), "")
+	}
+	scope, err := zoneIndex(ip.Zone())
+	if err == nil {
+		err = to.send(p, netip.AddrPortFrom(ip, addr.Port()), scope)
+	}
+	if err != nil {
+		return 0, fail(err, sendHint(err, &Interface{}, ip))
+	}
+	return len(p), nil
+}
+
+// zoneIndex is the interface that a zone stands for: a number as it is, a name as the system has it now.
+func zoneIndex(zone string) (int, error) {
+	if zone == "" {
+		return 0, nil
+	}
+	if n, err := strconv.Atoi(zone); err == nil {
+		return n, nil
+	}
+	ifc, err := net.InterfaceByName(zone)
+	if err != nil {
+		return 0, fmt.Errorf("zone %s: %w", zone, ErrNoInterface)
+	}
+	return ifc.Index, nil
+}
+
+// replies are the sockets that an RxSocket writes with, one for each family that it has groups of.
+type replies struct {
+	v4, v6 atomic.Pointer[sender]
+
+	mu       sync.Mutex // guards the deadline and its application
+	deadline time.Time
+}
+
+func (r *replies) slot(a netip.Addr) *atomic.Pointer[sender] {
+	if a.Is4() {
+		return &r.v4
+	}
+	return &r.v6
+}
+
+func (r *replies) sender(dst netip.Addr) *sender { return r.slot(dst).Load() }
+
+func (r *replies) open(group netip.Addr, port uint16) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	slot := r.slot(group)
+	if slot.Load() != nil {
+		return nil
+	}
+	conn, err := listenReply(group, port)
+	if err != nil {
+		return err
+	}
+	to, err := newSender(conn)
+	if err != nil {
+		conn.Close()
+		return err
+	}
+	slot.Store(to)
+	return conn.SetWriteDeadline(r.deadline)
+}
+
+// each calls f for every socket that is open.
+func (r *replies) each(f func(*sender) error) (err error) {
+	for _, to := range []*sender{r.v4.Load(), r.v6.Load()} {
+		if to != nil {
+			err = errors.Join(err, f(to))
+		}
+	}
+	return err
+}
+
+// SetDeadline sets both deadlines.
+func (s *RxSocket) SetDeadline(t time.Time) error {
+	return errors.Join(s.SetReadDeadline(t), s.SetWriteDeadline(t))
+}
+
+// SetReadDeadline sets the time after which reads fail with os.ErrDeadlineExceeded, also one that is blocked; the
+// zero time means never.
+func (s *RxSocket) SetReadDeadline(t time.Time) error {
+	return opError("set deadline", s.setReadDeadline(t))
+}
+
+// SetWriteDeadline is to writes what SetReadDeadline is to reads.
+func (s *RxSocket) SetWriteDeadline(t time.Time) error {
+	s.replies.mu.Lock()
+	defer s.replies.mu.Unlock()
+	s.replies.deadline = t
+	return opError("set deadline", s.replies.each(func(to *sender) error { return to.conn.SetWriteDeadline(t) }))
+}
+
+// LocalAddr returns the first group of the configuration with the port, as a *net.UDPAddr.
+func (s *RxSocket) LocalAddr() net.Addr {
+	return net.UDPAddrFromAddrPort(netip.AddrPortFrom(s.cfg.Groups[0], s.cfg.Port))
+}
+
+// Close leaves all groups and closes the socket. It interrupts reads and writes that are blocked and waits until
+// no read is inside the kernel. Closing again is harmless and returns nil.
+func (s *RxSocket) Close() error {
+	s.mu.Lock()
+	closed := s.closed
+	s.closed = true
+	s.mu.Unlock()
+	if closed {
+		return nil
+	}
+	if s.unfollow != nil {
+		s.unfollow()
+	}
+	err := s.m.close()
+	err = errors.Join(err, s.replies.each(func(to *sender) error { return to.conn.Close() }))
+	return opError("close", err)
+}

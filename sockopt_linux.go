@@ -1,0 +1,432 @@
+package mcast
+
+// The OS border on Linux: what a pair's socket is made of, option by option, and what its errors mean.
+// socket(7), ip(7), ipv6(7); net/ipv4/igmp.c and net/ipv6/mcast.c in the kernel.
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// openPair opens what receives p's group on p's interface: one socket, or, where there are more sources than the
+// kernel takes for one, as many as it needs, each with a share of them, so that every datagram still has one
+// socket to go to.
+func openPair(cfg *RxConfig, p *pair, sources []netip.Addr) (conns []*conn, err error) {
+	for {
+		c, rest, err := openConn(cfg, p, sources)
+		if err != nil {
+			for _, c := range conns {
+				c.release()
+			}
+			return nil, err
+		}
+		conns = append(conns, c)
+		if sources = rest; len(sources) == 0 {
+			return conns, nil
+		}
+	}
+}
+
+// openConn opens one socket for p with as many of the sources as it takes, and returns those that are left.
+// Everything is set before bind, so that no datagram slips in that should not.
+func openConn(cfg *RxConfig, p *pair, sources []netip.Addr) (_ *conn, rest []netip.Addr, err error) {
+	c := &conn{pair: p, group: p.addr, ifIndex: p.link.ifc.Index}
+	s := pairSocket{pair: p, domain: unix.AF_INET, level: unix.IPPROTO_IP}
+	if p.addr.Is6() {
+		s.domain, s.level = unix.AF_INET6, unix.IPPROTO_IPV6
+	}
+	if err := s.call("socket", func() (err error) {
+		s.fd, err = unix.Socket(s.domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		return err
+	}); err != nil {
+		return nil, nil, err
+	}
+	c.fd, c.release = s.fd, func() error { return closeFD(s.fd) }
+	defer func() {
+		if err != nil {
+			c.release()
+		}
+	}()
+
+	if err := s.share(); err != nil {
+		return nil, nil, err
+	}
+	if s.domain == unix.AF_INET6 {
+		// The kernel checks an IPv6 membership by group alone, so only the device keeps other interfaces out.
+		if c.checkIf, err = s.bindDevice(c.ifIndex); err != nil {
+			return nil, nil, err
+		}
+		if c.checkIf {
+			if err := s.set("IPV6_RECVPKTINFO", s.level, unix.IPV6_RECVPKTINFO, 1); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
+	if err := s.ask(cfg); err != nil {
+		return nil, nil, err
+	}
+	if rest, err = s.join(c.ifIndex, sources); err != nil {
+		return nil, nil, err
+	}
+	if c.screen.blocked, err = s.block(c.ifIndex, p.blocked); err != nil {
+		return nil, nil, err
+	}
+	return c, rest, s.bind(netip.AddrPortFrom(p.addr, cfg.Port), c.ifIndex)
+}
+
+// pairSocket is a socket that is being opened for a pair. Its methods return an *OpError that names it.
+type pairSocket struct {
+	*pair
+	fd, domain, level int
+}
+
+func (s *pairSocket) call(name string, f func() error) error {
+	err := call(name, f)
+	if err == nil {
+		return nil
+	}
+	return &OpError{Op: "join", Group: s.addr, Interface: s.link.ifc.Name, Err: err, Hint: joinHint(err, s.pair)}
+}
+
+func (s *pairSocket) set(name string, level, option, value int) error {
+	return s.call("setsockopt "+name, func() error { return unix.SetsockoptInt(s.fd, level, option, value) })
+}
+
+// share lets other sockets have the port, and takes nothing that others joined.
+func (s *pairSocket) share() error {
+	return s.call("setsockopt", func() error { return setShared(s.fd, s.domain, true) })
+}
+
+// setShared sets what every socket of this library needs before bind. Linux has let datagrams of groups that any
+// other socket of the host joined into every socket bound to their port since 1.2; IP_MULTICAST_ALL (2.6.31) and
+// IPV6_MULTICAST_ALL (4.20) end that.
+func setShared(fd, domain int, reuse bool) error {
+	if reuse {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+			return err
+		}
+	}
+	if domain == unix.AF_INET {
+		return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, 0)
+	}
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1); err != nil {
+		return err
+	}
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_ALL, 0); err != unix.ENOPROTOOPT {
+		return err
+	}
+	return nil
+}
+
+// bindDevice binds the socket to the interface. Where the kernel cannot (SO_BINDTOIFINDEX is of 5.1) or may not
+// (before 5.7 it took CAP_NET_RAW) it reports that the arrival interface must be checked instead.
+func (s *pairSocket) bindDevice(index int) (check bool, err error) {
+	err = s.set("SO_BINDTOIFINDEX", unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, index)
+	if errors.Is(err, unix.ENOPROTOOPT) || errors.Is(err, unix.EPERM) {
+		return true, nil
+	}
+	return false, err
+}
+
+// ask sets what the user wants to be told, and the buffer.
+func (s *pairSocket) ask(cfg *RxConfig) error {
+	if cfg.ReadBuffer > 0 {
+		if err := s.set("SO_RCVBUF", unix.SOL_SOCKET, unix.SO_RCVBUF, cfg.ReadBuffer); err != nil {
+			return err
+		}
+	}
+	if cfg.Timestamps {
+		if err := s.set("SO_TIMESTAMPNS", unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err != nil {
+			return err
+		}
+	}
+	if cfg.HopLimits {
+		name, option := "IP_RECVTTL", unix.IP_RECVTTL
+		if s.domain == unix.AF_INET6 {
+			name, option = "IPV6_RECVHOPLIMIT", unix.IPV6_RECVHOPLIMIT
+		}
+		return s.set(name, s.level, option, 1)
+	}
+	return nil
+}
+
+// join joins the group, or as many of the sources in it as the kernel takes (net.ipv4.igmp_max_msf and
+// net.ipv6.mld_max_msf bound them), and returns the rest.
+func (s *pairSocket) join(index int, sources []netip.Addr) (rest []netip.Addr, err error) {
+	if len(sources) == 0 {
+		return nil, s.joinAny(index)
+	}
+	for i, source := range sources {
+		err := s.sourceOption("MCAST_JOIN_SOURCE_GROUP", unix.MCAST_JOIN_SOURCE_GROUP, index, source)
+		if i > 0 && errors.Is(err, unix.ENOBUFS) {
+			return sources[i:], nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
+func (s *pairSocket) joinAny(index int) error {
+	if s.domain == unix.AF_INET {
+		mreq := unix.IPMreqn{Multiaddr: s.addr.As4(), Ifindex: int32(index)}
+		return s.call("setsockopt IP_ADD_MEMBERSHIP", func() error {
+			return unix.SetsockoptIPMreqn(s.fd, s.level, unix.IP_ADD_MEMBERSHIP, &mreq)
+		})
+	}
+	mreq := unix.IPv6Mreq{Multiaddr: s.addr.As16(), Interface: uint32(index)}
+	return s.call("setsockopt IPV6_JOIN_GROUP", func() error {
+		return unix.SetsockoptIPv6Mreq(s.fd, s.level, unix.IPV6_JOIN_GROUP, &mreq)
+	})
+}
+
+// block excludes sources, and returns those beyond what the kernel takes, which are screened in user space:
+// an exclude list cannot be shared among sockets as an include list can.
+func (s *pairSocket) block(index int, blocked []netip.Addr) (rest []netip.Addr, err error) {
+	for i, source := range blocked {
+		err := s.sourceOption("MCAST_BLOCK_SOURCE", unix.MCAST_BLOCK_SOURCE, index, source)
+		if errors.Is(err, unix.ENOBUFS) {
+			return blocked[i:], nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
+func (s *pairSocket) sourceOption(name string, option, index int, source netip.Addr) error {
+	err := s.call("setsockopt "+name, func() error {
+		req := groupSourceReq{ifIndex: uint32(index)}
+		req.group.set(s.addr)
+		req.source.set(source)
+		raw := unsafe.Slice((*byte)(unsafe.Pointer(&req)), unsafe.Sizeof(req))
+		return unix.SetsockoptString(s.fd, s.level, option, string(raw))
+	})
+	if e := (*OpError)(nil); errors.As(err, &e) {
+		e.Source = source
+	}
+	return err
+}
+
+// groupSourceReq is struct group_source_req of RFC 3678. The addresses are aligned as a pointer is.
+type groupSourceReq struct {
+	ifIndex       uint32
+	group, source sockaddrStorage
+}
+
+type sockaddrStorage struct {
+	_ [0]uintptr
+	b [unix.SizeofSockaddrAny + 16]byte // 128, as in C
+}
+
+func (s *sockaddrStorage) set(a netip.Addr) {
+	var raw rawSockaddr
+	copy(s.b[:], raw[:raw.setAddrPort(netip.AddrPortFrom(a, 0), 0)])
+}
+
+func (s *pairSocket) bind(addr netip.AddrPort, scope int) error {
+	return s.call("bind", func() error { return unix.Bind(s.fd, sockaddr(addr, scope)) })
+}
+
+// sockaddr is addr as package unix wants it.
+func sockaddr(addr netip.AddrPort, scope int) unix.Sockaddr {
+	if addr.Addr().Is4() {
+		return &unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}
+	}
+	return &unix.SockaddrInet6{Port: int(addr.Port()), Addr: addr.Addr().As16(), ZoneId: uint32(scope)}
+}
+
+func closeFD(fd int) error { return os.NewSyscallError("close", unix.Close(fd)) }
+
+// listenReply opens a socket that sends from port and receives nothing: it is bound to a group that it does not
+// join, so it takes no unicast from the program that listens on the port, and no multicast.
+func listenReply(group netip.Addr, port uint16) (*net.UDPConn, error) {
+	domain := unix.AF_INET
+	if group.Is6() {
+		// Binding a link-local group would need an interface, and tie replies to it; a global one does not.
+		a := group.As16()
+		a[1] = a[1]&0xf0 | 0x0e
+		domain, group = unix.AF_INET6, netip.AddrFrom16(a)
+	}
+	var fd int
+	if err := call("socket", func() (err error) {
+		fd, err = unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	file := os.NewFile(uintptr(fd), "mcast reply")
+	defer file.Close() // FilePacketConn makes a duplicate
+	if err := call("setsockopt", func() error { return setShared(fd, domain, true) }); err != nil {
+		return nil, err
+	}
+	if err := call("bind", func() error { return unix.Bind(fd, sockaddr(netip.AddrPortFrom(group, port), 0)) }); err != nil {
+		return nil, err
+	}
+	var pc net.PacketConn
+	if err := call("dup", func() (err error) { pc, err = net.FilePacketConn(file); return err }); err != nil {
+		return nil, err
+	}
+	return pc.(*net.UDPConn), nil
+}
+
+// controlTx is the Control function of a sender's net.ListenConfig.
+func controlTx(reuse bool) func(network, address string, rc syscall.RawConn) error {
+	return func(network, _ string, rc syscall.RawConn) error {
+		domain := unix.AF_INET
+		if strings.HasSuffix(network, "6") {
+			domain = unix.AF_INET6
+		}
+		return call("setsockopt", func() error { return control(rc, func(fd int) error { return setShared(fd, domain, reuse) }) })
+	}
+}
+
+// control runs f on the descriptor of rc.
+func control(rc syscall.RawConn, f func(fd int) error) (err error) {
+	if cerr := rc.Control(func(fd uintptr) { err = f(int(fd)) }); cerr != nil {
+		return cerr
+	}
+	return err
+}
+
+// setMulticastInterface makes rc send its multicast by ifc. On the loopback interface the source must be given
+// too, or the kernel takes the address of another interface, or 0.0.0.0 (ip_route_output_key, scope link).
+func setMulticastInterface(rc syscall.RawConn, v4 bool, ifc *Interface) error {
+	return control(rc, func(fd int) error {
+		if !v4 {
+			return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, ifc.Index)
+		}
+		mreq := unix.IPMreqn{Ifindex: int32(ifc.Index)}
+		if ifc.IsLoopback() && len(ifc.IPv4) > 0 {
+			mreq.Address = ifc.IPv4[0].Addr().As4()
+		}
+		return unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_IF, &mreq)
+	})
+}
+
+// replyConn makes the reading side of a sender's socket part of a merge. The socket stays the sender's.
+func replyConn(rc syscall.RawConn) (*conn, error) {
+	c := &conn{release: func() error { return nil }}
+	return c, control(rc, func(fd int) error { c.fd = fd; return nil })
+}
+
+// probeSource asks, without sending, whether the interface has an address to send to group from. The kernel
+// answers EADDRNOTAVAIL while duplicate-address detection is going on.
+func probeSource(ifc *Interface, group netip.Addr) error {
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, ifc.Index); err != nil {
+		return err
+	}
+	return unix.Connect(fd, sockaddr(netip.AddrPortFrom(group, 9), ifc.Index))
+}
+
+// isTransient tells the errors of an address that is not usable yet.
+func isTransient(err error) bool { return errors.Is(err, unix.EADDRNOTAVAIL) }
+
+// stats asks the kernel how many datagrams it dropped at c for want of room, and how large the room is.
+// SO_MEMINFO (4.12) has the counter at any time, where SO_RXQ_OVFL tells it only with the next datagram.
+func (c *conn) stats() (dropped uint64, readBuffer int) {
+	const words = 9 // SK_MEMINFO_VARS
+	var info [words]uint32
+	size := uint32(unsafe.Sizeof(info))
+	if _, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(c.fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
+		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0); errno == 0 {
+		dropped = uint64(info[8]) // SK_MEMINFO_DROPS
+	}
+	readBuffer, _ = unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+	return dropped, readBuffer
+}
+
+// joinHint says what to do about an error of opening a pair's socket, where that is known.
+func joinHint(err error, p *pair) string {
+	var sys *os.SyscallError
+	if !errors.As(err, &sys) {
+		return ""
+	}
+	switch {
+	case errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
+		name := "net.core.optmem_max"
+		switch {
+		case strings.Contains(sys.Syscall, "SOURCE") && p.addr.Is4():
+			name = "net.ipv4.igmp_max_msf"
+		case strings.Contains(sys.Syscall, "SOURCE"):
+			name = "net.ipv6.mld_max_msf"
+		case p.addr.Is4():
+			name = "net.ipv4.igmp_max_memberships"
+		}
+		return sysctlHint(name)
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+		return "every pair of interface and group takes a file descriptor: raise the limit (ulimit -n)"
+	case errors.Is(err, unix.EADDRINUSE):
+		return portTaken
+	case errors.Is(err, unix.EACCES):
+		return portPrivileged
+	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
+		return fmt.Sprintf("there is no interface with index %d now: scan again", p.link.ifc.Index)
+	case errors.Is(err, unix.EINVAL) && p.addr.Is6():
+		return fmt.Sprintf("IPv6 needs an MTU of 1280 or more, and the interface has %d", p.link.ifc.MTU)
+	}
+	return ""
+}
+
+// openHint says what to do about an error of opening a sender's socket, where that is known.
+func openHint(err error) string {
+	switch {
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+		return "every interface and family takes a file descriptor: raise the limit (ulimit -n)"
+	case errors.Is(err, unix.EADDRINUSE):
+		return portTaken
+	case errors.Is(err, unix.EACCES):
+		return portPrivileged
+	case errors.Is(err, unix.EADDRNOTAVAIL), errors.Is(err, unix.ENODEV):
+		return "there is no such interface now: scan again"
+	}
+	return ""
+}
+
+const (
+	portTaken      = "another program holds the port without SO_REUSEADDR, so nobody can share it: `ss -ulnp` names it"
+	portPrivileged = "ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE"
+)
+
+func sysctlHint(name string) string {
+	text, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(name, ".", "/"))
+	if err != nil {
+		return "the limit is " + name
+	}
+	value := strings.TrimSpace(string(text))
+	return fmt.Sprintf("the limit %s is %s: raise it with `sysctl -w %s=…`", name, value, name)
+}
+
+// sendHint says what to do about an error of sending to group by ifc.
+func sendHint(err error, ifc *Interface, dst netip.Addr) string {
+	switch {
+	case errors.Is(err, unix.ENETUNREACH) && dst.IsMulticast() && dst.Is6() && ifc.IsLoopback():
+		return fmt.Sprintf("the loopback interface has no route for IPv6 multicast: `ip -6 route add local ff00::/8 dev %s`", ifc.Name)
+	case errors.Is(err, unix.ENETUNREACH) && dst.IsMulticast():
+		return "the interface is down or has no address of this family"
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return "the interface has no usable address of this family yet: IPv6 takes a second or two to check a new one"
+	case errors.Is(err, unix.EPERM):
+		return "a firewall of this machine refuses it: look at the OUTPUT rules"
+	case errors.Is(err, unix.EMSGSIZE):
+		return "a datagram carries at most 65507 bytes over IPv4 and 65527 over IPv6"
+	case errors.Is(err, unix.ENODEV):
+		return "the interface is gone"
+	}
+	return ""
+}

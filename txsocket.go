@@ -1,0 +1,484 @@
+package mcast
+
+// The sending socket: one OS socket for each interface and family, directed to the interface once and for all, so
+// that no write has to choose one.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
+)
+
+// TxConfig says what a TxSocket sends to, and how. Groups is required; the zero value of every other field is a
+// sensible default.
+type TxConfig struct {
+	// Groups that may be sent to; IPv4 and IPv6 may be mixed. Duplicates are harmless.
+	Groups []netip.Addr
+
+	// Interfaces to send by, as FindInterfaces or Interfaces returned them: every datagram leaves by each of them.
+	// Each needs an address of every family of Groups. nil stands for the interface that leads to the default
+	// gateway of each group's family.
+	Interfaces []Interface
+
+	// TTL is the TTL (IPv6: hop limit) of multicast datagrams, 1 to 255: how many links they may cross. 0 means 1:
+	// they stay on the link. TTLHost keeps them on this machine.
+	TTL int
+
+	// Loopback lets receivers on this host have datagrams that leave by a non-loopback interface. It must be set on
+	// both ends: some systems loop at the sender and some at the receiver.
+	Loopback bool
+
+	// Port is the source port. 0 lets the system choose one for each interface and family. A port that is set is
+	// shared with other programs that allow it, and with receivers: answers of mDNS must come from 5353.
+	Port uint16
+
+	// TrafficClass is the DSCP, shifted left by two, and the ECN bits: 0 to 255 (RFC 2474, RFC 3168). Windows
+	// ignores it for IPv4 unless a policy allows it, and refuses it for IPv6.
+	TrafficClass int
+
+	// WriteBuffer is the size in bytes of the send buffer of every OS socket; 0 leaves the system's default.
+	WriteBuffer int
+
+	// Static keeps the socket from following the network: after an interface was deleted and created again, writes
+	// by it fail.
+	Static bool
+
+	// Logger is told what the socket does by itself while it follows the network; nil: nobody is.
+	Logger *slog.Logger
+}
+
+// TxSocket sends multicast to the groups it was opened for, and receives the unicast replies. It implements
+// net.PacketConn. All methods may be called from many goroutines.
+//
+// Errors of its methods are *OpError. After Close they wrap net.ErrClosed, also those of calls that were blocked.
+type TxSocket struct {
+	cfg    TxConfig // checked, and not changed after
+	groups map[netip.Addr]struct{}
+	*reader
+	unfollow func() // nil if Static
+
+	links atomic.Pointer[[]*txLink] // replaced, under mu, never changed
+
+	mu     sync.Mutex // guards what is below and the settings of the OS sockets; never held while a read or write waits
+	closed bool
+}
+
+// txLink is an interface and a family to send by.
+type txLink struct {
+	ifc Interface
+	v4  bool
+	to  *sender
+}
+
+var _ net.PacketConn = (*TxSocket)(nil)
+
+// OpenTx opens the sockets to send with.
+//
+// A mistake in the configuration is refused before any OS socket is opened. Where IPv6 has still to check that
+// nobody else has the interface's new address, OpenTx waits for it, for three seconds at most (RFC 4862, section
+// 5.4; Linux refuses to send until then).
+func OpenTx(cfg TxConfig) (*TxSocket, error) {
+	cfg, links, err := cfg.check()
+	if err != nil {
+		return nil, err
+	}
+	r, err := newReader()
+	if err != nil {
+		return nil, &OpError{Op: "open", Err: err}
+	}
+	t := &TxSocket{cfg: cfg, groups: make(map[netip.Addr]struct{}), reader: r}
+	for _, g := range cfg.Groups {
+		t.groups[g] = struct{}{}
+	}
+	t.links.Store(new([]*txLink))
+	for _, l := range links {
+		if err := t.open(l); err != nil {
+			t.Close()
+			return nil, &OpError{Op: "open", Interface: l.ifc.Name, Err: err, Hint: openHint(err)}
+		}
+	}
+	t.awaitAddresses()
+	if !cfg.Static {
+		t.unfollow = tryFollow(cfg.Logger, t.follow)
+	}
+	return t, nil
+}
+
+// check returns the configuration in its plain form, with copies of its slices, and the interfaces and families to
+// send by.
+func (cfg TxConfig) check() (_ TxConfig, links []*txLink, err error) {
+	if cfg.Groups, err = checkGroups(cfg.Groups); err != nil {
+		return cfg, nil, err
+	}
+	if _, err := checkTTL("open", cfg.TTL); err != nil {
+		return cfg, nil, err
+	}
+	if cfg.TrafficClass < 0 || cfg.TrafficClass > 255 {
+		return cfg, nil, mistake("TrafficClass %d: want 0 to 255, a DSCP shifted left by two", cfg.TrafficClass)
+	}
+	if err := checkSize("WriteBuffer", cfg.WriteBuffer); err != nil {
+		return cfg, nil, err
+	}
+	f := familiesOf(cfg.Groups)
+	if cfg.Interfaces != nil {
+		if cfg.Interfaces, err = checkInterfaces(cfg.Interfaces, f); err != nil {
+			return cfg, nil, err
+		}
+	}
+	for _, family := range []struct {
+		wanted, v4 bool
+		network    string
+	}{{f.v4, true, "ip4"}, {f.v6, false, "ip6"}} {
+		if !family.wanted {
+			continue
+		}
+		ifaces := cfg.Interfaces
+		if ifaces == nil {
+			ifc, err := DefaultInterface(family.network)
+			if err != nil {
+				return cfg, nil, err
+			}
+			ifaces = []Interface{ifc}
+		}
+		for _, ifc := range ifaces {
+			links = append(links, &txLink{ifc: ifc, v4: family.v4})
+		}
+	}
+	return cfg, links, nil
+}
+
+// open opens the OS socket of a link. Nobody else has t.
+func (t *TxSocket) open(l *txLink) error {
+	network, address := "udp6", "[::]:"
+	if l.v4 {
+		network, address = "udp4", "0.0.0.0:"
+	}
+	lc := net.ListenConfig{Control: controlTx(t.cfg.Port != 0)}
+	var udp net.PacketConn
+	if err := call("bind", func() (err error) {
+		udp, err = lc.ListenPacket(context.Background(), network, address+strconv.Itoa(int(t.cfg.Port)))
+		return err
+	}); err != nil {
+		return err
+	}
+	if err := t.use(l, udp.(*net.UDPConn)); err != nil {
+		udp.Close()
+		return err
+	}
+	return nil
+}
+
+// use makes an OS socket that of l.
+func (t *TxSocket) use(l *txLink, udp *net.UDPConn) error {
+	to, err := newSender(udp)
+	if err != nil {
+		return err
+	}
+	if err := t.configure(l, to); err != nil {
+		return err
+	}
+	c, err := replyConn(to.raw)
+	if err != nil {
+		return err
+	}
+	if err := t.m.add(c); err != nil {
+		return err
+	}
+	l.to = to
+	links := append(slices.Clone(*t.links.Load()), l)
+	t.links.Store(&links)
+	return nil
+}
+
+// configure sets the options of a new OS socket.
+func (t *TxSocket) configure(l *txLink, to *sender) error {
+	if err := call("setsockopt IP_MULTICAST_IF", func() error { return setMulticastInterface(to.raw, l.v4, &l.ifc) }); err != nil {
+		return err
+	}
+	if err := call("setsockopt IP_MULTICAST_LOOP", func() error {
+		if l.v4 {
+			return ipv4.NewPacketConn(to.conn).SetMulticastLoopback(t.cfg.Loopback)
+		}
+		return ipv6.NewPacketConn(to.conn).SetMulticastLoopback(t.cfg.Loopback)
+	}); err != nil {
+		return err
+	}
+	if err := call("setsockopt IP_MULTICAST_TTL", func() error { return setTTL(l, to, t.cfg.TTL) }); err != nil {
+		return err
+	}
+	if t.cfg.TrafficClass != 0 {
+		if err := call("setsockopt IP_TOS", func() error {
+			if l.v4 {
+				return ipv4.NewPacketConn(to.conn).SetTOS(t.cfg.TrafficClass)
+			}
+			return ipv6.NewPacketConn(to.conn).SetTrafficClass(t.cfg.TrafficClass)
+		}); err != nil {
+			return err
+		}
+	}
+	if t.cfg.WriteBuffer > 0 {
+		return call("setsockopt SO_SNDBUF", func() error { return to.conn.SetWriteBuffer(t.cfg.WriteBuffer) })
+	}
+	return nil
+}
+
+// setTTL takes a TTL as TxConfig has it, which was checked.
+func setTTL(l *txLink, to *sender, ttl int) error {
+	value, err := checkTTL("set TTL", ttl)
+	if err != nil {
+		return err
+	}
+	if l.v4 {
+		return ipv4.NewPacketConn(to.conn).SetMulticastTTL(value)
+	}
+	return ipv6.NewPacketConn(to.conn).SetMulticastHopLimit(value)
+}
+
+// awaitAddresses waits, for a bounded time, until the interfaces can be sent from.
+func (t *TxSocket) awaitAddresses() {
+	const patience, pause = 3 * time.Second, 20 * time.Millisecond
+	end := time.Now().Add(patience)
+	for _, l := range *t.links.Load() {
+		if l.v4 {
+			continue
+		}
+		group := t.cfg.Groups[slices.IndexFunc(t.cfg.Groups, netip.Addr.Is6)]
+		for isTransient(probeSource(&l.ifc, group)) && time.Now().Before(end) {
+			time.Sleep(pause)
+		}
+	}
+}
+
+// WriteTo is WriteToUDPAddrPort for net.PacketConn; addr is a *net.UDPAddr.
+func (t *TxSocket) WriteTo(p []byte, addr net.Addr) (n int, err error) {
+	dst, err := udpAddrPort(addr)
+	if err != nil {
+		return 0, err
+	}
+	return t.WriteToUDPAddrPort(p, dst)
+}
+
+// WriteToUDPAddrPort sends p to a group that the socket was opened for, and any port, by every interface of the
+// socket. A zone in the address, an interface's index or name, picks one of them. Anything else is ErrNotDeclared.
+// It blocks while a send buffer is full, and does not allocate.
+//
+// If the datagram could not be sent by some of the interfaces, the error tells which, and n is len(p) if it left by
+// others. That it was sent does not mean that anybody received it. Up to 65507 bytes fit into a datagram of IPv4 and
+// 65527 into one of IPv6; what exceeds the MTU of a link is sent in fragments, and lost if one of them is.
+func (t *TxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err error) {
+	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
+	group, err := t.declared(addr.Addr())
+	if err != nil {
+		return 0, err
+	}
+	matched := false
+	for _, l := range *t.links.Load() {
+		if !l.serves(addr.Addr()) {
+			continue
+		}
+		matched = true
+		if e := l.to.send(p, addr, l.ifc.Index); e != nil {
+			err = joinErrors(err, l.writeError(group, e))
+		} else {
+			n = len(p)
+		}
+	}
+	if !matched {
+		return 0, noLink(group, addr.Addr().Zone())
+	}
+	return n, err
+}
+
+// WriteBatch sends the Buf of each message to its Addr, as WriteToUDPAddrPort does, with as few system calls as
+// the system allows, and returns how many messages, counted from the first, have left by all their interfaces; it
+// sets N of those. If that is not all of them, the error tells why the next one has not. That one, and those of its
+// family that follow it, may have left by some of several interfaces. Apart from the first call it does not allocate.
+func (t *TxSocket) WriteBatch(ms []Message) (n int, err error) {
+	links := *t.links.Load()
+	for n < len(ms) && err == nil {
+		var run int
+		run, err = t.run(ms[n:])
+		if run == 0 {
+			break
+		}
+		sent, e := t.writeRun(links, ms[n:n+run])
+		for i := range ms[n : n+sent] {
+			ms[n+i].N = len(ms[n+i].Buf)
+		}
+		n += sent
+		if e != nil {
+			return n, e
+		}
+	}
+	return n, err
+}
+
+// run counts the messages that have the same interfaces to go by as the first. The error is why the next is not one
+// of them, if it is not fit to be sent at all.
+func (t *TxSocket) run(ms []Message) (n int, err error) {
+	first := ms[0].Addr.Addr().Unmap()
+	for n = range ms {
+		dst := ms[n].Addr.Addr().Unmap()
+		if _, err := t.declared(dst); err != nil {
+			return n, err
+		}
+		if dst.Is4() != first.Is4() || dst.Zone() != first.Zone() {
+			return n, nil
+		}
+	}
+	return len(ms), nil
+}
+
+// writeRun sends a run by each of its interfaces.
+func (t *TxSocket) writeRun(links []*txLink, ms []Message) (n int, err error) {
+	dst := ms[0].Addr.Addr().Unmap()
+	n = len(ms)
+	matched := false
+	for _, l := range links {
+		if !l.serves(dst) {
+			continue
+		}
+		matched = true
+		if sent, e := l.to.sendBatch(ms, l.ifc.Index); e != nil {
+			if sent < n {
+				err = l.writeError(ms[sent].Addr.Addr().Unmap().WithZone(""), e)
+			}
+			n = min(n, sent)
+		}
+	}
+	if !matched {
+		return 0, noLink(dst.WithZone(""), dst.Zone())
+	}
+	return n, err
+}
+
+// declared returns the group that a destination is.
+func (t *TxSocket) declared(dst netip.Addr) (group netip.Addr, err error) {
+	group = dst.WithZone("")
+	if _, ok := t.groups[group]; !ok {
+		e := &OpError{Op: "write", Group: group, Err: ErrNotDeclared, Hint: "name it in TxConfig.Groups"}
+		if !group.IsMulticast() {
+			e.Group, e.Err = netip.Addr{}, fmt.Errorf("to %s: %w", dst, ErrNotDeclared)
+			e.Hint = "a TxSocket sends to groups only"
+		}
+		return group, e
+	}
+	return group, nil
+}
+
+// serves reports whether a datagram to dst leaves by l.
+func (l *txLink) serves(dst netip.Addr) bool {
+	if l.v4 != dst.Is4() {
+		return false
+	}
+	zone := dst.Zone()
+	return zone == "" || zone == l.ifc.Name || zone == strconv.Itoa(l.ifc.Index)
+}
+
+func (l *txLink) writeError(group netip.Addr, err error) error {
+	return &OpError{Op: "write", Group: group, Interface: l.ifc.Name, Err: err, Hint: sendHint(err, &l.ifc, group)}
+}
+
+func noLink(group netip.Addr, zone string) error {
+	return &OpError{Op: "write", Group: group, Interface: zone, Err: ErrNoInterface, Hint: "the zone is none of the socket's interfaces"}
+}
+
+// joinErrors keeps a single error as it is.
+func joinErrors(a, b error) error {
+	if a == nil {
+		return b
+	}
+	return errors.Join(a, b)
+}
+
+// ReadFrom waits for a unicast datagram, such as a reply to what was sent, and copies it into p; a datagram that is
+// larger is cut. The address is a *net.UDPAddr of the sender, whose zone, if it has one, is an interface index.
+// Multicast is never read.
+func (t *TxSocket) ReadFrom(p []byte) (n int, addr net.Addr, err error) { return t.readFrom(p) }
+
+// ReadFromUDPAddrPort is ReadFrom without allocating.
+func (t *TxSocket) ReadFromUDPAddrPort(p []byte) (n int, src netip.AddrPort, err error) {
+	return t.readFromUDPAddrPort(p)
+}
+
+// Interfaces returns the interfaces that the socket sends by, each once.
+func (t *TxSocket) Interfaces() (all []Interface) {
+	for _, l := range *t.links.Load() {
+		if !slices.ContainsFunc(all, func(ifc Interface) bool { return ifc.Index == l.ifc.Index }) {
+			all = append(all, l.ifc)
+		}
+	}
+	return all
+}
+
+// SetTTL sets what TxConfig.TTL set, for the datagrams to come.
+func (t *TxSocket) SetTTL(ttl int) error {
+	if _, err := checkTTL("set TTL", ttl); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var failed error
+	for _, l := range *t.links.Load() {
+		if err := setTTL(l, l.to, ttl); err != nil {
+			failed = joinErrors(failed, &OpError{Op: "set TTL", Interface: l.ifc.Name, Err: writeError("setsockopt", err)})
+		}
+	}
+	return failed
+}
+
+// SetDeadline sets both deadlines.
+func (t *TxSocket) SetDeadline(at time.Time) error {
+	return errors.Join(t.SetReadDeadline(at), t.SetWriteDeadline(at))
+}
+
+// SetReadDeadline sets the time after which reads fail with os.ErrDeadlineExceeded, also one that is blocked; the
+// zero time means never.
+func (t *TxSocket) SetReadDeadline(at time.Time) error {
+	return opError("set deadline", t.setReadDeadline(at))
+}
+
+// SetWriteDeadline is to writes what SetReadDeadline is to reads.
+func (t *TxSocket) SetWriteDeadline(at time.Time) error {
+	return opError("set deadline", t.each(func(to *sender) error { return to.conn.SetWriteDeadline(at) }))
+}
+
+// each calls f for every OS socket.
+func (t *TxSocket) each(f func(*sender) error) (err error) {
+	for _, l := range *t.links.Load() {
+		err = errors.Join(err, f(l.to))
+	}
+	return err
+}
+
+// LocalAddr returns the local address of the first OS socket, as a *net.UDPAddr: the unspecified address, and the
+// source port. If TxConfig.Port is 0 and there is more than one interface or family, the others have their own.
+func (t *TxSocket) LocalAddr() net.Addr { return (*t.links.Load())[0].to.conn.LocalAddr() }
+
+// Close closes the socket. It interrupts reads and writes that are blocked. Closing again is harmless and returns
+// nil.
+func (t *TxSocket) Close() error {
+	t.mu.Lock()
+	closed := t.closed
+	t.closed = true
+	t.mu.Unlock()
+	if closed {
+		return nil
+	}
+	if t.unfollow != nil {
+		t.unfollow()
+	}
+	err := t.m.close()
+	return opError("close", errors.Join(err, t.each(func(to *sender) error { return to.conn.Close() })))
+}
