@@ -6,10 +6,8 @@ package mcast
 
 import (
 	"encoding/binary"
-	"errors"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -312,17 +310,4 @@ func (s *sender) trySendBatch(fd uintptr) bool {
 		r.n += n
 	}
 	return true
-}
-
-// writeError is what the runtime or the kernel said of a write, without the words around it.
-func writeError(name string, err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, net.ErrClosed):
-		return net.ErrClosed
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return os.ErrDeadlineExceeded
-	}
-	return os.NewSyscallError(name, err)
 }

@@ -8,7 +8,6 @@ import (
 	"os"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -110,10 +109,10 @@ func call(name string, f func() error) error {
 		}
 	}
 	err := f()
-	if _, plain := err.(syscall.Errno); plain {
-		return os.NewSyscallError(name, err)
+	if named := (*os.SyscallError)(nil); err == nil || errors.As(err, &named) {
+		return err
 	}
-	return err
+	return os.NewSyscallError(name, err)
 }
 
 // testHookCall, if set, is asked before each of these calls and may make it fail, as package net's tests do.

@@ -207,3 +207,16 @@ func text(addr net.Addr) string {
 	}
 	return addr.Network() + " " + addr.String()
 }
+
+// writeError is what the runtime or the kernel said of a write, without the words around it.
+func writeError(name string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, net.ErrClosed):
+		return net.ErrClosed
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return os.ErrDeadlineExceeded
+	}
+	return os.NewSyscallError(name, err)
+}

@@ -1,0 +1,168 @@
+package mcast
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/go-multicast/mcast/mcasttest"
+)
+
+// Two interfaces that exist nowhere: mistakes must be found before anything asks the system for them.
+var (
+	paper4 = Interface{Name: "paper4", Index: 4444, Flags: net.FlagUp | net.FlagMulticast,
+		IPv4: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")}}
+	paper = Interface{Name: "paper", Index: 5555, Flags: net.FlagUp | net.FlagMulticast,
+		IPv4: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")}, IPv6: []netip.Prefix{netip.MustParsePrefix("2001:db8::1/64")}}
+)
+
+// refuse makes every call of opening fail the test: mistakes are found before.
+func refuseCalls(t *testing.T) {
+	hook := func(name string) error {
+		t.Errorf("system call made: %s", name)
+		return errors.New("refused by the test")
+	}
+	testHookCall.Store(&hook)
+	t.Cleanup(func() { testHookCall.Store(nil) })
+}
+
+type mistakeCase struct {
+	name string
+	open func() error
+	is   error    // found by errors.Is, if not nil
+	text []string // parts of the text: the value, and what would be right
+}
+
+func checkMistakes(t *testing.T, cases []mistakeCase) {
+	t.Helper()
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			refuseCalls(t)
+			err := c.open()
+			var op *OpError
+			if !errors.As(err, &op) {
+				t.Fatalf("error %v, want an OpError", err)
+			}
+			if c.is != nil && !errors.Is(err, c.is) {
+				t.Errorf("error %q is not %q", err, c.is)
+			}
+			for _, part := range c.text {
+				if !strings.Contains(err.Error(), part) {
+					t.Errorf("error %q does not mention %q", err, part)
+				}
+			}
+			t.Log(err)
+		})
+	}
+}
+
+func TestReceiverMistakes(t *testing.T) {
+	good := RxConfig{Groups: groups("239.1.1.1"), Port: 5000, Interfaces: []Interface{paper}}
+	with := func(change func(*RxConfig)) func() error {
+		return func() error {
+			cfg := good
+			change(&cfg)
+			s, err := OpenRx(cfg)
+			if err == nil {
+				s.Close()
+			}
+			return err
+		}
+	}
+	checkMistakes(t, []mistakeCase{
+		{"no group", with(func(c *RxConfig) { c.Groups = nil }), nil, []string{"Groups", "multicast address"}},
+		{"unicast group", with(func(c *RxConfig) { c.Groups = groups("239.1.1.1", "192.0.2.7") }), ErrNotMulticast, []string{"192.0.2.7", "224.0.0.0/4"}},
+		{"unicast IPv6 group", with(func(c *RxConfig) { c.Groups = groups("2001:db8::7") }), ErrNotMulticast, []string{"2001:db8::7", "ff00::/8"}},
+		{"zero group", with(func(c *RxConfig) { c.Groups = make([]netip.Addr, 1) }), ErrNotMulticast, []string{"zero"}},
+		{"group with zone", with(func(c *RxConfig) { c.Groups = groups("ff02::1%eth0") }), nil, []string{"ff02::1%eth0", "Interfaces"}},
+		{"broadcast", with(func(c *RxConfig) { c.Groups = groups("255.255.255.255") }), ErrNotMulticast, []string{"255.255.255.255"}},
+		{"port 0", with(func(c *RxConfig) { c.Port = 0 }), nil, []string{"Port 0"}},
+		{"empty interfaces", with(func(c *RxConfig) { c.Interfaces = []Interface{} }), ErrNoInterface, []string{"Interfaces", "nil"}},
+		{"zero interface", with(func(c *RxConfig) { c.Interfaces = make([]Interface, 1) }), ErrNoInterface, []string{"index 0", "FindInterfaces"}},
+		{"interface without the family", with(func(c *RxConfig) { c.Groups, c.Interfaces = groups("239.1.1.1", "ff02::1"), []Interface{paper, paper4} }), ErrNoInterface, []string{"paper4", "IPv6"}},
+		{"sources with blocked", with(func(c *RxConfig) { c.Sources, c.Blocked = groups("192.0.2.1"), groups("192.0.2.2") }), nil, []string{"192.0.2.1", "192.0.2.2"}},
+		{"multicast source", with(func(c *RxConfig) { c.Sources = groups("239.9.9.9") }), nil, []string{"Sources", "239.9.9.9", "multicast"}},
+		{"multicast blocked", with(func(c *RxConfig) { c.Blocked = groups("ff02::9") }), nil, []string{"Blocked", "ff02::9", "multicast"}},
+		{"unspecified source", with(func(c *RxConfig) { c.Sources = groups("0.0.0.0") }), nil, []string{"0.0.0.0", "unspecified"}},
+		{"zero source", with(func(c *RxConfig) { c.Sources = make([]netip.Addr, 1) }), nil, []string{"Sources", "zero"}},
+		{"source with zone", with(func(c *RxConfig) { c.Groups, c.Sources = groups("ff02::1"), groups("fe80::1%eth0") }), nil, []string{"fe80::1%eth0", "zone"}},
+		{"source of no family", with(func(c *RxConfig) { c.Sources = groups("2001:db8::7") }), nil, []string{"2001:db8::7", "family"}},
+		{"negative buffer", with(func(c *RxConfig) { c.ReadBuffer = -1 }), nil, []string{"ReadBuffer -1", "bytes"}},
+	})
+}
+
+func TestSenderMistakes(t *testing.T) {
+	good := TxConfig{Groups: groups("239.1.1.1"), Interfaces: []Interface{paper}}
+	with := func(change func(*TxConfig)) func() error {
+		return func() error {
+			cfg := good
+			change(&cfg)
+			s, err := OpenTx(cfg)
+			if err == nil {
+				s.Close()
+			}
+			return err
+		}
+	}
+	checkMistakes(t, []mistakeCase{
+		{"no group", with(func(c *TxConfig) { c.Groups = nil }), nil, []string{"Groups"}},
+		{"unicast group", with(func(c *TxConfig) { c.Groups = groups("192.0.2.7") }), ErrNotMulticast, []string{"192.0.2.7"}},
+		{"empty interfaces", with(func(c *TxConfig) { c.Interfaces = []Interface{} }), ErrNoInterface, []string{"Interfaces"}},
+		{"interface without the family", with(func(c *TxConfig) { c.Groups, c.Interfaces = groups("ff05::1"), []Interface{paper4} }), ErrNoInterface, []string{"paper4", "IPv6"}},
+		{"TTL 256", with(func(c *TxConfig) { c.TTL = 256 }), nil, []string{"TTL 256", "1 to 255", "TTLHost"}},
+		{"TTL -2", with(func(c *TxConfig) { c.TTL = -2 }), nil, []string{"TTL -2"}},
+		{"traffic class 256", with(func(c *TxConfig) { c.TrafficClass = 256 }), nil, []string{"TrafficClass 256", "255"}},
+		{"traffic class -1", with(func(c *TxConfig) { c.TrafficClass = -1 }), nil, []string{"TrafficClass -1"}},
+		{"negative buffer", with(func(c *TxConfig) { c.WriteBuffer = -1 }), nil, []string{"WriteBuffer -1"}},
+	})
+}
+
+// TestJoinMistakes checks that an open socket refuses the same mistakes, and stays as it is.
+func TestJoinMistakes(t *testing.T) {
+	both := interfaces(t, "mc0", "mc1")
+	s, err := OpenRx(RxConfig{Groups: groups("239.1.1.1"), Port: 5000, Interfaces: both, Static: true, Loopback: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.Join(groups("232.1.1.1")[0], groups("192.0.2.1")...); err != nil {
+		t.Fatal(err)
+	}
+	join := func(group netip.Addr, sources ...netip.Addr) func() error {
+		return func() error { return s.Join(group, sources...) }
+	}
+	checkMistakes(t, []mistakeCase{
+		{"unicast", join(groups("192.0.2.7")[0]), ErrNotMulticast, []string{"join 192.0.2.7"}},
+		{"zero", join(netip.Addr{}), ErrNotMulticast, []string{"zero"}},
+		{"source of the other family", join(groups("239.1.1.2")[0], groups("2001:db8::1")...), nil, []string{"2001:db8::1"}},
+		{"narrow a group", join(groups("239.1.1.1")[0], groups("192.0.2.1")...), nil, []string{"all sources", "Leave"}},
+		{"widen a group", join(groups("232.1.1.1")[0]), nil, []string{"192.0.2.1", "Leave"}},
+		{"leave the unknown", func() error { return s.Leave(groups("239.1.1.9")[0]) }, ErrNotJoined, []string{"leave 239.1.1.9"}},
+		{"leave the zero address", func() error { return s.Leave(netip.Addr{}) }, ErrNotJoined, nil},
+	})
+	if n := len(s.Memberships()); n != 4 {
+		t.Errorf("%d memberships, want 4", n)
+	}
+	wantDelivery(t, s, both)
+}
+
+// TestNoSuchInterfaces covers what only the system can tell: that no interface fits.
+func TestNoSuchInterfaces(t *testing.T) {
+	host := mcasttest.NewHost(t) // has lo alone
+	host.Do(func() {
+		for name, open := range map[string]func() error{
+			"OpenRx": func() error { _, err := OpenRx(RxConfig{Groups: groups("239.1.1.1"), Port: 5000}); return err },
+			"OpenTx": func() error { _, err := OpenTx(TxConfig{Groups: groups("ff05::1")}); return err },
+		} {
+			before := count(t)
+			if err := open(); !errors.Is(err, ErrNoInterface) || !strings.Contains(err.Error(), "(") {
+				t.Errorf("%s: %v, want ErrNoInterface with a hint", name, err)
+			} else {
+				t.Log(err)
+			}
+			wantResources(t, before)
+		}
+	})
+}
