@@ -1,0 +1,87 @@
+// This file counts the packets that reach a host, without reading them: the kernel's own statistics of a packet
+// socket do it, which count also what no longer fits into the socket's buffer.
+
+package mcasttest
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// counter counts the UDP packets to one destination that come in by one interface.
+type counter struct {
+	fd    int
+	total uint64
+}
+
+func (n *netns) newCounter(name string, dst netip.Addr) (c *counter, err error) {
+	index, err := n.index(name)
+	if err != nil {
+		return nil, err
+	}
+	runErr := n.run(func() { c, err = openCounter(index, dst) })
+	if err == nil {
+		err = runErr
+	}
+	return c, err
+}
+
+func openCounter(index int, dst netip.Addr) (*counter, error) {
+	// Protocol 0 receives nothing. Only bind, when the filter is in place, opens the gate.
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket(AF_PACKET)", err)
+	}
+	protocol, filter := uint16(unix.ETH_P_IP), udpTo(dst, 9, 16)
+	if dst.Is6() {
+		protocol, filter = unix.ETH_P_IPV6, udpTo(dst, 6, 24)
+	}
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program); err != nil {
+		unix.Close(fd)
+		return nil, os.NewSyscallError("setsockopt(SO_ATTACH_FILTER)", err)
+	}
+	bigEndian := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, protocol))
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: bigEndian, Ifindex: index}); err != nil {
+		unix.Close(fd)
+		return nil, os.NewSyscallError("bind(AF_PACKET)", err)
+	}
+	return &counter{fd: fd}, nil
+}
+
+// udpTo is a filter (classic BPF) of IP packets that carry UDP to the address. The offsets are those of the
+// protocol and of the destination in the IP header.
+func udpTo(dst netip.Addr, protocol, destination uint32) []unix.SockFilter {
+	type equal struct{ load, offset, value uint32 }
+	tests := []equal{{unix.BPF_B, protocol, unix.IPPROTO_UDP}}
+	for ip := dst.AsSlice(); len(ip) > 0; ip = ip[4:] {
+		tests = append(tests, equal{unix.BPF_W, destination, binary.BigEndian.Uint32(ip)})
+		destination += 4
+	}
+	var filter []unix.SockFilter
+	for i, t := range tests {
+		toReject := uint8(2*(len(tests)-i-1) + 1)
+		filter = append(filter,
+			unix.SockFilter{Code: uint16(unix.BPF_LD | unix.BPF_ABS | t.load), K: t.offset},
+			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: t.value, Jf: toReject})
+	}
+	return append(filter,
+		unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 1}, // count it, keep one byte
+		unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0})
+}
+
+// read returns how many there were since the counter was made.
+func (c *counter) read() (uint64, error) {
+	stats, err := unix.GetsockoptTpacketStats(c.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS) // and resets them
+	if err != nil {
+		return 0, fmt.Errorf("read packet statistics: %w", err)
+	}
+	c.total += uint64(stats.Packets)
+	return c.total, nil
+}
+
+func (c *counter) close() error { return unix.Close(c.fd) }

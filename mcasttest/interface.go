@@ -1,0 +1,422 @@
+// This file is about interfaces that a test can pull the cable of, delete and bring back, and what a network keeps of
+// one while it is away: the kernel forgets everything.
+
+package mcasttest
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// Interface is a network interface: the near end of a virtual Ethernet cable. Its methods return when the change is
+// made and visible; what they cannot do ends the test. They need no privileges within the namespace of [Main].
+//
+// The methods may be called from any goroutine, but what they do when they fail is testing.TB's Fatal.
+type Interface struct {
+	IPv4, IPv6 netip.Addr // the first address of each family, if there is one
+	LinkLocal  netip.Addr // IPv6, without zone
+
+	t      testing.TB
+	ns     *netns
+	host   *Host      // nil in the namespace of the test
+	other  *Interface // the far end of the cable
+	bridge string     // for a port of a switch: the switch
+	router bool       // for a port of a switch: a multicast router is at the other end
+	unique bool       // its index is no other interface's, in no namespace
+
+	mu     sync.Mutex
+	name   string
+	mac    net.HardwareAddr
+	mtu    int // 0: the default
+	addrs  []netip.Prefix
+	routes []route
+	down   bool // administratively
+}
+
+// NewVeth adds an interface to the namespace of the test, up and with a carrier, with the addresses given and an
+// IPv6 link-local one. It has no default route, so nothing leaves by it unless it is named. When the test ends it is
+// deleted. NewVeth calls [Require], and skips the test on systems other than Linux.
+//
+// A host is at the other end of the cable, see [Interface.Peer].
+//
+// Its index is not one that a host's eth0 has, too. This matters because Go's net package remembers for a minute which
+// IPv6 zone has which index, for all namespaces at once.
+func NewVeth(t testing.TB, name string, addresses ...netip.Prefix) *Interface {
+	t.Helper()
+	requireNamespace(t)
+	here, err := hereNetns()
+	check(t, err)
+	t.Cleanup(func() { here.close() })
+	i := newVeth(t, here, name, addresses)
+	check(t, i.create())
+	t.Cleanup(func() { // the far end's namespace would take it along, but later
+		if err := i.remove(); err != nil && !isGone(err) {
+			t.Errorf("mcasttest: %v", err)
+		}
+	})
+	return i
+}
+
+var veths atomic.Uint32
+
+// newVeth describes an interface with a host at the other end of its cable.
+func newVeth(t testing.TB, ns *netns, name string, addresses []netip.Prefix) *Interface {
+	t.Helper()
+	serial := uint16(veths.Add(1))
+	peer := newHost(t, name+"-peer")
+	far := &Interface{t: t, ns: peer.ns, host: peer, name: "eth0"}
+	for _, a := range addresses {
+		if g, ok := gateway(a); ok {
+			far.setAddresses(netip.PrefixFrom(g, a.Bits()))
+		}
+	}
+	far.setLinkLocal(linkLocal(vethLinks, serial, gatewayID))
+	peer.add(far)
+
+	i := &Interface{t: t, ns: ns, name: name, unique: true}
+	i.setAddresses(addresses...)
+	i.setLinkLocal(linkLocal(vethLinks, serial, 1))
+	return i.connect(far)
+}
+
+// Peer is the host at the other end of the cable of [NewVeth] and [Host.NewVeth]. In each IPv4 and IPv6 subnet of the
+// interface that has room for it, it has the address that ends in 254 or fe. Elsewhere Peer is nil.
+func (i *Interface) Peer() *Host { return i.other.host }
+
+// Name is the interface's present name.
+func (i *Interface) Name() string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.name
+}
+
+// Index is the interface's present index. A deleted interface that is created again has a new one.
+func (i *Interface) Index() int {
+	i.t.Helper()
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	index, err := i.ns.index(i.name)
+	check(i.t, err)
+	return index
+}
+
+// Down shuts the interface down, as "ip link set down" does. The kernel forgets its IPv6 addresses and its routes.
+func (i *Interface) Down() { i.t.Helper(); check(i.t, i.shut()) }
+
+// Up starts the interface again and gives it back what Down took. It returns when it has a carrier, if the cable is
+// plugged in.
+func (i *Interface) Up() { i.t.Helper(); check(i.t, i.start()) }
+
+// Unplug takes the carrier away, as pulling the cable does. Addresses and routes stay.
+func (i *Interface) Unplug() { i.t.Helper(); check(i.t, i.other.shut()) }
+
+// Plug plugs the cable in again and returns when there is a carrier.
+func (i *Interface) Plug() { i.t.Helper(); check(i.t, i.other.start()) }
+
+// Delete removes the interface from the system, as pulling a USB adapter does.
+func (i *Interface) Delete() { i.t.Helper(); check(i.t, i.remove()) }
+
+// Create brings a deleted interface back under its last name, with its addresses and routes and the same hardware
+// address, but a new index and the default MTU. It is up and plugged in.
+func (i *Interface) Create() { i.t.Helper(); check(i.t, i.create()) }
+
+// Rename gives the interface another name. Kernels before 6.2 need it down for that; it is then down for a moment.
+func (i *Interface) Rename(name string) {
+	i.t.Helper()
+	err := i.rename(name)
+	if isBusy(err) {
+		i.Down()
+		check(i.t, i.rename(name))
+		i.Up()
+		return
+	}
+	check(i.t, err)
+}
+
+// SetMTU sets the largest packet that the interface sends, in bytes without the Ethernet header. Below 1280 it loses
+// IPv6, with its addresses; with an MTU that allows it, it has them again.
+func (i *Interface) SetMTU(bytes int) {
+	i.t.Helper()
+	i.mu.Lock()
+	err := i.ns.setMTU(i.name, bytes)
+	i.mtu = bytes
+	i.mu.Unlock()
+	check(i.t, err)
+	check(i.t, i.restore())
+}
+
+// minMTU6 is the smallest MTU that IPv6 works with (RFC 8200, section 5).
+const minMTU6 = 1280
+
+// AddAddress adds an address, usable at once.
+func (i *Interface) AddAddress(p netip.Prefix) {
+	i.t.Helper()
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	check(i.t, i.ns.addAddress(i.name, p))
+	i.addrs = append(i.addrs, p)
+}
+
+// DelAddress removes an address.
+func (i *Interface) DelAddress(p netip.Prefix) {
+	i.t.Helper()
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	check(i.t, i.ns.delAddress(i.name, p))
+	i.addrs = slices.DeleteFunc(i.addrs, func(q netip.Prefix) bool { return p == q })
+}
+
+// AddRoute adds a route to the main table, by a gateway, or on-link if that is the zero Addr. Of routes to the same
+// destination the one with the smallest metric counts; see the package documentation for those that are there.
+func (i *Interface) AddRoute(dst netip.Prefix, gateway netip.Addr, metric int) {
+	i.t.Helper()
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	r := route{dst: dst, gateway: gateway, metric: metric}
+	check(i.t, i.ns.addRoute(i.name, r))
+	i.routes = append(i.routes, r)
+}
+
+// DelRoute removes a route that AddRoute added or the interface had.
+func (i *Interface) DelRoute(dst netip.Prefix, gateway netip.Addr, metric int) {
+	i.t.Helper()
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	r := route{dst: dst, gateway: gateway, metric: metric}
+	check(i.t, i.ns.delRoute(i.name, r))
+	i.routes = slices.DeleteFunc(i.routes, func(s route) bool { return r == s })
+}
+
+// CountUDP counts, from now on and until the test ends, the packets with UDP for dst that come in by the interface,
+// whether or not anybody wants them: what a switch forwarded to it. Of an IPv4 datagram in fragments each
+// counts, of IPv6 none. The count ends if the interface is deleted.
+func (i *Interface) CountUDP(dst netip.Addr) (count func() uint64) {
+	i.t.Helper()
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	c, err := i.ns.newCounter(i.name, dst)
+	check(i.t, err)
+	i.t.Cleanup(func() { c.close() })
+	return func() uint64 {
+		i.t.Helper()
+		total, err := c.read()
+		check(i.t, err)
+		return total
+	}
+}
+
+// connect lays the cable between two interfaces.
+func (i *Interface) connect(far *Interface) *Interface {
+	i.other, far.other = far, i
+	return i
+}
+
+// create makes both ends of the cable and brings them up.
+func (i *Interface) create() error {
+	ends := []*Interface{i, i.other}
+	if err := i.addPair(); err != nil {
+		return err
+	}
+	if port := i.other; port.bridge != "" {
+		if err := port.ns.setMTU(port.name, switchMTU); err != nil {
+			return err
+		}
+		if err := port.ns.enslave(port.name, port.bridge, port.router); err != nil {
+			return err
+		}
+	}
+	for _, end := range ends {
+		end.forgetMTU()
+		if err := end.setDown(false); err != nil {
+			return err
+		}
+	}
+	for _, end := range ends {
+		if err := end.restore(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// indexes hands out interface indexes that are used nowhere else; without, an interface gets the first free number of
+// its namespace. One end of each cable has such an index: were those of both ends equal, the kernel would not see that
+// it is a cable, and take up to a second to notice a carrier (linkwatch_urgent_event).
+var indexes atomic.Uint32
+
+func (i *Interface) addPair() error {
+	for {
+		err := addVeth(i.end(), i.other.end())
+		if taken := isBusy(err) && (i.unique || i.other.unique); !taken { // by another process
+			return err
+		}
+	}
+}
+
+func (i *Interface) end() linkEnd {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	e := linkEnd{ns: i.ns, name: i.name, mac: i.mac}
+	if i.unique {
+		e.index = 1000 + int(indexes.Add(1))
+	}
+	return e
+}
+
+// setDown changes and remembers the administrative state.
+func (i *Interface) setDown(down bool) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.down = down
+	if down {
+		return i.ns.setDown(i.name)
+	}
+	return i.ns.setUp(i.name)
+}
+
+// forgetMTU is for when an interface is created: it has the default then.
+func (i *Interface) forgetMTU() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.mtu = 0
+}
+
+func (i *Interface) isDown() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.down
+}
+
+func (i *Interface) shut() error { return i.setDown(true) }
+
+// start brings one end up, and both to what they should be if that gave them a carrier.
+func (i *Interface) start() error {
+	if err := i.setDown(false); err != nil {
+		return err
+	}
+	if i.other.isDown() {
+		return i.restore()
+	}
+	if err := i.restore(); err != nil {
+		return err
+	}
+	return i.other.restore()
+}
+
+// restore gives the interface, if it is up, its addresses and routes, as far as the kernel does not have them, and
+// waits first until it is running, if it has a carrier.
+func (i *Interface) restore() error {
+	farDown := i.other.isDown()
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.down {
+		return nil
+	}
+	if !farDown {
+		if err := i.ns.waitRunning(i.name); err != nil {
+			return err
+		}
+	}
+	usable := func(a netip.Addr) bool { return a.Is4() || i.mtu == 0 || i.mtu >= minMTU6 }
+	for _, p := range i.addrs {
+		if !usable(p.Addr()) {
+			continue
+		}
+		if err := i.ns.addAddress(i.name, p); err != nil {
+			return err
+		}
+	}
+	for _, r := range i.routes {
+		if !usable(r.dst.Addr()) {
+			continue
+		}
+		if err := i.ns.addRoute(i.name, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (i *Interface) remove() error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.ns.delLink(i.name)
+}
+
+func (i *Interface) rename(name string) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if err := i.ns.rename(i.name, name); err != nil {
+		return err
+	}
+	i.name = name
+	return nil
+}
+
+// setAddresses adds to the addresses of an interface that is not created yet.
+func (i *Interface) setAddresses(addresses ...netip.Prefix) {
+	i.addrs = append(i.addrs, addresses...)
+	for _, p := range addresses {
+		switch a := p.Addr(); {
+		case a.Is4() && !i.IPv4.IsValid():
+			i.IPv4 = a
+		case a.Is6() && !a.IsLinkLocalUnicast() && !i.IPv6.IsValid():
+			i.IPv6 = a
+		}
+	}
+}
+
+// setLinkLocal gives an interface that is not created yet its link-local address, and the Ethernet address that fits.
+func (i *Interface) setLinkLocal(a netip.Addr) {
+	i.LinkLocal, i.mac = a, hardwareAddr(a)
+	i.addrs = append(i.addrs, netip.PrefixFrom(a, 64))
+}
+
+// addDefaultRoutes makes the interface the way to the rest of the world, and to all multicast groups: those of IPv4
+// need a route of their own, lest that of lo lead them away from the default.
+func (i *Interface) addDefaultRoutes(metric int) {
+	for _, p := range i.addrs {
+		g, ok := gateway(p)
+		switch {
+		case !ok || g.IsLinkLocalUnicast():
+		case g.Is4():
+			i.routes = append(i.routes, route{anywhere4, g, metric, false}, route{multicast4, netip.Addr{}, metric, false})
+		default:
+			i.routes = append(i.routes, route{anywhere6, g, metric, false})
+		}
+	}
+}
+
+// gatewayID is the last byte of the address of what is at the other end: a router, or a veth's peer.
+const gatewayID = 254
+
+// gateway is the address in the subnet that ends in gatewayID, if there is one and it is not the interface's own.
+func gateway(p netip.Prefix) (netip.Addr, bool) {
+	b := p.Addr().AsSlice()
+	b[len(b)-1] = gatewayID
+	g, _ := netip.AddrFromSlice(b)
+	return g, p.Contains(g) && g != p.Addr() && p.Bits() <= p.Addr().BitLen()-8
+}
+
+// Link-local addresses are of the form fe80::kind:network:id, so that each tells whose it is.
+const (
+	lanLinks  = 0x10
+	mcLinks   = 0x88
+	vethLinks = 0x99
+)
+
+func linkLocal(kind uint8, network, id uint16) netip.Addr {
+	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 11: kind,
+		12: byte(network >> 8), 13: byte(network), 14: byte(id >> 8), 15: byte(id)})
+}
+
+// hardwareAddr is the interface's Ethernet address. It is derived from the link-local one, as usual the other way
+// around, and so stays the same when the interface is created again, which spares others a stale neighbour table.
+func hardwareAddr(linkLocal netip.Addr) net.HardwareAddr {
+	b := linkLocal.As16()
+	return append(net.HardwareAddr{0x02}, b[11:]...)
+}
