@@ -1,8 +1,8 @@
-package mcast
-
 // The system calls that move datagrams, with buffers of our own: package unix allocates an address for every
 // datagram, and x/net a message. Nothing here blocks: the runtime's poller waits, in merge_linux.go for reads and
 // in sender for writes.
+
+package mcast
 
 import (
 	"encoding/binary"

@@ -1,7 +1,7 @@
-package mcast
-
 // The mistakes in a configuration, found before any OS socket is opened: each is refused with a text that names
 // the value and what would be right.
+
+package mcast
 
 import (
 	"errors"

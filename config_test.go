@@ -6,8 +6,6 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-
-	"github.com/go-multicast/mcast/mcasttest"
 )
 
 // Two interfaces that exist nowhere: mistakes must be found before anything asks the system for them.
@@ -116,53 +114,5 @@ func TestSenderMistakes(t *testing.T) {
 		{"traffic class 256", with(func(c *TxConfig) { c.TrafficClass = 256 }), nil, []string{"TrafficClass 256", "255"}},
 		{"traffic class -1", with(func(c *TxConfig) { c.TrafficClass = -1 }), nil, []string{"TrafficClass -1"}},
 		{"negative buffer", with(func(c *TxConfig) { c.WriteBuffer = -1 }), nil, []string{"WriteBuffer -1"}},
-	})
-}
-
-// TestJoinMistakes checks that an open socket refuses the same mistakes, and stays as it is.
-func TestJoinMistakes(t *testing.T) {
-	both := interfaces(t, "mc0", "mc1")
-	s, err := OpenRx(RxConfig{Groups: groups("239.1.1.1"), Port: 5000, Interfaces: both, Static: true, Loopback: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	if err := s.Join(groups("232.1.1.1")[0], groups("192.0.2.1")...); err != nil {
-		t.Fatal(err)
-	}
-	join := func(group netip.Addr, sources ...netip.Addr) func() error {
-		return func() error { return s.Join(group, sources...) }
-	}
-	checkMistakes(t, []mistakeCase{
-		{"unicast", join(groups("192.0.2.7")[0]), ErrNotMulticast, []string{"join 192.0.2.7"}},
-		{"zero", join(netip.Addr{}), ErrNotMulticast, []string{"zero"}},
-		{"source of the other family", join(groups("239.1.1.2")[0], groups("2001:db8::1")...), nil, []string{"2001:db8::1"}},
-		{"narrow a group", join(groups("239.1.1.1")[0], groups("192.0.2.1")...), nil, []string{"all sources", "Leave"}},
-		{"widen a group", join(groups("232.1.1.1")[0]), nil, []string{"192.0.2.1", "Leave"}},
-		{"leave the unknown", func() error { return s.Leave(groups("239.1.1.9")[0]) }, ErrNotJoined, []string{"leave 239.1.1.9"}},
-		{"leave the zero address", func() error { return s.Leave(netip.Addr{}) }, ErrNotJoined, nil},
-	})
-	if n := len(s.Memberships()); n != 4 {
-		t.Errorf("%d memberships, want 4", n)
-	}
-	wantDelivery(t, s, both)
-}
-
-// TestNoSuchInterfaces covers what only the system can tell: that no interface fits.
-func TestNoSuchInterfaces(t *testing.T) {
-	host := mcasttest.NewHost(t) // has lo alone
-	host.Do(func() {
-		for name, open := range map[string]func() error{
-			"OpenRx": func() error { _, err := OpenRx(RxConfig{Groups: groups("239.1.1.1"), Port: 5000}); return err },
-			"OpenTx": func() error { _, err := OpenTx(TxConfig{Groups: groups("ff05::1")}); return err },
-		} {
-			before := count(t)
-			if err := open(); !errors.Is(err, ErrNoInterface) || !strings.Contains(err.Error(), "(") {
-				t.Errorf("%s: %v, want ErrNoInterface with a hint", name, err)
-			} else {
-				t.Log(err)
-			}
-			wantResources(t, before)
-		}
 	})
 }

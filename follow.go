@@ -1,7 +1,7 @@
-package mcast
-
 // Following the network: what a socket does by itself when interfaces come, go and come back. The watcher in
 // watch.go says that something has changed; everything here compares what is with what should be.
+
+package mcast
 
 import (
 	"context"

@@ -1,17 +1,306 @@
+// The interfaces of the host: what one is, how a user names one, and which one leads out. Multicast is joined and sent
+// by interface, and so nearly every program that uses it has to choose some. Everything here is portable; what the
+// operating system has to be asked lies behind two functions that each iface_<os>.go defines:
+//
+//	ifaceScan() ([]Interface, error)            every interface, sorted by index
+//	defaultIndex(network string) (int, error)   the interface of the default route of "ip4" or "ip6"
+
 package mcast
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
 )
 
-// Interface is a network interface as one scan saw it.
+// Interface is a network interface as one scan saw it. It is a snapshot: it does not follow what happens to the
+// interface later, and its slices must not be modified.
 type Interface struct {
-	Name         string
+	// Name is what the system calls it: "eth0", "en0". It can change while the interface lives.
+	Name string
+
+	// FriendlyName is the name that Windows shows to its users, often with spaces and in their language
+	// ("Ethernet 2", "WLAN"). It is empty on other systems.
 	FriendlyName string
-	Index        int
-	MTU          int
+
+	// Index is the system's number for the interface, 1 or more. An interface that is deleted and made anew under its
+	// old name has another index; on Linux one that comes back from another network namespace usually has the old one.
+	Index int
+
+	// MTU is the largest packet, in bytes, with the IP header. 0 if the system does not tell.
+	MTU int
+
+	// HardwareAddr is the MAC address. It is nil where there is none: on loopback, on tunnels, and on Android.
 	HardwareAddr net.HardwareAddr
-	Flags        net.Flags
-	IPv4, IPv6   []netip.Prefix
+
+	// Flags are those of package net, and what they say differs a little by system. On Linux loopback has no
+	// net.FlagMulticast, although multicast works there. On Windows the flags come from the kind of interface, and some
+	// virtual ones (WireGuard) that can multicast have no net.FlagMulticast.
+	Flags net.Flags
+
+	// IPv4 and IPv6 are its addresses, each with the length of its prefix, in the order in which the system lists
+	// them; on Linux the first of IPv4 is, as a rule, the source of what is sent. They are nil if there is none.
+	//
+	// Link-local IPv6 addresses (fe80::/10) carry no zone here, since a netip.Prefix cannot hold one: use
+	// p.Addr().WithZone(ifi.Name) to get an address to dial.
+	//
+	// The address is always the interface's own. On a point-to-point link, where the configured prefix length is about
+	// the peer's network, an address outside of that network has the full length of its family (/32 or /128).
+	IPv4, IPv6 []netip.Prefix
+}
+
+// IsLoopback reports whether this is a loopback interface, which leads nowhere but back to this host.
+func (i Interface) IsLoopback() bool { return i.Flags&net.FlagLoopback != 0 }
+
+// equal reports whether two scans saw the same thing.
+func (i Interface) equal(o Interface) bool {
+	return i.Index == o.Index && i.Name == o.Name && i.FriendlyName == o.FriendlyName && i.MTU == o.MTU &&
+		i.Flags == o.Flags && bytes.Equal(i.HardwareAddr, o.HardwareAddr) &&
+		slices.Equal(i.IPv4, o.IPv4) && slices.Equal(i.IPv6, o.IPv6)
+}
+
+// Interfaces returns the interfaces of the host, sorted by index: all of them, also those that are down, have no
+// address, or cannot multicast. It asks the system anew each time; use [WatchInterfaces] to follow changes. The call does
+// not wait for the network.
+//
+// On Linux the list is that of the calling thread's network namespace, and costs two netlink requests however many
+// interfaces there are. Interfaces and addresses come one after the other, so that an interface made in between is
+// missing, and one changed in between may have the addresses of a moment later. Android refuses the request to
+// applications (golang.org/issue/40569): build the list of what the Java side can see there.
+func Interfaces() ([]Interface, error) { return ifaceScan() }
+
+// FindInterfaces returns those interfaces of the host that specs name. It is [Interfaces] followed by
+// [SelectInterfaces], which describes what a spec can be.
+func FindInterfaces(specs ...string) ([]Interface, error) {
+	if len(specs) == 0 { // an error that needs no scan
+		return SelectInterfaces(nil)
+	}
+	all, err := Interfaces()
+	if err != nil {
+		return nil, err
+	}
+	return SelectInterfaces(all, specs...)
+}
+
+// SelectInterfaces returns those interfaces of a list that specs name. What a spec means is decided by the first of these
+// rules that fits, so that an interface whose name looks like something else can still be named:
+//
+//	eth0                      the name of an interface in the list, even if that name is "5" or "default"
+//	Ethernet 2                the friendly name of one, on Windows
+//	default                   the interfaces of the default routes of IPv4 and IPv6, as in DefaultInterface;
+//	                          it is enough if one of the two is in the list
+//	2                         the index of an interface
+//	192.168.0.0/16            a prefix: those that have an address in it
+//	192.168.0.248, fe80::1    an address: those that have it; IPv4 may be written as ::ffff:192.168.0.248
+//	fe80::1%eth0, fe80::1%2   an address on the interface of that name, or else of that index
+//	enp*, wl?n[0-9]           a pattern of path.Match for names and friendly names
+//
+// Only "default" asks the system; everything else looks at nothing but the list. Names are compared exactly, with case.
+//
+// The result is in the order of specs, and within one spec in the order of the list. An interface that several specs name
+// is in it once, where it was named first; an address that several interfaces have gives all of them.
+//
+// A spec that names nothing is an error for which errors.Is(err, [ErrNoInterface]) holds and whose text lists what there is.
+// A prefix or pattern that cannot be read is an error as well, and so is having no spec at all: a list that was meant to
+// hold something must not become the nil that means "all" in [RxConfig].
+func SelectInterfaces(from []Interface, specs ...string) ([]Interface, error) {
+	return ifaceSelect(from, specs, defaultIndex)
+}
+
+// ifaceSelect is SelectInterfaces with the question to the system made explicit.
+func ifaceSelect(from []Interface, specs []string, defaults func(network string) (int, error)) ([]Interface, error) {
+	if len(specs) == 0 {
+		return nil, ifaceSpecError(errors.New("nothing says which one"), "give a name, an index, an address, a prefix, a pattern or \"default\"")
+	}
+	var found []Interface
+	taken := make(map[int]bool)
+	for _, spec := range specs {
+		match, err := ifaceMatcher(from, spec, defaults)
+		if err != nil {
+			return nil, err
+		}
+		any := false
+		for _, i := range from {
+			if !match(i) {
+				continue
+			}
+			any = true
+			if !taken[i.Index] {
+				taken[i.Index] = true
+				found = append(found, i)
+			}
+		}
+		if !any {
+			return nil, ifaceSpecError(fmt.Errorf("%w: %q", ErrNoInterface, spec), ifaceListText(from))
+		}
+	}
+	return found, nil
+}
+
+// ifaceMatcher turns a spec into a test, by the rules that SelectInterfaces documents.
+func ifaceMatcher(from []Interface, spec string, defaults func(string) (int, error)) (func(Interface) bool, error) {
+	if spec == "" { // before all else, since an empty FriendlyName would match
+		return nil, ifaceSpecError(errors.New("an empty string names none"), ifaceListText(from))
+	}
+	name := func(i Interface) bool { return i.Name == spec }
+	if slices.ContainsFunc(from, name) {
+		return name, nil
+	}
+	friendly := func(i Interface) bool { return i.FriendlyName == spec }
+	if slices.ContainsFunc(from, friendly) {
+		return friendly, nil
+	}
+	if spec == "default" {
+		return ifaceDefaultMatcher(defaults)
+	}
+	if index, err := strconv.ParseUint(spec, 10, 31); err == nil {
+		return func(i Interface) bool { return i.Index == int(index) }, nil
+	}
+	if strings.Contains(spec, "/") {
+		prefix, err := netip.ParsePrefix(spec)
+		if err != nil {
+			return nil, ifaceSpecError(fmt.Errorf("%q is not a prefix: %w", spec, err), "")
+		}
+		if a := prefix.Addr(); a.Is4In6() && prefix.Bits() >= 96 {
+			prefix = netip.PrefixFrom(a.Unmap(), prefix.Bits()-96)
+		}
+		return func(i Interface) bool { return i.hasAddr(prefix.Contains) }, nil
+	}
+	if addr, err := netip.ParseAddr(spec); err == nil {
+		zone := addr.Zone()
+		addr = addr.WithZone("").Unmap()
+		has := func(i Interface) bool { return i.hasAddr(func(a netip.Addr) bool { return a == addr }) }
+		if zone == "" {
+			return has, nil
+		}
+		inZone := ifaceZoneMatcher(from, zone)
+		return func(i Interface) bool { return inZone(i) && has(i) }, nil
+	}
+	if strings.ContainsAny(spec, "*?[") {
+		if _, err := path.Match(spec, ""); err != nil {
+			return nil, ifaceSpecError(fmt.Errorf("%q is not a pattern: %w", spec, err), "")
+		}
+		return func(i Interface) bool {
+			byName, _ := path.Match(spec, i.Name)
+			byFriendly, _ := path.Match(spec, i.FriendlyName)
+			return byName || byFriendly && i.FriendlyName != ""
+		}, nil
+	}
+	return func(Interface) bool { return false }, nil
+}
+
+// ifaceZoneMatcher is the test for the zone of an address: a name before an index, as with specs.
+func ifaceZoneMatcher(from []Interface, zone string) func(Interface) bool {
+	name := func(i Interface) bool { return i.Name == zone || i.FriendlyName == zone }
+	if index, err := strconv.ParseUint(zone, 10, 31); err == nil && !slices.ContainsFunc(from, name) {
+		return func(i Interface) bool { return i.Index == int(index) }
+	}
+	return name
+}
+
+// ifaceDefaultMatcher is the test for the spec "default". That a family has no default route is no error, here where
+// the other may have one; not being able to find out is, if it leaves nothing to go by.
+func ifaceDefaultMatcher(defaults func(string) (int, error)) (func(Interface) bool, error) {
+	index4, err4 := defaults("ip4")
+	index6, err6 := defaults("ip6")
+	if err4 != nil && err6 != nil {
+		for _, err := range []error{err4, err6} {
+			if !errors.Is(err, ErrNoInterface) {
+				return nil, err
+			}
+		}
+	}
+	return func(i Interface) bool {
+		return err4 == nil && i.Index == index4 || err6 == nil && i.Index == index6
+	}, nil
+}
+
+// hasAddr reports whether one of the interface's addresses passes the test.
+func (i Interface) hasAddr(test func(netip.Addr) bool) bool {
+	passes := func(p netip.Prefix) bool { return test(p.Addr()) }
+	return slices.ContainsFunc(i.IPv4, passes) || slices.ContainsFunc(i.IPv6, passes)
+}
+
+// ifaceSpecError is the error of a spec.
+func ifaceSpecError(err error, hint string) error {
+	return &OpError{Op: "find interface", Err: err, Hint: hint}
+}
+
+// ifaceListText says in one line what there is, for errors: "there is: lo (index 1) 127.0.0.1 ::1; eth0 …". Hosts with
+// thousands of interfaces exist, so it stops somewhere.
+func ifaceListText(from []Interface) string {
+	const maxInterfaces, maxAddrs = 16, 4
+	if len(from) == 0 {
+		return "there is no interface to choose from"
+	}
+	var b strings.Builder
+	b.WriteString("there is: ")
+	for n, i := range from {
+		if n > 0 {
+			b.WriteString("; ")
+		}
+		if n == maxInterfaces {
+			fmt.Fprintf(&b, "and %d more", len(from)-n)
+			break
+		}
+		b.WriteString(i.Name)
+		if i.FriendlyName != "" && i.FriendlyName != i.Name {
+			fmt.Fprintf(&b, " %q", i.FriendlyName)
+		}
+		fmt.Fprintf(&b, " (index %d)", i.Index)
+		addrs := slices.Concat(i.IPv4, i.IPv6)
+		for _, p := range addrs[:min(len(addrs), maxAddrs)] {
+			b.WriteByte(' ')
+			b.WriteString(p.Addr().String())
+		}
+		if len(addrs) > maxAddrs {
+			b.WriteString(" …")
+		}
+	}
+	return b.String()
+}
+
+// DefaultInterface returns the interface of the default route: the one that leads to the default gateway. The network is
+// "ip4" or "ip6". Without a default route, errors.Is(err, [ErrNoInterface]) holds.
+//
+// On Linux it is the best default route of the main routing table that counts: one whose link has carrier before one
+// without, then the lowest metric, then the router preference of IPv6 (RFC 4191). Other tables are not looked at as long
+// as the main table has one, so that the answer stays the local network while a VPN diverts unicast traffic by policy rules
+// (as wg-quick does): multicast is not what such rules divert. Only if the main table has none is the kernel asked by which
+// interface it would send something far away, which honours policy rules. On other systems the error wraps
+// [errors.ErrUnsupported].
+func DefaultInterface(network string) (Interface, error) {
+	index, err := defaultIndex(network)
+	if err != nil {
+		return Interface{}, err
+	}
+	all, err := Interfaces()
+	if err != nil {
+		return Interface{}, err
+	}
+	for _, i := range all {
+		if i.Index == index {
+			return i, nil
+		}
+	}
+	return Interface{}, ifaceNoDefault(network) // deleted between the two questions
+}
+
+// ifaceCheckNetwork refuses what is not a network of DefaultInterface.
+func ifaceCheckNetwork(network string) error {
+	if network == "ip4" || network == "ip6" {
+		return nil
+	}
+	return &OpError{Op: "default interface", Err: net.UnknownNetworkError(network), Hint: `it is "ip4" or "ip6"`}
+}
+
+// ifaceNoDefault is the error of a family without a default route.
+func ifaceNoDefault(network string) error {
+	return &OpError{Op: "default interface", Err: ErrNoInterface, Hint: "there is no default route for " + network + "; name the interface"}
 }

@@ -1,9 +1,9 @@
-package mcast
-
 // Many sockets, one read. The OS sockets of an RxSocket (or the reply side of a TxSocket) are non-blocking
 // descriptors in one epoll descriptor, and that one is what Go's runtime poller watches: a blocked read parks a
 // goroutine and nothing else, deadlines and Close come from the runtime, and no goroutine or copy stands between
 // kernel and caller.
+
+package mcast
 
 import (
 	"errors"

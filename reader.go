@@ -1,7 +1,7 @@
-package mcast
-
 // What RxSocket and TxSocket share: the reading half of a net.PacketConn over a merge, deadlines that a context may
 // cut short, and the conversions between net's addresses and netip's.
+
+package mcast
 
 import (
 	"context"

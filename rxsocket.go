@@ -1,8 +1,8 @@
-package mcast
-
 // The receiving socket: its configuration, the table of what is to be joined and what is, and the net.PacketConn
 // over it. How datagrams come out of many OS sockets is in merge_<os>.go, how these are made in sockopt_<os>.go, and
 // what happens when the network changes in follow.go.
+
+package mcast
 
 import (
 	"cmp"

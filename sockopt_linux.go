@@ -1,7 +1,7 @@
-package mcast
-
 // The OS border on Linux: what a pair's socket is made of, option by option, and what its errors mean.
 // socket(7), ip(7), ipv6(7); net/ipv4/igmp.c and net/ipv6/mcast.c in the kernel.
+
+package mcast
 
 import (
 	"errors"
@@ -377,7 +377,7 @@ func joinHint(err error, p *pair) string {
 		return portPrivileged
 	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
 		return fmt.Sprintf("there is no interface with index %d now: scan again", p.link.ifc.Index)
-	case errors.Is(err, unix.EINVAL) && p.addr.Is6():
+	case errors.Is(err, unix.EINVAL) && p.addr.Is6() && p.link.ifc.MTU < 1280:
 		return fmt.Sprintf("IPv6 needs an MTU of 1280 or more, and the interface has %d", p.link.ifc.MTU)
 	}
 	return ""

@@ -1,9 +1,9 @@
 //go:build !linux
 
-package mcast
-
 // Where this version has no sockets: the module builds, documents itself and lists interfaces, and opening a socket
 // says errors.ErrUnsupported. Nothing below newMerge is ever reached.
+
+package mcast
 
 import (
 	"errors"

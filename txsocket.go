@@ -1,7 +1,7 @@
-package mcast
-
 // The sending socket: one OS socket for each interface and family, directed to the interface once and for all, so
 // that no write has to choose one.
+
+package mcast
 
 import (
 	"context"
@@ -28,7 +28,7 @@ type TxConfig struct {
 
 	// Interfaces to send by, as FindInterfaces or Interfaces returned them: every datagram leaves by each of them.
 	// Each needs an address of every family of Groups. nil stands for the interface that leads to the default
-	// gateway of each group's family.
+	// gateway of each group's family when the socket is opened.
 	Interfaces []Interface
 
 	// TTL is the TTL (IPv6: hop limit) of multicast datagrams, 1 to 255: how many links they may cross. 0 means 1:

@@ -1,7 +1,7 @@
-package mcast
-
 // What a datagram costs, and that the hot paths do not allocate. The benchmarks come in pairs, with package net on
 // the same work: compare within one run.
+
+package mcast
 
 import (
 	"fmt"

@@ -1,0 +1,459 @@
+// Package examples tests the programs in its directories, as their users run them: the built program, on a network
+// of its own.
+package examples
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-multicast/mcast/mcasttest"
+)
+
+func TestMain(m *testing.M) { mcasttest.Main(m) }
+
+// limit is how long anything may take. It is so long that it never decides, but for programs that hang.
+const limit = time.Minute
+
+func TestExamples(t *testing.T) {
+	dir := build(t)
+	for _, test := range []struct {
+		name string
+		run  func(*testing.T, programs)
+	}{
+		{"Usage", testUsage},
+		{"Errors", testErrors},
+		{"Communicator", testCommunicator},
+		{"CommunicatorLoopback", testCommunicatorLoopback},
+		{"CommunicatorLoopbackNoRoute", testCommunicatorLoopbackNoRoute},
+		{"CommunicatorLAN", testCommunicatorLAN},
+		{"SenderReceiver", testSenderReceiver},
+		{"SenderAlone", testSenderAlone},
+		{"Ifaces", testIfaces},
+		{"IfacesWatch", testIfacesWatch},
+	} {
+		t.Run(test.name, func(t *testing.T) { test.run(t, dir) })
+	}
+}
+
+func testUsage(t *testing.T, dir programs) {
+	for _, command := range []string{
+		"communicator -nonsense",
+		"communicator 239.1.2.3",
+		"communicator -group nonsense",
+		"communicator -port nonsense",
+		"communicator -port 0",
+		"communicator -port 65536",
+		"communicator -n -1",
+		"communicator -interval 0s",
+		"communicator -ttl nonsense",
+		"sender",
+		"sender -wait 0s hello",
+		"sender -wait nonsense hello",
+		"sender -port 65536 hello",
+		"sender -group 239.1.2.3,239.1.2.4 hello",
+		"receiver 239.1.2.3",
+		"receiver -group 239.1.2.3,",
+		"receiver -source nonsense",
+		"receiver -port 0",
+		"ifaces -nonsense",
+	} {
+		args := strings.Fields(command)
+		p := dir.start(t, nil, args...)
+		if code := p.wait(); code != 2 || !strings.Contains(p.stderr.String(), "For example:\n\n  "+args[0]) {
+			t.Errorf("exit code %d, want 2 and the usage from %s", code, p)
+		}
+	}
+	for _, name := range []string{"communicator", "sender", "receiver", "ifaces"} {
+		p := dir.start(t, nil, name, "-h")
+		if code := p.wait(); code != 0 || !strings.Contains(p.stderr.String(), "For example:\n\n  "+name) {
+			t.Errorf("exit code %d, want 0 and the usage from %s", code, p)
+		}
+	}
+}
+
+func testErrors(t *testing.T, dir programs) {
+	needLinux(t)
+	mcasttest.Require(t)
+	for _, test := range []struct{ command, want string }{
+		{"communicator -iface nonsense", `no such interface: "nonsense" (there is: lo (index 1) 127.0.0.1`},
+		{"sender -iface nonsense hello", `no such interface: "nonsense" (there is: lo (index 1) 127.0.0.1`},
+		{"receiver -iface lo,nonsense", `no such interface: "nonsense" (there is: lo (index 1) 127.0.0.1`},
+		{"ifaces nonsense", `no such interface: "nonsense" (there is: lo (index 1) 127.0.0.1`},
+		{"ifaces -watch lo nonsense", `no such interface: "nonsense" (there is: lo (index 1) 127.0.0.1`},
+		{"communicator -group 10.88.0.1", "10.88.0.1: not a multicast address"},
+		{"communicator -ttl 256", "TTL 256"},
+		{"sender -group fd88::1 hello", "fd88::1: not a multicast address"},
+		{"sender -ttl -2 hello", "TTL -2"},
+		{"receiver -group 239.1.2.3,::1", "::1: not a multicast address"},
+		{"receiver -source fe80::1", "fe80::1"},
+	} {
+		args := strings.Fields(test.command)
+		p := dir.start(t, nil, args...)
+		code, said := p.wait(), p.stderr.String()
+		found := strings.HasPrefix(said, args[0]+": ") && strings.Contains(said, test.want)
+		if code != 1 || !found || strings.Count(said, "\n") != 1 {
+			t.Errorf("exit code %d, want 1 and one line with %q from %s", code, test.want, p)
+		}
+	}
+}
+
+// testCommunicator is what a new user does first. On other systems it uses the network that there is.
+func testCommunicator(t *testing.T, dir programs) {
+	mcasttest.Require(t)
+	for _, test := range []struct{ args, source string }{
+		{"communicator -n 2", "10.88.0.1:"},
+		{"communicator -n 2 -interval 20ms -group ff15::1234", "[fd88::1]:"},
+		{"communicator -n 2 -interval 20ms -ttl -1 -iface mc1", "10.88.1.1:"},
+	} {
+		p := dir.start(t, nil, strings.Fields(test.args)...)
+		checkTwoRounds(t, p)
+		if runtime.GOOS != "linux" {
+			return // mc1 is not there, and IPv6 need not be
+		}
+		if !strings.Contains(p.stdout.String(), " "+test.source) {
+			t.Errorf("want lines from %s in %s", test.source, p)
+		}
+	}
+}
+
+func testCommunicatorLoopback(t *testing.T, dir programs) {
+	host := mcasttest.NewHost(t)
+	for _, test := range []struct{ group, source string }{{"239.1.2.3", "127.0.0.1:"}, {"ff15::1234", "[::1]:"}} {
+		p := dir.start(t, host, "communicator", "-n", "2", "-interval", "20ms", "-group", test.group)
+		checkTwoRounds(t, p)
+		if said := p.stdout.String(); !strings.Contains(said, " by lo;") || !strings.Contains(said, " "+test.source) {
+			t.Errorf("want lines from %s by lo in %s", test.source, p)
+		}
+	}
+}
+
+// checkTwoRounds lets a communicator of two rounds end, and checks that it has shown both of its lines.
+func checkTwoRounds(t *testing.T, p *process) {
+	t.Helper()
+	code, said := p.wait(), p.stdout.String()
+	first, second := strings.Index(said, `, round 1"`), strings.Index(said, `, round 2"`)
+	if code != 0 || first < 0 || second < first || strings.Contains(said, "round 3") || p.stderr.String() != "" {
+		t.Errorf("exit code %d, want 0 and two rounds from %s", code, p)
+	}
+}
+
+func testCommunicatorLoopbackNoRoute(t *testing.T, dir programs) {
+	host := mcasttest.NewHost(t)
+	remove := exec.Command("ip", "-6", "route", "del", "local", "ff00::/8", "dev", "lo", "table", "local")
+	if errors.Is(remove.Err, exec.ErrNotFound) {
+		t.Skip("ip, of iproute2, is not in PATH")
+	}
+	host.Do(func() {
+		if out, err := remove.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	})
+	p := dir.start(t, host, "communicator", "-n", "1", "-group", "ff15::1234")
+	if code := p.wait(); code != 1 || !strings.Contains(p.stderr.String(), "ip -6 route add local ff00::/8 dev lo") {
+		t.Errorf("exit code %d, want 1 and the cure from %s", code, p)
+	}
+}
+
+func testCommunicatorLAN(t *testing.T, dir programs) {
+	const group = "239.1.2.3"
+	lan := mcasttest.NewLAN(t, 3)
+	var all []*process
+	for _, host := range lan.Hosts {
+		all = append(all, dir.start(t, host, "communicator", "-group", group, "-interval", "50ms"))
+	}
+	for _, p := range all {
+		for _, host := range lan.Hosts {
+			p.waitFor(" " + host.IPv4.String() + ":")
+		}
+	}
+	for _, p := range all {
+		p.interrupt()
+		if code := p.wait(); code != 0 || p.stderr.String() != "" {
+			t.Errorf("exit code %d, want 0 from %s", code, p)
+		}
+	}
+}
+
+func testSenderReceiver(t *testing.T, dir programs) {
+	for _, group := range []string{"239.1.2.3", "ff15::1234"} {
+		t.Run(group, func(t *testing.T) {
+			lan := mcasttest.NewLAN(t, 3)
+			addr := netip.MustParseAddr(group)
+			sender, nobody := lan.Hosts[0].IPv4, "10.255.255.255"
+			if addr.Is6() {
+				sender, nobody = lan.Hosts[0].IPv6, "fd00::ffff"
+			}
+
+			// Two receivers, and a third that has to do with another source only.
+			groups := group + ",239.9.9.9"
+			var receivers []*process
+			for _, host := range lan.Hosts[1:] {
+				p := dir.start(t, host, "receiver", "-group", groups)
+				p.waitFor("listening to " + group + " port 12345 by eth0\n")
+				lan.WaitJoined(host, addr)
+				receivers = append(receivers, p)
+			}
+			deaf := dir.start(t, lan.Hosts[2], "receiver", "-group", group, "-iface", "eth0", "-source", nobody)
+			deaf.waitFor("listening to ")
+
+			// An ack is shown and not answered.
+			p := dir.start(t, lan.Hosts[0], "sender", "-group", group, "-wait", "200ms", "ack")
+			if code := p.wait(); code != 1 || !strings.Contains(p.stderr.String(), "no answer in 200ms") {
+				t.Errorf("exit code %d, want 1 and that nobody answered from %s", code, p)
+			}
+
+			// A message is. It may be long, and hostile to terminals.
+			message := "hello\x1b[31m\r\xff" + strings.Repeat("x", 5000)
+			p = dir.start(t, lan.Hosts[0],
+				"sender", "-group", group, "-ttl", "7", "-iface", "eth*", "-wait", limit.String(), message)
+			for _, host := range lan.Hosts[1:] {
+				from := netip.AddrPortFrom(host.IPv4, 12345)
+				if addr.Is6() {
+					from = netip.AddrPortFrom(host.IPv6, 12345)
+				}
+				p.waitFor(from.String() + ` answers "ack" after `)
+			}
+			p.interrupt()
+			if code, said := p.wait(), p.stdout.String(); code != 0 || strings.Count(said, "answers") != 2 {
+				t.Errorf("exit code %d, want 0 and two answers from %s", code, p)
+			}
+
+			// Without Ctrl-C it ends by itself. How many answer in time is not for us to say.
+			p = dir.start(t, lan.Hosts[0], "sender", "-group", group, "-wait", "300ms", "good", "bye")
+			code, said := p.wait(), p.stdout.String()
+			answers := strings.Count(said, ` answers "ack" `)
+			total := strings.HasSuffix(said, fmt.Sprintf("\nanswers: %d\n", answers))
+			if some := answers > 0; some != (code == 0) || some != total {
+				t.Errorf("exit code %d after %d answers from %s", code, answers, p)
+			}
+
+			from := strings.TrimSuffix(netip.AddrPortFrom(sender, 0).String(), "0")
+			shown := `(?m)^\d\d:\d\d:\d\d\.\d{3} ` + regexp.QuoteMeta(from) + `\d+ to ` + group + ` by eth0, TTL `
+			for _, p := range receivers {
+				p.waitFor(`"good bye"`)
+				p.interrupt()
+				if code := p.wait(); code != 0 || p.stderr.String() != "" {
+					t.Errorf("exit code %d, want 0 from %s", code, p)
+				}
+				for _, want := range []string{
+					shown + `1, 3 bytes: "ack"$`,
+					shown + `7, 5012 bytes: "hello\\x1b\[31m\\r\\xffx{100,200}"$`,
+					shown + `1, 8 bytes: "good bye"$`,
+					"(?m)^" + group + " by eth0: 3 messages, 5023 bytes, 0 dropped$",
+					"(?m)^239.9.9.9 by eth0: 0 messages, 0 bytes, 0 dropped$",
+				} {
+					if !regexp.MustCompile(want).MatchString(p.stdout.String()) {
+						t.Errorf("want %s from %s", want, p)
+					}
+				}
+			}
+			deaf.interrupt()
+			if code := deaf.wait(); code != 0 || !strings.Contains(deaf.stdout.String(), group+" by eth0: 0 messages") {
+				t.Errorf("exit code %d, want 0 and no message from %s", code, deaf)
+			}
+		})
+	}
+}
+
+func testSenderAlone(t *testing.T, dir programs) {
+	needLinux(t)
+	mcasttest.Require(t)
+	p := dir.start(t, nil, "sender", "-port", "12399", "-wait", "50ms", "-iface", "mc0,mc1", "hello")
+	code, sent := p.wait(), p.stdout.String()
+	both := strings.Contains(sent, "by mc0\n") && strings.Contains(sent, "by mc1\n")
+	if code != 1 || !both || !strings.Contains(p.stderr.String(), "sender: no answer in 50ms") {
+		t.Errorf("exit code %d, want 1 and that nobody answered from %s", code, p)
+	}
+	p = dir.start(t, mcasttest.NewHost(t), "sender", "hello")
+	if code, said := p.wait(), p.stderr.String(); code != 1 || !strings.Contains(said, "no default route for ip4") {
+		t.Errorf("exit code %d, want 1 and that there is no default route from %s", code, p)
+	}
+}
+
+func testIfaces(t *testing.T, dir programs) {
+	needLinux(t)
+	mcasttest.Require(t)
+	for _, test := range []struct {
+		args  string
+		names []string
+	}{
+		{"ifaces", []string{"lo", "mc0", "mc1"}},
+		{"ifaces lo mc1 10.88.1.0/24", []string{"lo", "mc1"}},
+		{"ifaces default", []string{"mc0"}},
+		{"ifaces mc*", []string{"mc0", "mc1"}},
+	} {
+		p := dir.start(t, nil, strings.Fields(test.args)...)
+		code, said := p.wait(), p.stdout.String()
+		if code != 0 || !strings.HasPrefix(said, "INDEX  NAME ") {
+			t.Errorf("exit code %d, want 0 and a table from %s", code, p)
+		}
+		for name, line := range map[string]string{
+			"lo":  `(?m)^1 +lo +up\|loopback\S*\|running +65536 +127\.0\.0\.1/8 *\n +::1/128$`,
+			"mc0": `(?m)^\d+ +mc0 +up\|broadcast\|multicast\|running +1500 +(\w\w:){5}\w\w +ip4 ip6 +10\.88\.0\.1/24 *\n +fd88::1/64$`,
+			"mc1": `(?m)^\d+ +mc1 +up\|broadcast\|multicast\|running +1500 +(\w\w:){5}\w\w +10\.88\.1\.1/24 *\n +fd88:0:0:1::1/64$`,
+		} {
+			if regexp.MustCompile(line).MatchString(said) != slices.Contains(test.names, name) {
+				t.Errorf("%s is where it should not be, or the other way round: %s", name, p)
+			}
+		}
+	}
+}
+
+func testIfacesWatch(t *testing.T, dir programs) {
+	needLinux(t)
+	mcasttest.Require(t)
+	everything := dir.start(t, nil, "ifaces", "-watch")
+	some := dir.start(t, nil, "ifaces", "-watch", "[lv]*", "lo")
+	other := dir.start(t, nil, "ifaces", "-watch", "lo", "mc0")
+	all := []*process{everything, some, other}
+	for _, p := range all {
+		p.waitFor(" lo ")
+	}
+	everything.waitFor(" mc1 ")
+
+	veth := mcasttest.NewVeth(t, "vx0", netip.MustParsePrefix("10.77.1.1/24"))
+	for _, p := range all[:2] {
+		p.waitFor(fmt.Sprintf(" added %d vx0 up|broadcast|multicast", veth.Index()))
+		p.waitFor("10.77.1.1/24")
+	}
+	veth.AddAddress(netip.MustParsePrefix("10.77.2.1/24"))
+	for _, p := range all[:2] {
+		p.waitFor(` vx0: ADDRESSES "10.77.1.1/24, 10.77.2.1/24, `)
+	}
+	veth.SetMTU(1400)
+	for _, p := range all[:2] {
+		p.waitFor(fmt.Sprintf(` changed %d vx0: MTU "1400", was "1500"`, veth.Index()))
+	}
+	index := veth.Index()
+	veth.Delete()
+	for _, p := range all[:2] {
+		p.waitFor(fmt.Sprintf(" gone %d vx0\n", index))
+	}
+	for _, p := range all {
+		p.interrupt()
+		if code := p.wait(); code != 0 || p.stderr.String() != "" {
+			t.Errorf("exit code %d, want 0 from %s", code, p)
+		}
+	}
+	if said := other.stdout.String(); strings.Contains(said, "vx0") {
+		t.Errorf("not asked for vx0: %s", other)
+	}
+}
+
+func needLinux(t *testing.T) {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		t.Skip("the interfaces mc0 and mc1 of mcasttest are there on Linux only")
+	}
+}
+
+// programs is the directory that has them.
+type programs string
+
+// build builds the programs for the time of the test.
+func build(t *testing.T) programs {
+	t.Helper()
+	dir := t.TempDir()
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", dir+string(filepath.Separator), "./...")
+	if errors.Is(cmd.Err, exec.ErrNotFound) {
+		t.Skip("the go command, which builds the examples, is not in PATH")
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v\n%s", cmd, err, out)
+	}
+	return programs(dir)
+}
+
+// process is a program that was started.
+type process struct {
+	t              *testing.T
+	cmd            *exec.Cmd
+	stdout, stderr output
+}
+
+// start starts a program on a host, or where the test is if that is nil. It ends with the test.
+func (dir programs) start(t *testing.T, host *mcasttest.Host, args ...string) *process {
+	t.Helper()
+	p := &process{t: t, cmd: exec.Command(filepath.Join(string(dir), args[0]), args[1:]...)}
+	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
+	start := p.cmd.Start
+	if host != nil {
+		start = func() error { return host.Start(p.cmd) }
+	}
+	if err := start(); err != nil {
+		t.Fatal(err)
+	}
+	if host == nil {
+		t.Cleanup(func() {
+			p.cmd.Process.Kill()
+			p.cmd.Wait()
+		})
+	}
+	return p
+}
+
+// wait waits for the end of the program and returns its exit code.
+func (p *process) wait() int {
+	p.t.Helper()
+	late := time.AfterFunc(limit, func() { p.cmd.Process.Kill() })
+	err := p.cmd.Wait()
+	if !late.Stop() {
+		p.t.Fatalf("killed after %v: %s", limit, p)
+	}
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+		p.t.Fatalf("%v: %s", err, p)
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
+
+// waitFor waits until the program has printed the text.
+func (p *process) waitFor(text string) {
+	p.t.Helper()
+	for end := time.Now().Add(limit); !strings.Contains(p.stdout.String(), text); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			p.t.Fatalf("no %q in %v: %s", text, limit, p)
+		}
+	}
+}
+
+// interrupt is Ctrl-C.
+func (p *process) interrupt() {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
+		p.t.Fatalf("interrupt: %v: %s", err, p)
+	}
+}
+
+func (p *process) String() string {
+	return fmt.Sprintf("%s\nstdout: %s\nstderr: %s", strings.Join(p.cmd.Args, " "), &p.stdout, &p.stderr)
+}
+
+// output is a buffer that may be looked at while it is written.
+type output struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}

@@ -1,0 +1,335 @@
+// Following the network: interfaces come, go, come back with another index and change their addresses while a multicast
+// socket lives, and memberships do not survive all of that. What the systems tell about changes is incomplete, comes in
+// bursts and gets lost, so it is taken as a hint to look again: scan, compare, and report what differs.
+//
+// The portable part is here. Each watch_<os>.go defines:
+//
+//	watchOpen() (watchSource, error)   the ear on the network of the calling thread
+//	watchNamespace() watchKey          which network that is
+
+package mcast
+
+import (
+	"context"
+	"iter"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	watchQuiet = 75 * time.Millisecond  // a burst of notices is over after this long without one,
+	watchLimit = 500 * time.Millisecond // but is not waited for longer than this
+	watchRetry = time.Second            // after a failure
+)
+
+// WatchInterfaces returns an iterator over the states of the host's interfaces: as they are when the loop begins, and then
+// anew after every change of what [Interfaces] returns. Changes that come in quick succession are reported together,
+// within about half a second.
+//
+// The list can be equal to the one before it: when an interface was deleted and made anew, or went to another network
+// namespace and came back, too quickly for the lists to show it, its memberships are gone all the same; and when the
+// system says that it lost some of its notices, nobody knows.
+//
+// A scan that fails is yielded as an error with a nil list; the loop goes on and tries again. If the watch cannot be set up,
+// its error is the only pair. The loop ends, without an error, when ctx does, and it leaves no goroutine and no file
+// descriptor behind however it ends. The iterator can be used many times, also at the same time. The loop's body may take
+// its time: nothing is lost, only reported later.
+//
+// On Linux the loop is woken by the kernel (rtnetlink), and watches the network namespace of the thread it begins on. Other
+// systems are asked every few seconds.
+func WatchInterfaces(ctx context.Context) iter.Seq2[[]Interface, error] {
+	return watchIterate(ctx, watchOpen)
+}
+
+// watchIterate is WatchInterfaces with any source.
+func watchIterate(ctx context.Context, open func() (watchSource, error)) iter.Seq2[[]Interface, error] {
+	return func(yield func([]Interface, error) bool) {
+		if ctx.Err() != nil {
+			return
+		}
+		src, err := open()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		watchRun(src, ctx.Done(), nil, func(c networkChange, changed bool, err error) bool {
+			switch {
+			case err != nil:
+				return yield(nil, err)
+			case changed:
+				return yield(slices.Clone(c.Interfaces), nil) // the original is compared with the next
+			}
+			return true
+		})
+	}
+}
+
+// networkChange is what a follower of the network is told.
+type networkChange struct {
+	// Interfaces is the list now. It is shared: do not modify it.
+	Interfaces []Interface
+
+	// Gone are the indexes of interfaces that were deleted, or left the network namespace, since the last call. An
+	// interface of that index may be in the list again; memberships on it are lost nevertheless.
+	Gone map[int]bool
+
+	// Gone6 are those of Gone and of interfaces whose MTU fell below 1280 since the last call, even if it rose again.
+	// Linux takes all IPv6 memberships from such an interface, and leaves the IPv4 ones.
+	Gone6 map[int]bool
+
+	// Overflow says that notices were lost, so that there may be more of Gone and Gone6.
+	Overflow bool
+}
+
+// followNetwork calls f with the interfaces of the calling thread's network soon after it was called, and again after
+// every change, until stop is called. Calls of f do not overlap. They come from a goroutine that all followers of the process
+// share, so f should be quick.
+//
+// When stop returns, f does not run and will not run again, and if it was the last follower of this network, the shared
+// goroutine and its descriptors are gone. Therefore f must not call stop, and stop must not be called with a lock held
+// for which f waits. Calling stop again does nothing.
+//
+// To miss nothing, follow first, and open afterwards what depends on the interfaces, with a lock held that f takes.
+func followNetwork(f func(networkChange)) (stop func(), err error) { return processWatch.follow(f) }
+
+// processWatch serves the sockets of the whole process: a hundred sockets need no hundred watches. It holds nothing as
+// long as nobody follows.
+var processWatch = watchHub{open: watchOpen}
+
+// watchSource is the border to the operating system.
+type watchSource interface {
+	// scan lists the interfaces, sorted by index.
+	scan() ([]Interface, error)
+	// wait blocks until something may have changed, and tells what the list itself will not. It fails after close, and
+	// when it fails otherwise, something may have changed too.
+	wait() (watchNotice, error)
+	// close makes wait return. It is called once, and not during scan.
+	close()
+}
+
+// watchNotice is what notices tell beyond "look again".
+type watchNotice struct {
+	gone     map[int]bool // interfaces that were deleted
+	small    map[int]bool // interfaces that were seen with an MTU too small for IPv6
+	overflow bool         // there were more notices
+}
+
+// add merges another notice into n.
+func (n *watchNotice) add(o watchNotice) {
+	n.gone = watchUnion(n.gone, o.gone)
+	n.small = watchUnion(n.small, o.small)
+	n.overflow = n.overflow || o.overflow
+}
+
+// watchUnion adds the elements of b to a, which it makes if need be.
+func watchUnion(a, b map[int]bool) map[int]bool {
+	if a == nil && len(b) > 0 {
+		a = make(map[int]bool, len(b))
+	}
+	maps.Copy(a, b)
+	return a
+}
+
+// watchRun scans at once, after every burst of notices and whenever wake is sent to, and delivers what it finds, saying
+// whether it differs from what came before. It returns when quit is closed or deliver returns false, and closes src.
+func watchRun(src watchSource, quit, wake <-chan struct{}, deliver func(c networkChange, changed bool, err error) bool) {
+	notices, done := make(chan watchNotice), make(chan struct{})
+	var reader sync.WaitGroup
+	reader.Go(func() { watchRead(src, notices, done) })
+	defer func() { // also if deliver panics or ends the goroutine
+		close(done)
+		src.close()
+		reader.Wait()
+	}()
+
+	var known []Interface   // the last scan
+	first := true           // there is none yet
+	var pending watchNotice // since the last scan
+	var latest time.Time    // for the next scan, in a burst
+	due := time.NewTimer(0)
+	defer due.Stop()
+	for {
+		select {
+		case <-quit:
+			return
+		case n := <-notices:
+			pending.add(n)
+			if latest.IsZero() {
+				latest = time.Now().Add(watchLimit)
+			}
+			due.Reset(min(watchQuiet, time.Until(latest)))
+			continue
+		case <-wake:
+		case <-due.C:
+		}
+		select { // quit comes before all else
+		case <-quit:
+			return
+		default:
+		}
+		due.Stop()
+		latest = time.Time{}
+		now, err := src.scan()
+		if err != nil {
+			if !deliver(networkChange{}, false, err) {
+				return
+			}
+			due.Reset(watchRetry)
+			continue
+		}
+		c := watchCompare(known, now, pending)
+		changed := first || !slices.EqualFunc(known, now, Interface.equal) || len(c.Gone6) > 0 || c.Overflow
+		known, first, pending = now, false, watchNotice{}
+		if !deliver(c, changed, nil) {
+			return
+		}
+	}
+}
+
+// watchCompare makes of two scans and what was noticed in between what a follower is told.
+func watchCompare(before, now []Interface, n watchNotice) networkChange {
+	c := networkChange{Interfaces: now, Overflow: n.overflow}
+	for _, i := range before { // what came and went in between concerns nobody
+		if n.gone[i.Index] {
+			c.Gone = watchUnion(c.Gone, map[int]bool{i.Index: true})
+		}
+		if n.gone[i.Index] || n.small[i.Index] && i.MTU >= 1280 {
+			c.Gone6 = watchUnion(c.Gone6, map[int]bool{i.Index: true})
+		}
+	}
+	return c
+}
+
+// watchRead passes on what src tells, until done is closed and src after it. If the reader of notices is slow, they pile up
+// in the system, and when that loses some, it says so.
+func watchRead(src watchSource, notices chan<- watchNotice, done <-chan struct{}) {
+	for {
+		n, err := src.wait()
+		if err != nil {
+			n.overflow = true
+			select {
+			case <-done:
+				return
+			case <-time.After(watchRetry): // an error that stays must not make a busy loop
+			}
+		}
+		select {
+		case <-done:
+			return
+		case notices <- n:
+		}
+	}
+}
+
+// watchHub lets any number of followers share one watch for each network.
+type watchHub struct {
+	open func() (watchSource, error)
+
+	mu     sync.Mutex // guards what follows, and the followers of each watch
+	shared map[watchKey]*watchShared
+}
+
+// watchShared is the watch of one network: a source that takes down, before it scans, for whom it does.
+type watchShared struct {
+	watchSource
+	hub       *watchHub
+	followers []*watchFollower
+	audience  []*watchFollower // of the latest scan; for the watch's goroutine only
+
+	wake chan struct{} // holds one: there is a new follower
+	quit chan struct{} // closed: there is none anymore
+	done chan struct{} // closed: the watch's goroutine is gone
+}
+
+// watchFollower is one who follows.
+type watchFollower struct {
+	f      func(networkChange)
+	called bool // for the watch's goroutine only
+
+	mu      sync.Mutex // held while f runs
+	stopped bool
+}
+
+// follow is followNetwork.
+func (h *watchHub) follow(f func(networkChange)) (stop func(), err error) {
+	key := watchNamespace()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	w := h.shared[key]
+	if w == nil {
+		src, err := h.open()
+		if err != nil {
+			return nil, err
+		}
+		w = &watchShared{
+			watchSource: src,
+			hub:         h,
+			wake:        make(chan struct{}, 1),
+			quit:        make(chan struct{}),
+			done:        make(chan struct{}),
+		}
+		if h.shared == nil {
+			h.shared = make(map[watchKey]*watchShared)
+		}
+		h.shared[key] = w
+		go func() {
+			defer close(w.done)
+			watchRun(w, w.quit, w.wake, w.deliver)
+		}()
+	}
+	one := &watchFollower{f: f}
+	w.followers = append(w.followers, one)
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+	return sync.OnceFunc(func() { h.unfollow(key, w, one) }), nil
+}
+
+// unfollow is the stop function of followNetwork.
+func (h *watchHub) unfollow(key watchKey, w *watchShared, one *watchFollower) {
+	h.mu.Lock()
+	w.followers = slices.DeleteFunc(w.followers, func(f *watchFollower) bool { return f == one })
+	last := len(w.followers) == 0
+	if last {
+		delete(h.shared, key) // a follower that comes now starts a watch of its own
+		close(w.quit)
+	}
+	h.mu.Unlock()
+
+	one.mu.Lock() // waits for this f, and for no other
+	one.stopped = true
+	one.mu.Unlock()
+	if last {
+		<-w.done
+	}
+}
+
+// scan lists the interfaces for those who follow now. One who comes while it runs may know more than it will tell.
+func (w *watchShared) scan() ([]Interface, error) {
+	w.hub.mu.Lock()
+	w.audience = slices.Clone(w.followers)
+	w.hub.mu.Unlock()
+	return w.watchSource.scan()
+}
+
+// deliver calls those who wait for their first call, and if something changed, all others.
+func (w *watchShared) deliver(c networkChange, changed bool, err error) bool {
+	if err != nil {
+		return true // it will be tried again
+	}
+	for _, one := range w.audience {
+		if one.called && !changed {
+			continue
+		}
+		one.called = true
+		one.mu.Lock()
+		if !one.stopped {
+			one.f(c)
+		}
+		one.mu.Unlock()
+	}
+	return true
+}

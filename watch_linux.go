@@ -1,0 +1,130 @@
+// The ear on Linux's network: rtnetlink(7) notices, and a socket for scans. Both belong to the network namespace of the
+// thread that opened them, for good, so that a watch keeps to the network it was started in whichever threads it runs on.
+
+package mcast
+
+import (
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// watchKey tells network namespaces apart, by the file that stands for one.
+type watchKey struct{ dev, ino uint64 }
+
+// watchNamespace returns the network namespace of the calling thread. A process that has no /proc is taken to live in one.
+func watchNamespace() (key watchKey) {
+	var st unix.Stat_t
+	if unix.Stat("/proc/thread-self/ns/net", &st) == nil {
+		key = watchKey{uint64(st.Dev), st.Ino}
+	}
+	return key
+}
+
+// watchNetlink is a watchSource.
+type watchNetlink struct {
+	questions *ifaceNetlink
+	notices   *os.File // a non-blocking socket, so that Go's poller waits for it and closing it ends the wait
+	raw       syscall.RawConn
+	buf       []byte
+	overrun   bool // notices were lost, and the buffer was not seen empty since; for wait only
+}
+
+var _ watchSource = (*watchNetlink)(nil)
+
+// watchOpen returns the ear on the calling thread's network namespace.
+//
+// It does not hear of routes: they are not in the list of interfaces, and the thousands of notices a second that a router
+// can produce would push those that matter out of the buffer.
+func watchOpen() (watchSource, error) {
+	questions, err := ifaceDial()
+	if err != nil {
+		return nil, ifaceError("watch", err)
+	}
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+	if err != nil {
+		questions.close()
+		return nil, ifaceError("watch", os.NewSyscallError("socket", err))
+	}
+	// Room for a burst: a notice of a link takes some 2 KiB. More than net.core.rmem_max is not granted, and no loss.
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<20)
+	err = unix.Bind(fd, &unix.SockaddrNetlink{
+		Family: unix.AF_NETLINK,
+		Groups: unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR,
+	})
+	if err != nil {
+		questions.close()
+		unix.Close(fd)
+		return nil, ifaceError("watch", os.NewSyscallError("bind", err))
+	}
+	notices := os.NewFile(uintptr(fd), "rtnetlink")
+	raw, err := notices.SyscallConn()
+	if err != nil {
+		questions.close()
+		notices.Close()
+		return nil, ifaceError("watch", err)
+	}
+	return &watchNetlink{questions: questions, notices: notices, raw: raw, buf: make([]byte, 32<<10)}, nil
+}
+
+func (w *watchNetlink) scan() ([]Interface, error) { return w.questions.scan() }
+
+func (w *watchNetlink) close() {
+	w.notices.Close()
+	w.questions.close()
+}
+
+// wait returns the next notice. When the kernel has lost one for want of room, it says so once, with ENOBUFS, and from then
+// on drops all others silently until the buffer has been read empty (netlink_overrun and netlink_rcv_wake in
+// net/netlink/af_netlink.c). So there may be more missing as long as that has not happened, and it is to be told when it has.
+func (w *watchNetlink) wait() (watchNotice, error) {
+	for {
+		var n int
+		var from unix.Sockaddr
+		var readErr error
+		err := w.raw.Read(func(fd uintptr) bool {
+			readErr = ifaceRetry(func() (err error) {
+				n, from, err = unix.Recvfrom(int(fd), w.buf, unix.MSG_TRUNC) // MSG_TRUNC: n is the true length
+				return err
+			})
+			return readErr != unix.EAGAIN || w.overrun
+		})
+		switch {
+		case err != nil:
+			return watchNotice{}, err // closed
+		case readErr == unix.EAGAIN:
+			w.overrun = false
+			return watchNotice{overflow: true}, nil
+		case readErr == unix.ENOBUFS:
+			w.overrun = true
+		case readErr != nil:
+			return watchNotice{}, os.NewSyscallError("recvfrom", readErr)
+		case !ifaceFromKernel(from):
+		case n > len(w.buf):
+			return watchNotice{overflow: true}, nil
+		default:
+			notice := watchParse(w.buf[:n])
+			notice.overflow = w.overrun
+			return notice, nil
+		}
+	}
+}
+
+// watchParse takes from notices what the next scan may not tell.
+func watchParse(b []byte) (n watchNotice) {
+	for h, b := range ifaceMessages(b) {
+		if h.Type != unix.RTM_DELLINK && h.Type != unix.RTM_NEWLINK {
+			continue
+		}
+		i, ok := ifaceParseLink(b)
+		switch {
+		case !ok:
+		case h.Type == unix.RTM_DELLINK:
+			n.add(watchNotice{gone: map[int]bool{i.Index: true}})
+		case i.MTU > 0 && i.MTU < 1280: // the least of IPv6 (RFC 8200, section 5); see addrconf_notify in net/ipv6/addrconf.c
+			n.add(watchNotice{small: map[int]bool{i.Index: true}})
+		}
+	}
+	return n
+}
