@@ -488,7 +488,7 @@ func (s *RxSocket) Messages(ctx context.Context) iter.Seq2[*Message, error] {
 		defer stop()
 		buf := make([]byte, maxDatagram)
 		ms := make([]Message, 1)
-		for s.begin(series) {
+		for ctx.Err() == nil && s.begin(series) { // AfterFunc takes a moment to tell
 			ms[0] = Message{Buf: buf}
 			_, err := s.readBatch(ms, series)
 			s.end(series)

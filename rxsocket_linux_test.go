@@ -1386,7 +1386,7 @@ func TestRxCannotJoin(t *testing.T) {
 	h.NewVeth("a", netip.MustParsePrefix("10.76.0.1/24"))
 	h.Sysctl("net/ipv4/igmp_max_memberships", "0")
 	v4, v6 := contractFamilies[0].group, contractFamilies[1].group
-	h.Do(func() {
+	h.Do(func() { // Static, because a socket that follows the network tries again elsewhere than on the host
 		refused := func(what string, err error) {
 			t.Helper()
 			var op *mcast.OpError
@@ -1396,9 +1396,9 @@ func TestRxCannotJoin(t *testing.T) {
 			}
 		}
 		for _, named := range [][]mcast.Interface{nil, mustFind(t, "a")} {
-			_, err := mcast.OpenRx(mcast.RxConfig{Groups: []netip.Addr{v4}, Port: newPort(), Interfaces: named})
+			_, err := mcast.OpenRx(mcast.RxConfig{Groups: []netip.Addr{v4}, Port: newPort(), Interfaces: named, Static: true})
 			refused("one group", err)
-			rx, err := mcast.OpenRx(mcast.RxConfig{Groups: []netip.Addr{v6, v4}, Port: newPort(), Interfaces: named})
+			rx, err := mcast.OpenRx(mcast.RxConfig{Groups: []netip.Addr{v6, v4}, Port: newPort(), Interfaces: named, Static: true})
 			if named != nil {
 				refused("two groups", err)
 				continue
@@ -1428,7 +1428,7 @@ func TestRxCannotJoin(t *testing.T) {
 		gone := mustFind(t, "a")
 		gone[0].Index = 4242
 		for _, group := range []netip.Addr{v4, v6} {
-			_, err := mcast.OpenRx(mcast.RxConfig{Groups: []netip.Addr{group}, Port: newPort(), Interfaces: gone})
+			_, err := mcast.OpenRx(mcast.RxConfig{Groups: []netip.Addr{group}, Port: newPort(), Interfaces: gone, Static: true})
 			var op *mcast.OpError
 			if !errors.As(err, &op) || op.Interface != "a" || op.Group != group || !strings.Contains(op.Hint, "4242") {
 				t.Errorf("an interface that is gone: %v", err)

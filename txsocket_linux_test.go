@@ -158,7 +158,7 @@ func TestTxTTL(t *testing.T) {
 			}
 			write(t, tx, r.group, port, "x")
 			arrivesWith(max(255-ttl, 1), fmt.Sprint("SetTTL ", 255-ttl))
-			for _, bad := range []int{-2, 256, 1 << 40} {
+			for _, bad := range []int{-2, 256, 1 << 20} {
 				if err := tx.SetTTL(bad); err == nil || !strings.Contains(err.Error(), strconv.Itoa(bad)) {
 					t.Errorf("SetTTL(%d): %v", bad, err)
 				}
