@@ -36,7 +36,7 @@ type RxConfig struct {
 	Interfaces []Interface
 
 	// Sources, if there are any, are the only hosts whose datagrams are received: source-specific multicast
-	// (RFC 4607), which 232.0.0.0/8 and ff3x::/32 require. It applies per family: sources of IPv4 alone leave the
+	// (RFC 4607), which 232.0.0.0/8 and ff3x::/32 are set aside for. It applies per family: sources of IPv4 alone leave the
 	// IPv6 groups open to all.
 	Sources []netip.Addr
 
@@ -220,7 +220,7 @@ func (s *RxSocket) addGroup(group netip.Addr, sources []netip.Addr) (g *rxGroup,
 	}
 	s.groups = append(s.groups, g)
 	if err := s.replies.open(group, s.cfg.Port); err != nil {
-		return g, 0, &OpError{Op: "open", Group: group, Err: err}
+		return g, 0, &OpError{Op: "open", Group: group, Err: err, Hint: openHint(err)}
 	}
 	for _, link := range s.links {
 		if !link.ifc.hasFamily(group) {
@@ -415,7 +415,7 @@ type Membership struct {
 
 	Packets   uint64 // datagrams read
 	Bytes     uint64 // of their payload that was read
-	Dropped   uint64 // datagrams that the kernel dropped for want of room in the receive buffer
+	Dropped   uint64 // by the kernel, for want of room in the receive buffer; 0 on Linux before 4.12, which does not tell
 	Truncated uint64 // datagrams that were larger than the buffer they were read into
 
 	// ReadBuffer is the size of the receive buffer that the system granted, in bytes. Linux doubles what is asked
@@ -424,7 +424,8 @@ type Membership struct {
 }
 
 // Memberships tells, for every pair of group and interface, whether it is joined now and what came in by it since
-// it was first joined; groups in the order in which they were joined. It is nil after Close.
+// it was first joined; groups in the order in which they were joined. Without a list of interfaces in RxConfig, those
+// that are gone are forgotten with their counters. It is nil after Close.
 func (s *RxSocket) Memberships() (all []Membership) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -32,7 +32,8 @@ type TxConfig struct {
 	Interfaces []Interface
 
 	// TTL is the TTL (IPv6: hop limit) of multicast datagrams, 1 to 255: how many links they may cross. 0 means 1:
-	// they stay on the link. TTLHost keeps them on this machine.
+	// they stay on the link. TTLHost keeps them on this machine, where only Loopback, or the loopback interface, brings
+	// them to anybody.
 	TTL int
 
 	// Loopback lets receivers on this host have datagrams that leave by a non-loopback interface. It must be set on
@@ -61,7 +62,8 @@ type TxConfig struct {
 // TxSocket sends multicast to the groups it was opened for, and receives the unicast replies. It implements
 // net.PacketConn. All methods may be called from many goroutines.
 //
-// Errors of its methods are *OpError. After Close they wrap net.ErrClosed, also those of calls that were blocked.
+// Errors of its methods are *OpError, or, where more than one interface failed, several of them joined: errors.As
+// finds the first. After Close they wrap net.ErrClosed, also those of calls that were blocked.
 type TxSocket struct {
 	cfg    TxConfig // checked, and not changed after
 	groups map[netip.Addr]struct{}
@@ -102,17 +104,28 @@ func OpenTx(cfg TxConfig) (*TxSocket, error) {
 		t.groups[g] = struct{}{}
 	}
 	t.links.Store(new([]*txLink))
-	for _, l := range links {
-		if err := t.open(l); err != nil {
-			t.Close()
-			return nil, &OpError{Op: "open", Interface: l.ifc.Name, Err: err, Hint: openHint(err)}
-		}
+	if err := t.openAll(links); err != nil {
+		t.Close()
+		return nil, err
 	}
 	t.awaitAddresses()
-	if !cfg.Static {
-		t.unfollow = tryFollow(cfg.Logger, t.follow)
-	}
 	return t, nil
+}
+
+// openAll opens the links. It follows the network first, and lets go of t.mu last, so that no change is missed in
+// between.
+func (t *TxSocket) openAll(links []*txLink) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.cfg.Static {
+		t.unfollow = tryFollow(t.cfg.Logger, t.follow)
+	}
+	for _, l := range links {
+		if err := t.open(l); err != nil {
+			return &OpError{Op: "open", Interface: l.ifc.Name, Err: err, Hint: openHint(err)}
+		}
+	}
+	return nil
 }
 
 // check returns the configuration in its plain form, with copies of its slices, and the interfaces and families to
@@ -158,7 +171,7 @@ func (cfg TxConfig) check() (_ TxConfig, links []*txLink, err error) {
 	return cfg, links, nil
 }
 
-// open opens the OS socket of a link. Nobody else has t.
+// open opens the OS socket of a link. t.mu is held.
 func (t *TxSocket) open(l *txLink) error {
 	network, address := "udp6", "[::]:"
 	if l.v4 {

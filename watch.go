@@ -6,6 +6,8 @@
 //
 //	watchOpen() (watchSource, error)   the ear on the network of the calling thread
 //	watchNamespace() watchKey          which network that is
+//	watchHere() (enter func() error, err error)
+//	                                   enter moves another goroutine there
 
 package mcast
 
@@ -84,8 +86,8 @@ type networkChange struct {
 }
 
 // followNetwork calls f with the interfaces of the calling thread's network soon after it was called, and again after
-// every change, until stop is called. Calls of f do not overlap. They come from a goroutine that all followers of the process
-// share, so f should be quick.
+// every change, until stop is called. Calls of f do not overlap. They come from a goroutine that all followers of the
+// network share, so f should be quick; it runs in that network too, so that f can open sockets there.
 //
 // When stop returns, f does not run and will not run again, and if it was the last follower of this network, the shared
 // goroutine and its descriptors are gone. Therefore f must not call stop, and stop must not be called with a lock held
@@ -263,6 +265,11 @@ func (h *watchHub) follow(f func(networkChange)) (stop func(), err error) {
 		if err != nil {
 			return nil, err
 		}
+		enter, err := watchHere()
+		if err != nil {
+			src.close()
+			return nil, err
+		}
 		w = &watchShared{
 			watchSource: src,
 			hub:         h,
@@ -270,14 +277,22 @@ func (h *watchHub) follow(f func(networkChange)) (stop func(), err error) {
 			quit:        make(chan struct{}),
 			done:        make(chan struct{}),
 		}
+		entered := make(chan error, 1)
+		go func() {
+			defer close(w.done)
+			err := enter()
+			if entered <- err; err == nil {
+				watchRun(w, w.quit, w.wake, w.deliver)
+			}
+		}()
+		if err := <-entered; err != nil {
+			src.close()
+			return nil, err
+		}
 		if h.shared == nil {
 			h.shared = make(map[watchKey]*watchShared)
 		}
 		h.shared[key] = w
-		go func() {
-			defer close(w.done)
-			watchRun(w, w.quit, w.wake, w.deliver)
-		}()
 	}
 	one := &watchFollower{f: f}
 	w.followers = append(w.followers, one)

@@ -5,6 +5,7 @@ package mcast
 
 import (
 	"os"
+	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -20,6 +21,28 @@ func watchNamespace() (key watchKey) {
 		key = watchKey{uint64(st.Dev), st.Ino}
 	}
 	return key
+}
+
+// watchHere returns a function that takes the goroutine that calls it to the network namespace of the thread that
+// called watchHere: for good, and its thread with it, which ends with the goroutine. Where both are there already, as in
+// nearly every program, it does nothing. Otherwise it takes CAP_SYS_ADMIN, as it took to get there in the first place.
+func watchHere() (enter func() error, err error) {
+	here, err := os.Open("/proc/thread-self/ns/net")
+	if os.IsNotExist(err) {
+		return func() error { return nil }, nil
+	}
+	if err != nil {
+		return nil, ifaceError("watch", err)
+	}
+	key := watchNamespace()
+	return func() error {
+		defer here.Close()
+		if watchNamespace() == key {
+			return nil
+		}
+		runtime.LockOSThread()
+		return os.NewSyscallError("setns", unix.Setns(int(here.Fd()), unix.CLONE_NEWNET))
+	}, nil
 }
 
 // watchNetlink is a watchSource.
