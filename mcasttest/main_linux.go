@@ -28,10 +28,10 @@ const (
 	setupDone     = "ok"
 )
 
-// outside tells why the tests do not run in a private namespace; nil if they do.
-var outside = errors.New("TestMain does not call mcasttest.Main")
+// errOutside tells why the tests do not run in a private namespace; nil if they do.
+var errOutside = errors.New("TestMain does not call mcasttest.Main")
 
-func namespaceError() error { return outside }
+func namespaceError() error { return errOutside }
 
 func run(m *testing.M) int {
 	switch {
@@ -39,12 +39,12 @@ func run(m *testing.M) int {
 		if !setUp() {
 			return 1
 		}
-		outside = nil
+		errOutside = nil
 	case os.Getenv(insideVariable) != "":
-		outside = nil
+		errOutside = nil
 	default:
 		var code int
-		if code, outside = runInside(); outside == nil {
+		if code, errOutside = runInside(); errOutside == nil {
 			return code
 		}
 	}
