@@ -63,11 +63,11 @@ func (s *rawSockaddr) addrPort(zones *zoneCache) netip.AddrPort {
 }
 
 // recvFrom takes one datagram and returns its whole size, which may be more than p holds.
-func recvFrom(fd int, p []byte, from *rawSockaddr) (int, error) {
+func recvFrom(fd int, p []byte, flags uintptr, from *rawSockaddr) (int, error) {
 	for {
 		size := uint32(len(from))
 		n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, uintptr(fd),
-			uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_DONTWAIT|unix.MSG_TRUNC,
+			uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), flags|unix.MSG_DONTWAIT|unix.MSG_TRUNC,
 			uintptr(unsafe.Pointer(from)), uintptr(unsafe.Pointer(&size)))
 		switch errno {
 		case 0:

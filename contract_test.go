@@ -362,16 +362,6 @@ func openFiles() int {
 	return len(entries)
 }
 
-// eventually waits until the condition holds.
-func eventually(t testing.TB, what string, condition func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !condition(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not within %v: %s", patience, what)
-		}
-	}
-}
-
 // forEachRange runs a case of the contract for every range of groups.
 func forEachRange(t *testing.T, f func(t *testing.T, r contractRange)) {
 	for _, r := range contractRanges {

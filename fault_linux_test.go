@@ -244,3 +244,13 @@ func TestNoSuchInterfaces(t *testing.T) {
 		}
 	})
 }
+
+func interfaces(t *testing.T, specs ...string) []Interface {
+	t.Helper()
+	mcasttest.Require(t)
+	found, err := FindInterfaces(specs...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}

@@ -9,90 +9,129 @@ import (
 	"slices"
 )
 
-// successor finds in a scan what has become of an interface. It is the same as before if its index still has its
-// name, or has a new name while nobody has the old one; otherwise it is whoever has the name now.
-func successor(ifc *Interface, now []Interface) (_ Interface, ok bool) {
-	byName := slices.IndexFunc(now, func(n Interface) bool { return n.Name == ifc.Name })
-	if byName < 0 {
-		byName = slices.IndexFunc(now, func(n Interface) bool { return n.Index == ifc.Index })
+// successor finds in a scan what has become of an interface that had the given name at first: it is the same as long as
+// its index lives, whatever it is called, and otherwise whoever has the name now. The same interface may have lost its
+// memberships.
+func successor(ifc *Interface, name string, change networkChange) (_ Interface, ok bool) {
+	byName := func(n Interface) bool { return n.Name == name }
+	same := func(n Interface) bool { return n.Index == ifc.Index }
+	if change.Gone[ifc.Index] { // the index may be another's now
+		same = func(n Interface) bool { return n.Index == ifc.Index && n.Name == ifc.Name }
 	}
-	if byName < 0 {
-		return Interface{}, false
+	for _, is := range []func(Interface) bool{same, byName} {
+		if i := slices.IndexFunc(change.Interfaces, is); i >= 0 {
+			return change.Interfaces[i], true
+		}
 	}
-	return now[byName], true
+	return Interface{}, false
 }
 
-// follow brings the table in line with the interfaces there are now.
-func (s *RxSocket) follow(change networkChange) {
+// follow brings the table in line with the interfaces there are now. It asks to be called again in a while if some
+// pair cannot be joined though its interface is there: what is in the way may pass without a notice.
+func (s *RxSocket) follow(change networkChange) (again bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return
+		return false
 	}
 	for _, link := range s.links {
 		s.followLink(link, change)
 	}
-	if !s.all {
-		return
+	if s.all {
+		s.followNew(change)
 	}
-	s.links = slices.DeleteFunc(s.links, func(link *rxLink) bool {
-		if link.gone {
-			s.forget(link)
-		}
-		return link.gone
-	})
+	for _, g := range s.groups {
+		again = again || slices.ContainsFunc(g.pairs, func(p *pair) bool { return p.err != nil && !p.link.gone })
+	}
+	return again
+}
+
+// followNew lets interfaces go that are gone, and joins on those that are new.
+func (s *RxSocket) followNew(change networkChange) {
+	for _, g := range s.groups {
+		g.pairs = slices.DeleteFunc(g.pairs, func(p *pair) bool { return p.link.gone })
+	}
+	s.links = slices.DeleteFunc(s.links, func(link *rxLink) bool { return link.gone })
 	for _, ifc := range change.Interfaces {
 		known := slices.ContainsFunc(s.links, func(link *rxLink) bool { return link.ifc.Index == ifc.Index })
 		if !known && joinsByItself(&ifc) {
-			link := &rxLink{ifc: ifc}
-			s.links = append(s.links, link)
-			s.addPairs(link)
+			s.links = append(s.links, &rxLink{name: ifc.Name, ifc: ifc})
 		}
+	}
+	for _, link := range s.links {
+		s.addPairs(link)
 	}
 }
 
 // followLink looks at one interface.
 func (s *RxSocket) followLink(link *rxLink, change networkChange) {
 	before := link.ifc
-	now, ok := successor(&before, change.Interfaces)
+	now, ok := successor(&before, link.name, change)
 	if !ok {
 		if !link.gone {
 			link.gone = true
 			s.eachPair(link, func(p *pair) {
-				s.leave(p)
-				p.err = &OpError{Op: "join", Group: p.addr, Interface: before.Name, Err: ErrNoInterface, Hint: "it will be joined again when it is back"}
-				s.log(slog.LevelWarn, "interface is gone", p, p.err)
+				s.retire(p)
+				p.err = &OpError{Op: "join", Group: p.addr, Interface: before.Name, Err: ErrNoInterface, Hint: "the interface is gone"}
+				s.log(slog.LevelWarn, "interface is gone", p, nil)
 			})
 		}
 		return
 	}
 	link.ifc, link.gone = now, false
-	// The kernel drops the memberships of an interface that leaves, even if it comes back with its index, while
-	// the sockets think that they have them: only new sockets help.
-	again := now.Index != before.Index || change.Gone[now.Index]
 	s.eachPair(link, func(p *pair) {
-		if again || p.addr.Is6() && change.Gone6[now.Index] {
-			s.leave(p)
-		} else if p.err == nil {
+		was := p.err
+		switch {
+		case p.err != nil:
+			s.join(p)
+		case now.Index != before.Index:
+			s.retire(p)
+			s.join(p)
+		case change.Gone[now.Index], change.Gone6[now.Index] && p.addr.Is6(), change.Overflow:
+			s.rejoin(p)
+		default:
 			return
 		}
-		was := p.err
-		if s.join(p); p.err == nil {
+		if p.err != nil {
+			if was == nil || was.Error() != p.err.Error() {
+				s.log(slog.LevelWarn, "cannot join", p, p.err)
+			}
+		} else if was != nil || !change.Overflow {
 			s.log(slog.LevelInfo, "joined again", p, nil)
-		} else if was == nil || was.Error() != p.err.Error() {
-			s.log(slog.LevelWarn, "cannot join", p, p.err)
 		}
 	})
+	own := s.own(link)
 	s.m.update(func() {
 		s.eachPair(link, func(p *pair) {
 			for _, c := range p.conns {
-				c.screen.own = s.own(link)
+				c.screen.own = own
 			}
 		})
 	})
-	if s.all {
-		s.addPairs(link)
+}
+
+// rejoin renews the memberships of a pair whose interface still has its index. Its sockets stay, and what they have
+// received.
+func (s *RxSocket) rejoin(p *pair) {
+	for _, c := range p.conns {
+		if err := p.rejoin(c); err != nil {
+			s.retire(p)
+			p.err = err
+			return
+		}
 	}
+}
+
+// retire parts a pair from its sockets, which may still deliver what they have received. Of those that it was parted
+// from before, it is time.
+func (s *RxSocket) retire(p *pair) {
+	for _, c := range p.retired {
+		s.m.remove(c)
+	}
+	for _, c := range p.conns {
+		s.m.retire(c)
+	}
+	p.retired, p.conns = p.conns, nil
 }
 
 // addPairs joins the groups that a link can have, and has not.
@@ -108,18 +147,6 @@ func (s *RxSocket) addPairs(link *rxLink) {
 		} else {
 			s.log(slog.LevelWarn, "cannot join", p, p.err)
 		}
-	}
-}
-
-// forget leaves the groups on a link for good.
-func (s *RxSocket) forget(link *rxLink) {
-	for _, g := range s.groups {
-		g.pairs = slices.DeleteFunc(g.pairs, func(p *pair) bool {
-			if p.link == link {
-				s.leave(p)
-			}
-			return p.link == link
-		})
 	}
 }
 
@@ -151,32 +178,35 @@ func logChange(l *slog.Logger, level slog.Level, what string, ifc Interface, err
 
 // follow makes the sender's sockets send by the interfaces as they are now. The sockets stay, and so do their
 // ports: on Unix they are bound to no interface, only directed to one.
-func (t *TxSocket) follow(change networkChange) {
+func (t *TxSocket) follow(change networkChange) (again bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
-		return
+		return false
 	}
 	links := slices.Clone(*t.links.Load())
 	for i, l := range links {
-		now, ok := successor(&l.ifc, change.Interfaces)
-		if !ok || now.Index == l.ifc.Index && !change.Gone[now.Index] {
+		now, ok := successor(&l.ifc, l.name, change)
+		if !ok {
 			continue
 		}
-		err := setMulticastInterface(l.to.raw, l.v4, &now)
-		if err != nil {
-			logChange(t.cfg.Logger, slog.LevelWarn, "cannot send by the interface that came back", now, err)
-			continue
+		if now.Index != l.ifc.Index || change.Gone[now.Index] {
+			if err := setMulticastInterface(l.to.raw, l.v4, &now); err != nil {
+				logChange(t.cfg.Logger, slog.LevelWarn, "cannot send by the interface that came back", now, err)
+				again = true
+				continue
+			}
+			logChange(t.cfg.Logger, slog.LevelInfo, "sends again", now, nil)
 		}
-		links[i] = &txLink{ifc: now, v4: l.v4, to: l.to}
-		logChange(t.cfg.Logger, slog.LevelInfo, "sends again", now, nil)
+		links[i] = &txLink{name: l.name, ifc: now, v4: l.v4, to: l.to}
 	}
 	t.links.Store(&links)
+	return again
 }
 
 // tryFollow follows the network, if the system lets it: Android refuses netlink to apps, which can use the
 // library all the same with interfaces they name.
-func tryFollow(l *slog.Logger, f func(networkChange)) (stop func()) {
+func tryFollow(l *slog.Logger, f func(networkChange) (again bool)) (stop func()) {
 	stop, err := followNetwork(f)
 	if err != nil {
 		logChange(l, slog.LevelWarn, "cannot follow the network", Interface{}, err)

@@ -36,7 +36,9 @@ type conn struct {
 	group   netip.Addr
 	ifIndex int
 	slot    int32 // its place in merge.conns
+	retired bool  // to be removed as soon as it is empty
 	screen  screen
+	sources []netip.Addr // its share of the pair's
 	checkIf bool         // IPv6 where the kernel refused to bind the device: compare the arrival interface
 	release func() error // gives the descriptor back
 
@@ -120,10 +122,34 @@ func (m *merge) add(c *conn) error {
 	return nil
 }
 
-// remove stops delivering c and gives its descriptor back. What it had received and nobody read is lost.
+// remove stops delivering c and gives its descriptor back. What it had received and nobody read is lost. Removing it
+// again is harmless.
 func (m *merge) remove(c *conn) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return m.drop(c)
+}
+
+// retire lets c, which receives nothing more, deliver what it has received, and then removes it.
+func (m *merge) retire(c *conn) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var name rawSockaddr
+	if _, err := recvFrom(c.fd, nil, unix.MSG_PEEK, &name); err == nil {
+		c.retired = true
+		return nil
+	}
+	return m.drop(c)
+}
+
+// drop is remove with m.mu held.
+func (m *merge) drop(c *conn) error {
+	if m.conns[c.slot] != c {
+		return nil
+	}
+	if c.pair != nil {
+		c.tell(&c.pair.past)
+	}
 	// Closing a descriptor takes it out of every epoll, unless a forked child holds a duplicate.
 	err := m.control(unix.EPOLL_CTL_DEL, c.fd, nil)
 	m.conns[c.slot] = nil
@@ -137,6 +163,14 @@ func (m *merge) remove(c *conn) error {
 		}
 	}
 	return errors.Join(err, c.release())
+}
+
+// empty ends the turn of c, which has nothing more.
+func (m *merge) empty(c *conn) {
+	m.hot = nil
+	if c.retired {
+		m.drop(c)
+	}
 }
 
 func (m *merge) control(op, fd int, event *unix.EpollEvent) error {
@@ -227,7 +261,7 @@ func (m *merge) tryRead(epfd uintptr) bool {
 		if r.batch == nil {
 			ok, err := m.readOne(c)
 			if err == unix.EAGAIN {
-				m.hot = nil
+				m.empty(c)
 				continue
 			}
 			if ok || err != nil {
@@ -253,8 +287,8 @@ func (m *merge) tryRead(epfd uintptr) bool {
 		if r.n == len(r.batch) {
 			return true
 		}
-		if got < len(room) { // the socket is empty
-			m.hot = nil
+		if got < len(room) {
+			m.empty(c)
 		}
 	}
 	r.again = r.batch == nil || r.n == 0
@@ -304,7 +338,7 @@ func (m *merge) readOne(c *conn) (ok bool, err error) {
 		return kept == 1, err
 	}
 	var name rawSockaddr
-	size, err := recvFrom(c.fd, r.buf, &name)
+	size, err := recvFrom(c.fd, r.buf, 0, &name)
 	if err != nil {
 		return false, err
 	}

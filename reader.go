@@ -178,6 +178,16 @@ func (c *counters) add(n int, truncated bool) {
 	}
 }
 
+// tell adds what c has counted to m.
+func (c *conn) tell(m *Membership) {
+	dropped, readBuffer := c.stats()
+	m.Packets += c.count.packets
+	m.Bytes += c.count.bytes
+	m.Truncated += c.count.truncated
+	m.Dropped += dropped
+	m.ReadBuffer = readBuffer
+}
+
 // screen refuses in user space what the kernel cannot be made to refuse. Its zero value refuses nothing.
 type screen struct {
 	own     []netip.Addr // this host's addresses on the interface, if its own datagrams are not wanted

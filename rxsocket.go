@@ -102,6 +102,7 @@ type rxGroup struct {
 
 // rxLink is an interface on which the groups are to be received.
 type rxLink struct {
+	name string    // as it was when the socket came to know it: the one to come back under
 	ifc  Interface // as last seen
 	gone bool
 }
@@ -109,10 +110,12 @@ type rxLink struct {
 // pair is a group on an interface.
 type pair struct {
 	*rxGroup
-	link  *rxLink
-	conns []*conn // the OS sockets that hold the membership; none if it is not joined
-	err   error   // why it is not
-	past  Membership
+	link    *rxLink
+	conns   []*conn // the OS sockets that hold the membership; none if it is not joined
+	err     error   // why it is not
+	retired []*conn // OS sockets of before, which may still have something to deliver
+
+	past Membership // what OS sockets that are gone have counted; guarded by the merge's lock
 }
 
 var _ net.PacketConn = (*RxSocket)(nil)
@@ -134,7 +137,7 @@ func OpenRx(cfg RxConfig) (*RxSocket, error) {
 	}
 	s := &RxSocket{cfg: cfg, all: all, reader: r}
 	for _, ifc := range cfg.Interfaces {
-		s.links = append(s.links, &rxLink{ifc: ifc})
+		s.links = append(s.links, &rxLink{name: ifc.Name, ifc: ifc})
 	}
 	if err := s.joinAll(); err != nil {
 		s.Close()
@@ -283,13 +286,12 @@ func (s *RxSocket) open(p *pair, sources []netip.Addr) error {
 	return nil
 }
 
-// leave closes the sockets of a pair and keeps what they counted. s.mu is held.
+// leave closes the sockets of a pair. s.mu is held.
 func (s *RxSocket) leave(p *pair) (err error) {
-	s.tell(p, &p.past)
-	for _, c := range p.conns {
+	for _, c := range slices.Concat(p.conns, p.retired) {
 		err = errors.Join(err, s.m.remove(c))
 	}
-	p.conns = nil
+	p.conns, p.retired = nil, nil
 	return err
 }
 
@@ -432,31 +434,21 @@ func (s *RxSocket) Memberships() (all []Membership) {
 	if s.closed {
 		return nil
 	}
-	for _, g := range s.groups {
-		for _, p := range g.pairs {
-			m := p.past
-			m.Group, m.Interface, m.IfIndex = g.addr, p.link.ifc.Name, p.link.ifc.Index
-			m.Sources, m.Blocked = slices.Clone(g.sources), slices.Clone(g.blocked)
-			m.Joined, m.Err = p.err == nil, p.err
-			s.tell(p, &m)
-			all = append(all, m)
-		}
-	}
-	return all
-}
-
-// tell adds to m what the sockets of p have counted.
-func (s *RxSocket) tell(p *pair, m *Membership) {
 	s.m.update(func() {
-		for _, c := range p.conns {
-			dropped, readBuffer := c.stats()
-			m.Packets += c.count.packets
-			m.Bytes += c.count.bytes
-			m.Truncated += c.count.truncated
-			m.Dropped += dropped
-			m.ReadBuffer = readBuffer
+		for _, g := range s.groups {
+			for _, p := range g.pairs {
+				m := p.past
+				m.Group, m.Interface, m.IfIndex = g.addr, p.link.ifc.Name, p.link.ifc.Index
+				m.Sources, m.Blocked = slices.Clone(g.sources), slices.Clone(g.blocked)
+				m.Joined, m.Err = p.err == nil, p.err
+				for _, c := range p.conns {
+					c.tell(&m)
+				}
+				all = append(all, m)
+			}
 		}
 	})
+	return all
 }
 
 // ReadFrom waits for a datagram and copies it into p; a datagram that is larger is cut, and ReadBatch tells of it.

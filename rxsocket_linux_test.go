@@ -1555,3 +1555,13 @@ func TestRxFollowNew(t *testing.T) {
 	})
 	w.Create() // for the cleanup
 }
+
+// eventually waits until the condition holds.
+func eventually(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !condition(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within %v: %s", patience, what)
+		}
+	}
+}

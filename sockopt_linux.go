@@ -39,10 +39,7 @@ func openPair(cfg *RxConfig, p *pair, sources []netip.Addr) (conns []*conn, err 
 // Everything is set before bind, so that no datagram slips in that should not.
 func openConn(cfg *RxConfig, p *pair, sources []netip.Addr) (_ *conn, rest []netip.Addr, err error) {
 	c := &conn{pair: p, group: p.addr, ifIndex: p.link.ifc.Index}
-	s := pairSocket{pair: p, domain: unix.AF_INET, level: unix.IPPROTO_IP}
-	if p.addr.Is6() {
-		s.domain, s.level = unix.AF_INET6, unix.IPPROTO_IPV6
-	}
+	s := p.socket(0)
 	if err := s.call("socket", func() (err error) {
 		s.fd, err = unix.Socket(s.domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 		return err
@@ -76,6 +73,7 @@ func openConn(cfg *RxConfig, p *pair, sources []netip.Addr) (_ *conn, rest []net
 	if rest, err = s.join(c.ifIndex, sources); err != nil {
 		return nil, nil, err
 	}
+	c.sources = sources[:len(sources)-len(rest)]
 	if c.screen.blocked, err = s.block(c.ifIndex, p.blocked); err != nil {
 		return nil, nil, err
 	}
@@ -86,6 +84,38 @@ func openConn(cfg *RxConfig, p *pair, sources []netip.Addr) (_ *conn, rest []net
 type pairSocket struct {
 	*pair
 	fd, domain, level int
+}
+
+func (p *pair) socket(fd int) pairSocket {
+	if p.addr.Is4() {
+		return pairSocket{p, fd, unix.AF_INET, unix.IPPROTO_IP}
+	}
+	return pairSocket{p, fd, unix.AF_INET6, unix.IPPROTO_IPV6}
+}
+
+// rejoin renews the membership of c, which the kernel has dropped, or may have, while it still counts the socket as a
+// member: it does so when an interface leaves its network namespace and returns, and, for IPv6, when the MTU was too
+// small for a while.
+func (p *pair) rejoin(c *conn) error {
+	s := p.socket(c.fd)
+	s.leave(c.ifIndex)
+	rest, err := s.join(c.ifIndex, c.sources)
+	if err == nil && len(rest) > 0 {
+		err = &OpError{Op: "join", Group: p.addr, Source: rest[0], Interface: p.link.ifc.Name, Err: unix.ENOBUFS}
+	}
+	if err == nil {
+		_, err = s.block(c.ifIndex, p.blocked) // as many as before
+	}
+	return err
+}
+
+// leave drops a membership with all its sources, if there is one.
+func (s *pairSocket) leave(index int) {
+	if s.domain == unix.AF_INET {
+		unix.SetsockoptIPMreqn(s.fd, s.level, unix.IP_DROP_MEMBERSHIP, &unix.IPMreqn{Multiaddr: s.addr.As4(), Ifindex: int32(index)})
+		return
+	}
+	unix.SetsockoptIPv6Mreq(s.fd, s.level, unix.IPV6_LEAVE_GROUP, &unix.IPv6Mreq{Multiaddr: s.addr.As16(), Interface: uint32(index)})
 }
 
 func (s *pairSocket) call(name string, f func() error) error {

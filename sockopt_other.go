@@ -23,6 +23,7 @@ func newMerge() (*merge, error) { return nil, errNoSockets }
 
 func (*merge) add(*conn) error                 { return errNoSockets }
 func (*merge) remove(*conn) error              { return errNoSockets }
+func (*merge) retire(*conn) error              { return errNoSockets }
 func (*merge) update(func())                   {}
 func (*merge) setReadDeadline(time.Time) error { return errNoSockets }
 func (*merge) close() error                    { return errNoSockets }
@@ -39,6 +40,7 @@ type conn struct {
 func (*conn) stats() (dropped uint64, readBuffer int) { return 0, 0 }
 
 func openPair(*RxConfig, *pair, []netip.Addr) ([]*conn, error)      { return nil, errNoSockets }
+func (*pair) rejoin(*conn) error                                    { return errNoSockets }
 func listenReply(netip.Addr, uint16) (*net.UDPConn, error)          { return nil, errNoSockets }
 func replyConn(syscall.RawConn) (*conn, error)                      { return nil, errNoSockets }
 func setMulticastInterface(syscall.RawConn, bool, *Interface) error { return errNoSockets }

@@ -2,12 +2,7 @@
 
 package mcast
 
-import (
-	"net/netip"
-	"testing"
-
-	"github.com/go-multicast/mcast/mcasttest"
-)
+import "net/netip"
 
 func groups(texts ...string) (addrs []netip.Addr) {
 	for _, s := range texts {
@@ -22,14 +17,4 @@ func sequence(first string, n int) (addrs []netip.Addr) {
 		addrs = append(addrs, a)
 	}
 	return addrs
-}
-
-func interfaces(t *testing.T, specs ...string) []Interface {
-	t.Helper()
-	mcasttest.Require(t)
-	found, err := FindInterfaces(specs...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return found
 }

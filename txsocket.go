@@ -78,9 +78,10 @@ type TxSocket struct {
 
 // txLink is an interface and a family to send by.
 type txLink struct {
-	ifc Interface
-	v4  bool
-	to  *sender
+	name string    // as it was at first: the one to come back under
+	ifc  Interface // as last seen
+	v4   bool
+	to   *sender
 }
 
 var _ net.PacketConn = (*TxSocket)(nil)
@@ -165,7 +166,7 @@ func (cfg TxConfig) check() (_ TxConfig, links []*txLink, err error) {
 			ifaces = []Interface{ifc}
 		}
 		for _, ifc := range ifaces {
-			links = append(links, &txLink{ifc: ifc, v4: family.v4})
+			links = append(links, &txLink{name: ifc.Name, ifc: ifc, v4: family.v4})
 		}
 	}
 	return cfg, links, nil

@@ -86,7 +86,7 @@ type networkChange struct {
 }
 
 // followNetwork calls f with the interfaces of the calling thread's network soon after it was called, and again after
-// every change, until stop is called. Calls of f do not overlap. They come from a goroutine that all followers of the
+// every change, until stop is called, and a second later if f asks to be called again. Calls of f do not overlap. They come from a goroutine that all followers of the
 // network share, so f should be quick; it runs in that network too, so that f can open sockets there.
 //
 // When stop returns, f does not run and will not run again, and if it was the last follower of this network, the shared
@@ -94,7 +94,9 @@ type networkChange struct {
 // for which f waits. Calling stop again does nothing.
 //
 // To miss nothing, follow first, and open afterwards what depends on the interfaces, with a lock held that f takes.
-func followNetwork(f func(networkChange)) (stop func(), err error) { return processWatch.follow(f) }
+func followNetwork(f func(networkChange) (again bool)) (stop func(), err error) {
+	return processWatch.follow(f)
+}
 
 // processWatch serves the sockets of the whole process: a hundred sockets need no hundred watches. It holds nothing as
 // long as nobody follows.
@@ -247,7 +249,7 @@ type watchShared struct {
 
 // watchFollower is one who follows.
 type watchFollower struct {
-	f      func(networkChange)
+	f      func(networkChange) (again bool)
 	called bool // for the watch's goroutine only
 
 	mu      sync.Mutex // held while f runs
@@ -255,7 +257,7 @@ type watchFollower struct {
 }
 
 // follow is followNetwork.
-func (h *watchHub) follow(f func(networkChange)) (stop func(), err error) {
+func (h *watchHub) follow(f func(networkChange) (again bool)) (stop func(), err error) {
 	key := watchNamespace()
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -296,10 +298,7 @@ func (h *watchHub) follow(f func(networkChange)) (stop func(), err error) {
 	}
 	one := &watchFollower{f: f}
 	w.followers = append(w.followers, one)
-	select {
-	case w.wake <- struct{}{}:
-	default:
-	}
+	w.call()
 	return sync.OnceFunc(func() { h.unfollow(key, w, one) }), nil
 }
 
@@ -322,6 +321,14 @@ func (h *watchHub) unfollow(key watchKey, w *watchShared, one *watchFollower) {
 	}
 }
 
+// call has those called that wait for it.
+func (w *watchShared) call() {
+	select {
+	case w.wake <- struct{}{}:
+	default: // it is about to happen
+	}
+}
+
 // scan lists the interfaces for those who follow now. One who comes while it runs may know more than it will tell.
 func (w *watchShared) scan() ([]Interface, error) {
 	w.hub.mu.Lock()
@@ -341,8 +348,9 @@ func (w *watchShared) deliver(c networkChange, changed bool, err error) bool {
 		}
 		one.called = true
 		one.mu.Lock()
-		if !one.stopped {
-			one.f(c)
+		if !one.stopped && one.f(c) {
+			one.called = false
+			time.AfterFunc(watchRetry, w.call)
 		}
 		one.mu.Unlock()
 	}

@@ -434,9 +434,34 @@ func watchTestHub() (hub *watchHub, sources *[]*watchFake) {
 	}}, sources
 }
 
+// watchOnce makes a follower of a function that does not ask to be called again.
+func watchOnce(f func(networkChange)) func(networkChange) (again bool) {
+	return func(c networkChange) bool { f(c); return false }
+}
+
+// TestFollowAgain has a follower ask to be called again, although nothing changes, until it is content.
+func TestFollowAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub, _ := watchTestHub()
+		calls, others := 0, 0
+		stopOther := watchFollow(t, hub, func(networkChange) { others++ })
+		stop, err := hub.follow(func(networkChange) bool { calls++; return calls < 4 })
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * watchRetry)
+		synctest.Wait()
+		if calls != 4 || others != 1 {
+			t.Errorf("%d calls, want 4; %d of one who did not ask, want 1", calls, others)
+		}
+		stop()
+		stopOther()
+	})
+}
+
 func watchFollow(t *testing.T, h *watchHub, f func(networkChange)) (stop func()) {
 	t.Helper()
-	stop, err := h.follow(f)
+	stop, err := h.follow(watchOnce(f))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -529,7 +554,7 @@ func TestFollowScanFails(t *testing.T) {
 
 		broken := errors.New("broken")
 		hub.open = func() (watchSource, error) { return nil, broken }
-		if stop, err := hub.follow(func(networkChange) {}); err != broken || stop != nil || len(hub.shared) != 0 {
+		if stop, err := hub.follow(watchOnce(func(networkChange) {})); err != broken || stop != nil || len(hub.shared) != 0 {
 			t.Errorf("without a source: %v", err)
 		}
 	})
@@ -573,7 +598,7 @@ func TestFollowLateComer(t *testing.T) {
 		stop := watchFollow(t, hub, func(c networkChange) { // runs between that scan and the delivery to others
 			if early++; early == 1 {
 				(*sources)[0].set(1, 2)
-				stopLate, _ = hub.follow(func(c networkChange) { late = append(late, c) })
+				stopLate, _ = hub.follow(watchOnce(func(c networkChange) { late = append(late, c) }))
 			}
 		})
 		synctest.Wait()
@@ -634,7 +659,7 @@ func TestFollowConcurrent(t *testing.T) {
 				called := make(chan struct{})
 				var inside sync.Mutex
 				calls := 0
-				stop, err := hub.follow(func(networkChange) {
+				stop, err := hub.follow(watchOnce(func(networkChange) {
 					if !inside.TryLock() {
 						t.Error("calls overlap")
 						return
@@ -643,7 +668,7 @@ func TestFollowConcurrent(t *testing.T) {
 					if calls++; calls == 1 {
 						close(called)
 					}
-				})
+				}))
 				if err != nil {
 					t.Error(err)
 					return

@@ -214,7 +214,7 @@ func (n *netns) setLoopback() error {
 	return errors.Join(
 		n.setFlags("set up", "lo", flags, flags),
 		n.addRoute("lo", route{dst: multicast4, metric: loopbackMetric}),
-		n.addRoute("lo", route{dst: multicast6, metric: loopbackMetric, local: true}))
+		n.addRoute("lo", route{dst: netip.MustParsePrefix("ff00::/8"), metric: loopbackMetric, local: true}))
 }
 
 func family(a netip.Addr) uint8 {

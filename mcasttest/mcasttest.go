@@ -63,7 +63,6 @@ const (
 
 var (
 	multicast4 = netip.MustParsePrefix("224.0.0.0/4")
-	multicast6 = netip.MustParsePrefix("ff00::/8")
 	anywhere4  = netip.MustParsePrefix("0.0.0.0/0")
 	anywhere6  = netip.MustParsePrefix("::/0")
 )

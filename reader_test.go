@@ -1,0 +1,42 @@
+package mcast
+
+import (
+	"net/netip"
+	"testing"
+)
+
+// TestScreen covers what is refused in user space: a link-local source comes with a zone, and is compared without.
+func TestScreen(t *testing.T) {
+	blocked := append(sequence("10.1.0.1", 20), groups("fe80::b", "2001:db8::b")...)
+	for _, c := range []struct {
+		screen  screen
+		src     string
+		refused bool
+	}{
+		{screen{}, "10.1.0.1", false},
+		{screen{own: groups("10.0.0.1", "fe80::1")}, "10.0.0.1", true},
+		{screen{own: groups("10.0.0.1", "fe80::1")}, "fe80::1%7", true},
+		{screen{own: groups("10.0.0.1", "fe80::1")}, "10.0.0.2", false},
+		{screen{blocked: blocked}, "10.1.0.20", true},
+		{screen{blocked: blocked}, "fe80::b%7", true},
+		{screen{blocked: blocked}, "2001:db8::b", true},
+		{screen{blocked: blocked}, "10.1.0.21", false},
+		{screen{own: groups("10.0.0.1"), blocked: blocked}, "10.0.0.1", true},
+		{screen{own: groups("10.0.0.1"), blocked: blocked}, "10.1.0.1", true},
+		{screen{own: groups("10.0.0.1"), blocked: blocked}, "10.1.1.1", false},
+	} {
+		if got := c.screen.refuses(netip.MustParseAddr(c.src)); got != c.refused {
+			t.Errorf("%+v refuses %s: %v", c.screen, c.src, got)
+		}
+	}
+}
+
+func TestCounters(t *testing.T) {
+	var c counters
+	c.add(10, false)
+	c.add(0, false)
+	c.add(5, true)
+	if want := (counters{packets: 3, bytes: 15, truncated: 1}); c != want {
+		t.Errorf("%+v, want %+v", c, want)
+	}
+}
