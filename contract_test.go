@@ -493,6 +493,51 @@ func TestContractSources(t *testing.T) {
 	}
 }
 
+// Sources and Blocked are per family: those of the one leave the groups of the other as they are.
+func TestContractSourcesMixedFamilies(t *testing.T) {
+	noLeaks(t)
+	w := newWires(t, 1)[0]
+	v4, v6 := contractRanges[0].group, contractRanges[3].group
+	const one, two = 11, 12
+	for _, tt := range []struct {
+		name     string
+		restrict func(cfg *mcast.RxConfig)
+		want     []arrival // of the four datagrams
+	}{
+		{"IPv4 source", func(cfg *mcast.RxConfig) { cfg.Sources = []netip.Addr{w.addr4(one)} },
+			[]arrival{{"one", v4, w.at.Index}, {"one", v6, w.at.Index}, {"two", v6, w.at.Index}}},
+		{"IPv6 source", func(cfg *mcast.RxConfig) { cfg.Sources = []netip.Addr{w.addr6(one)} },
+			[]arrival{{"one", v4, w.at.Index}, {"two", v4, w.at.Index}, {"one", v6, w.at.Index}}},
+		{"sources of both", func(cfg *mcast.RxConfig) { cfg.Sources = []netip.Addr{w.addr6(one), w.addr4(two)} },
+			[]arrival{{"two", v4, w.at.Index}, {"one", v6, w.at.Index}}},
+		{"both blocked", func(cfg *mcast.RxConfig) { cfg.Blocked = []netip.Addr{w.addr6(one), w.addr4(two)} },
+			[]arrival{{"one", v4, w.at.Index}, {"two", v6, w.at.Index}}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			port := newPort()
+			cfg := mcast.RxConfig{Groups: []netip.Addr{v4, v6}, Port: port, Interfaces: []mcast.Interface{w.at}}
+			tt.restrict(&cfg)
+			rx := openRx(t, cfg)
+			want := slices.Clone(tt.want)
+			for _, group := range []netip.Addr{v4, v6} {
+				control := newNaive(t, nil, group, port, w.Name())
+				for id, payload := range map[byte]string{one: "one", two: "two"} {
+					w.station(t, group, id).send(group, port, payload)
+				}
+				control.await("one", "two")
+				for id, payload := range map[byte]string{one: "one", two: "two"} { // one of them arrives
+					marker := "marker " + network(group) + payload
+					w.station(t, group, id).send(group, port, marker)
+					if slices.Contains(tt.want, arrival{payload, group, w.at.Index}) {
+						want = append(want, arrival{marker, group, w.at.Index})
+					}
+				}
+			}
+			wantArrivals(t, rx, want...)
+		})
+	}
+}
+
 // Sockets of one process that restrict the sources differently do not get in each other's way, nor in that of one that
 // takes all. Their filters are the kernel's, which joins them for the host.
 func TestContractSourcesTogether(t *testing.T) {

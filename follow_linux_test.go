@@ -1,61 +1,415 @@
-// A socket that was opened in another network namespace is healed in that one.
+// What happens to interfaces under open sockets, on real ones: what is healed, and what is left alone.
 
 package mcast
 
 import (
+	"encoding/binary"
+	"errors"
+	"fmt"
 	"net/netip"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/go-multicast/mcast/mcasttest"
 )
 
-func TestFollowInAnotherNamespace(t *testing.T) {
-	host := mcasttest.NewHost(t)
-	veth := host.NewVeth("there", netip.MustParsePrefix("10.9.9.1/24"), netip.MustParsePrefix("fd99::1/64"))
-	var rx *RxSocket
-	var tx *TxSocket
-	host.Do(func() {
+// followed is a receiver and a sender on the interface "there" of a host, with groups of all kinds.
+type followed struct {
+	t    *testing.T
+	host *mcasttest.Host
+	veth *mcasttest.Interface
+	rx   *RxSocket
+	tx   *TxSocket
+}
+
+func openFollowed(t *testing.T, change func(*RxConfig)) *followed {
+	f := &followed{t: t, host: mcasttest.NewHost(t)}
+	f.veth = f.host.NewVeth("there", netip.MustParsePrefix("10.9.9.1/24"), netip.MustParsePrefix("fd99::1/64"))
+	f.host.Do(func() {
 		there, err := FindInterfaces("there")
 		if err != nil {
 			t.Fatal(err)
 		}
-		all := groups("239.1.1.1", "ff02::1234", "ff15::1234")
-		if rx, err = OpenRx(RxConfig{Groups: all, Port: 5000, Interfaces: there, Loopback: true}); err != nil {
+		cfg := RxConfig{Groups: groups("239.1.1.1", "ff02::1234", "ff15::1234"), Port: 5000, Interfaces: there, Loopback: true}
+		change(&cfg)
+		if f.rx, err = OpenRx(cfg); err != nil {
 			t.Fatal(err)
 		}
-		if tx, err = OpenTx(TxConfig{Groups: all, Interfaces: there, Loopback: true}); err != nil {
+		t.Cleanup(func() { f.rx.Close() })
+		if f.tx, err = OpenTx(TxConfig{Groups: cfg.Groups, Interfaces: there, Loopback: true}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.tx.Close() })
+	})
+	return f
+}
+
+// healed reports whether everything is joined on the interface as it is now, and sent by it.
+func (f *followed) healed() bool {
+	index := f.veth.Index()
+	return f.tx.Interfaces()[0].Index == index && !slices.ContainsFunc(f.rx.Memberships(), func(m Membership) bool {
+		return !m.Joined || m.IfIndex != index
+	})
+}
+
+func (f *followed) await(what string, condition func() bool) {
+	f.t.Helper()
+	for end := time.Now().Add(20 * time.Second); !condition(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			f.t.Fatalf("%s: the interface has index %d, the memberships are %+v", what, f.veth.Index(), f.rx.Memberships())
+		}
+	}
+}
+
+// exchange sends to every group and reads what comes, which must be wanted: nil for nothing but the marker.
+func (f *followed) exchange(what string, wanted func(netip.Addr) bool) {
+	f.t.Helper()
+	var want []netip.Addr
+	for _, g := range f.rx.cfg.Groups {
+		// After a new interface has come up, IPv6 has to wait for its link-local address.
+		f.await(what, func() bool {
+			_, err := f.tx.WriteToUDPAddrPort([]byte(g.String()), netip.AddrPortFrom(g, 5000))
+			return err == nil
+		})
+		if wanted(g) {
+			want = append(want, g)
+		}
+	}
+	f.rx.SetReadDeadline(time.Now().Add(20 * time.Second))
+	for _, g := range want {
+		ms := []Message{{Buf: make([]byte, 64)}}
+		_, err := f.rx.ReadBatch(ms)
+		if err != nil || !slices.Contains(want, ms[0].Group) || string(ms[0].Buf[:ms[0].N]) != ms[0].Group.String() || ms[0].IfIndex != f.veth.Index() {
+			f.t.Fatalf("%s: read %+v, %v; waiting for %s", what, ms[0], err, g)
+		}
+	}
+	// On one host everything is delivered by the time the write returns, so that what is not wanted would be there.
+	f.rx.SetReadDeadline(time.Now().Add(time.Millisecond))
+	if n, _, err := f.rx.ReadFromUDPAddrPort(make([]byte, 64)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		f.t.Fatalf("%s: read %d bytes more, %v", what, n, err)
+	}
+}
+
+// conns are the OS sockets of the receiver: who keeps them loses nothing.
+func (f *followed) conns() (all []*conn) {
+	f.rx.mu.Lock()
+	defer f.rx.mu.Unlock()
+	for _, g := range f.rx.groups {
+		for _, p := range g.pairs {
+			all = append(all, p.conns...)
+		}
+	}
+	return all
+}
+
+// away moves the interface to another namespace and back, where it keeps its index.
+func (f *followed) away() {
+	f.t.Helper()
+	other := mcasttest.NewHost(f.t)
+	pid := func(h *mcasttest.Host) int {
+		sleep := exec.Command("sleep", "600")
+		if err := h.Start(sleep); err != nil {
+			f.t.Fatal(err)
+		}
+		f.t.Cleanup(func() { sleep.Process.Kill(); sleep.Wait() })
+		return sleep.Process.Pid
+	}
+	here, there := pid(f.host), pid(other)
+	ifaceIP(f.t, f.host, fmt.Sprintf("link set there netns %d", there))
+	ifaceIP(f.t, other, fmt.Sprintf("link set there netns %d", here))
+	ifaceIP(f.t, f.host, "address add 10.9.9.1/24 dev there", "link set there up")
+	ifaceIP6(f.t, f.host, "address add fd99::1/64 dev there nodad")
+}
+
+// TestFollowHeals goes through what takes memberships away, with any-source, source-specific and blocked groups.
+func TestFollowHeals(t *testing.T) {
+	all := func(netip.Addr) bool { return true }
+	none := func(netip.Addr) bool { return false }
+	own := groups("10.9.9.1", "fd99::1")
+	for _, kind := range []struct {
+		name   string
+		change func(*RxConfig)
+		wanted func(netip.Addr) bool
+	}{
+		{"all sources", func(*RxConfig) {}, all},
+		{"wanted source", func(c *RxConfig) {
+			c.Groups, c.Sources = groups("232.1.1.1", "ff35::1234"), slices.Concat(own, sequence("10.2.0.1", 20))
+		}, all},
+		{"other source", func(c *RxConfig) {
+			c.Groups, c.Sources = groups("232.1.1.1", "ff35::1234"), groups("10.2.0.1", "fd99::2")
+		}, none},
+		{"blocked source", func(c *RxConfig) {
+			c.Groups, c.Blocked = groups("239.1.1.1", "ff15::1234"), slices.Concat(sequence("10.2.0.1", 20), own)
+		}, none},
+	} {
+		t.Run(kind.name, func(t *testing.T) {
+			f := openFollowed(t, kind.change)
+			f.exchange("at first", kind.wanted)
+			for range 2 {
+				index := f.veth.Index()
+				f.veth.Delete()
+				f.await("deleted", func() bool { return !f.rx.Memberships()[0].Joined })
+				if err := f.rx.Memberships()[0].Err; !errors.Is(err, ErrNoInterface) {
+					t.Errorf("deleted: %v", err)
+				}
+				f.veth.Create()
+				if f.veth.Index() == index {
+					t.Fatal("the index is the same")
+				}
+				f.await("created again", f.healed)
+				f.exchange("created again", kind.wanted)
+			}
+
+			f.veth.SetMTU(1200)
+			f.veth.SetMTU(1500)
+			f.await("MTU", f.settled)
+			f.exchange("after the MTU was small", kind.wanted)
+
+			f.away()
+			f.await("away and back", f.settled)
+			f.exchange("away and back", kind.wanted)
+		})
+	}
+}
+
+// settled reports whether the kernel's own tables have the memberships: the index is the same, so the socket's word is
+// not enough.
+func (f *followed) settled() bool {
+	settled := f.healed()
+	f.host.Do(func() {
+		igmp, err := os.ReadFile("/proc/thread-self/net/igmp")
+		igmp6, err6 := os.ReadFile("/proc/thread-self/net/igmp6")
+		if err != nil || err6 != nil {
+			f.t.Fatal(err, err6)
+		}
+		for _, g := range f.rx.cfg.Groups {
+			if g.Is4() {
+				a := g.As4()
+				settled = settled && slices.Contains(strings.Fields(string(igmp)), fmt.Sprintf("%08X", binary.NativeEndian.Uint32(a[:])))
+			} else {
+				settled = settled && slices.Contains(strings.Fields(string(igmp6)), fmt.Sprintf("%x", g.As16()))
+			}
+		}
+	})
+	return settled
+}
+
+// TestFollowLeavesAlone goes through what takes nothing away: the OS sockets stay as they are, and what was sent before,
+// during and after is read.
+func TestFollowLeavesAlone(t *testing.T) {
+	f := openFollowed(t, func(*RxConfig) {})
+	before := f.conns()
+	for _, event := range []struct {
+		name string
+		do   func()
+	}{
+		{"down and up", func() { f.veth.Down(); f.veth.Up() }},
+		{"carrier", func() { f.veth.Unplug(); f.veth.Plug() }},
+		{"address", func() {
+			p := netip.MustParsePrefix("10.9.8.1/24")
+			f.veth.AddAddress(p)
+			f.veth.DelAddress(p)
+		}},
+		{"name", func() { f.veth.Rename("elsewhere"); f.veth.Rename("there") }},
+		{"MTU", func() { f.veth.SetMTU(1300); f.veth.SetMTU(1500) }},
+		{"lost notices", func() { // each membership is renewed where it is
+			f.rx.follow(networkChange{Interfaces: f.scan(), Overflow: true})
+		}},
+	} {
+		if _, err := f.tx.WriteToUDPAddrPort([]byte("239.1.1.1"), netip.AddrPortFrom(f.rx.cfg.Groups[0], 5000)); err != nil {
+			t.Fatal(err)
+		}
+		event.do()
+		f.rx.follow(networkChange{Interfaces: f.scan()}) // whatever is to come of it
+		f.rx.SetReadDeadline(time.Now().Add(20 * time.Second))
+		if _, _, err := f.rx.ReadFromUDPAddrPort(make([]byte, 64)); err != nil {
+			t.Errorf("%s: what was sent before is lost: %v", event.name, err)
+		}
+		f.exchange(event.name, func(netip.Addr) bool { return true })
+		if !slices.Equal(f.conns(), before) {
+			t.Errorf("%s: the sockets are others", event.name)
+		}
+	}
+}
+
+func (f *followed) scan() (list []Interface) {
+	f.t.Helper()
+	f.host.Do(func() {
+		var err error
+		if list, err = Interfaces(); err != nil {
+			f.t.Fatal(err)
+		}
+	})
+	return list
+}
+
+// TestFollowKeepsWhatArrived deletes an interface with datagrams in the receive buffers, which are read afterwards.
+func TestFollowKeepsWhatArrived(t *testing.T) {
+	f := openFollowed(t, func(*RxConfig) {})
+	const each = 50
+	index := f.veth.Index()
+	for range each {
+		for _, g := range f.rx.cfg.Groups {
+			if _, err := f.tx.WriteToUDPAddrPort([]byte("before"), netip.AddrPortFrom(g, 5000)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	f.veth.Delete()
+	f.veth.Create()
+	f.await("created again", f.healed)
+	before := count(t)
+	f.rx.SetReadDeadline(time.Now().Add(20 * time.Second))
+	for n := range each * len(f.rx.cfg.Groups) {
+		ms := []Message{{Buf: make([]byte, 64)}}
+		if _, err := f.rx.ReadBatch(ms); err != nil || ms[0].IfIndex != index {
+			t.Fatalf("datagram %d: %+v, %v", n, ms[0], err)
+		}
+	}
+	f.exchange("created again", func(netip.Addr) bool { return true })
+	for _, m := range f.rx.Memberships() {
+		if m.Packets != each+1 {
+			t.Errorf("%s: %d packets, want %d", m.Group, m.Packets, each+1)
+		}
+	}
+	before.fds -= len(f.rx.cfg.Groups) // the old sockets are empty now, and gone
+	wantResources(t, before)
+}
+
+// TestFollowUndisturbed reads a numbered stream on one interface while another of the same socket is deleted and created
+// 200 times.
+func TestFollowUndisturbed(t *testing.T) {
+	host := mcasttest.NewHost(t)
+	host.NewVeth("steady", netip.MustParsePrefix("10.9.1.1/24"), netip.MustParsePrefix("fd91::1/64"))
+	flaky := host.NewVeth("flaky", netip.MustParsePrefix("10.9.2.1/24"), netip.MustParsePrefix("fd92::1/64"))
+	var rx *RxSocket
+	var tx *TxSocket
+	all := groups("239.1.1.1", "ff02::1234", "ff15::1234")
+	host.Do(func() {
+		both, err := FindInterfaces("steady", "flaky")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rx, err = OpenRx(RxConfig{Groups: all, Port: 5000, Interfaces: both, Loopback: true}); err != nil {
+			t.Fatal(err)
+		}
+		if tx, err = OpenTx(TxConfig{Groups: all, Interfaces: both[:1], Loopback: true}); err != nil {
 			t.Fatal(err)
 		}
 	})
 	defer rx.Close()
 	defer tx.Close()
+	before := count(t)
 
-	for range 3 {
-		veth.Delete()
-		veth.Create()
-		healed := func() bool {
-			for _, m := range rx.Memberships() {
-				if !m.Joined || m.IfIndex != veth.Index() {
-					return false
-				}
+	// The sender is no more than half a buffer ahead of the reader, so that no datagram is lost for want of room.
+	const ahead = 64
+	room := make(chan struct{}, ahead)
+	stop := make(chan struct{})
+	var sent uint64
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		var buf [8]byte
+		for ; ; sent++ {
+			select {
+			case <-stop:
+				return
+			case room <- struct{}{}:
 			}
-			return tx.Interfaces()[0].Index == veth.Index()
+			binary.BigEndian.PutUint64(buf[:], sent)
+			if _, err := tx.WriteToUDPAddrPort(buf[:], netip.AddrPortFrom(all[sent%3], 5000)); err != nil {
+				t.Errorf("datagram %d: %v", sent, err)
+				return
+			}
 		}
-		for end := time.Now().Add(20 * time.Second); !healed(); time.Sleep(time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatalf("the interface has index %d, the memberships are %+v", veth.Index(), rx.Memberships())
-			}
+	})
+	read := make(chan uint64, 1)
+	wg.Go(func() {
+		var next [3]uint64 // of each group, in order
+		for i := range next {
+			next[i] = uint64(i)
 		}
-		rx.SetReadDeadline(time.Now().Add(20 * time.Second))
-		for _, g := range rx.cfg.Groups {
-			if _, err := tx.WriteToUDPAddrPort([]byte(g.String()), netip.AddrPortFrom(g, 5000)); err != nil {
-				t.Fatal(err)
+		var n uint64
+		defer func() { read <- n }()
+		ms := []Message{{Buf: make([]byte, 64)}}
+		for {
+			_, err := rx.ReadBatch(ms)
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				return
 			}
-			ms := []Message{{Buf: make([]byte, 64)}}
-			if _, err := rx.ReadBatch(ms); err != nil || ms[0].Group != g || ms[0].IfIndex != veth.Index() {
-				t.Fatalf("%s: read %+v, %v", g, ms[0], err)
+			if err != nil {
+				t.Error(err)
+				return
 			}
+			<-room
+			number := binary.BigEndian.Uint64(ms[0].Buf)
+			i := number % 3
+			if number != next[i] || ms[0].Group != all[i] {
+				t.Errorf("read datagram %d of %s, want %d of %s", number, ms[0].Group, next[i], all[i])
+				return
+			}
+			next[i] += 3
+			n++
+		}
+	})
+	for range 200 {
+		flaky.Delete()
+		flaky.Create()
+	}
+	close(stop)
+	for end := time.Now().Add(20 * time.Second); len(room) > 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+	}
+	rx.SetReadDeadline(time.Unix(1, 0))
+	wg.Wait()
+	if n := <-read; n != sent || n < 200 {
+		t.Errorf("%d datagrams were sent and %d read", sent, n)
+	}
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		if !slices.ContainsFunc(rx.Memberships(), func(m Membership) bool { return !m.Joined }) {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("not healed: %+v", rx.Memberships())
 		}
 	}
+	wantResources(t, before)
+	t.Logf("%d datagrams", sent)
+}
+
+// TestFollowBurst creates and deletes a hundred interfaces under a socket that joins on whatever there is.
+func TestFollowBurst(t *testing.T) {
+	f := openFollowed(t, func(c *RxConfig) { c.Interfaces = nil })
+	var veths []*mcasttest.Interface
+	for i := range 20 {
+		veths = append(veths, f.host.NewVeth(fmt.Sprintf("burst%d", i), netip.MustParsePrefix(fmt.Sprintf("10.8.%d.1/24", i)), netip.MustParsePrefix(fmt.Sprintf("fd98:%x::1/64", i))))
+	}
+	joined := func(n int) func() bool {
+		return func() bool {
+			ms := f.rx.Memberships()
+			return len(ms) == n*3 && !slices.ContainsFunc(ms, func(m Membership) bool { return !m.Joined })
+		}
+	}
+	each := func(do func(*mcasttest.Interface)) {
+		for _, v := range veths {
+			do(v)
+		}
+	}
+	f.await("all are joined", joined(1+len(veths)))
+	each((*mcasttest.Interface).Delete)
+	f.await("all are gone", joined(1))
+	before := count(t) // with the hosts at the other ends
+	for range 5 {
+		each((*mcasttest.Interface).Create)
+		each((*mcasttest.Interface).Delete)
+	}
+	each((*mcasttest.Interface).Create)
+	f.await("all are joined again", joined(1+len(veths)))
+	each((*mcasttest.Interface).Delete)
+	f.await("all are gone again", joined(1))
+	f.exchange("at last", func(netip.Addr) bool { return true })
+	wantResources(t, before)
 }

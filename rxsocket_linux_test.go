@@ -1051,6 +1051,27 @@ func TestRxMessagesContext(t *testing.T) {
 			if o := await(t, got); !errors.Is(o.err, os.ErrDeadlineExceeded) {
 				t.Errorf("after the deadline: %q, %v", o.payload, o.err)
 			}
+
+			// So is one that was set before the context ended, and had still to come then. (If this machine is so slow
+			// that it had not, this is no proof, but no failure either.)
+			rx.SetReadDeadline(time.Time{})
+			ctx, cancel := context.WithCancel(t.Context())
+			looping := start(func() outcome {
+				for m, err := range rx.Messages(ctx) {
+					return outcome{describe(m), err}
+				}
+				return outcome{"", errEnded}
+			})
+			got = start(func() outcome { return readers[0].read(rx) })
+			awaitBlocked(t, 2)
+			rx.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+			cancel()
+			if o := await(t, looping); o.err != errEnded && !errors.Is(o.err, os.ErrDeadlineExceeded) {
+				t.Errorf("the loop: %q, %v", o.payload, o.err)
+			}
+			if o := await(t, got); !errors.Is(o.err, os.ErrDeadlineExceeded) {
+				t.Errorf("after the deadline: %q, %v", o.payload, o.err)
+			}
 		})
 	}
 }
@@ -1520,6 +1541,14 @@ func TestRxFollow(t *testing.T) {
 	if m := membership(t, static, groups[2], w.Name()); m.IfIndex != old {
 		t.Errorf("the static one follows: %+v", m)
 	}
+
+	// Nor does it matter if it is back before anybody could see that it was gone.
+	w.Delete()
+	w.Create()
+	for _, g := range groups {
+		awaitJoined(t, rx, g, w.Interface)
+	}
+	round("at last")
 }
 
 // With nil Interfaces, those that come are joined, and those that go are forgotten.
