@@ -254,3 +254,65 @@ func interfaces(t *testing.T, specs ...string) []Interface {
 	}
 	return found
 }
+
+// TestWithoutBindToDevice has the kernel refuse to bind sockets to a device, as it does before 5.7 to ordinary users and
+// before 5.1 to all. IPv6 groups of wider scope than the link then come by every interface, and must be refused here.
+func TestWithoutBindToDevice(t *testing.T) {
+	both := interfaces(t, "mc0", "mc1")
+	for _, errno := range []error{unix.EPERM, unix.ENOPROTOOPT} {
+		hook := func(call string) error {
+			if strings.HasSuffix(call, "SO_BINDTOIFINDEX") {
+				return errno
+			}
+			return nil
+		}
+		testHookCall.Store(&hook)
+		t.Cleanup(func() { testHookCall.Store(nil) })
+		group := groups("ff15::1234")
+		open := func(i Interface) *RxSocket {
+			s, err := OpenRx(RxConfig{Groups: group, Port: 5000, Interfaces: []Interface{i}, Loopback: true, Static: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { s.Close() })
+			s.SetReadDeadline(time.Now().Add(20 * time.Second))
+			return s
+		}
+		rx, other := open(both[0]), open(both[1])
+		tx, err := OpenTx(TxConfig{Groups: group, Interfaces: both, Loopback: true, Static: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Close()
+		send := func(text string, by Interface) {
+			to := netip.AddrPortFrom(group[0].WithZone(by.Name), 5000)
+			if _, err := tx.WriteToUDPAddrPort([]byte(text), to); err != nil {
+				t.Fatal(err)
+			}
+		}
+		buf := make([]byte, 16)
+		for _, read := range map[string]func() (int, error){
+			"ReadFromUDPAddrPort": func() (int, error) { n, _, err := rx.ReadFromUDPAddrPort(buf); return n, err },
+			"ReadBatch": func() (int, error) {
+				ms := []Message{{Buf: buf}, {Buf: make([]byte, 16)}}
+				n, err := rx.ReadBatch(ms)
+				if n != 1 || ms[0].IfIndex != both[0].Index {
+					t.Errorf("%d messages, the first by %d", n, ms[0].IfIndex)
+				}
+				return copy(buf, ms[0].Buf[:ms[0].N]), err
+			},
+		} {
+			send("unwanted", both[1])
+			send("wanted", both[0])
+			if n, err := read(); err != nil || string(buf[:n]) != "wanted" {
+				t.Errorf("%v: read %q, %v", errno, buf[:n], err)
+			}
+			// The control: the unwanted one was on its way.
+			if n, _, err := other.ReadFromUDPAddrPort(buf); err != nil || string(buf[:n]) != "unwanted" {
+				t.Errorf("%v: the other read %q, %v", errno, buf[:n], err)
+			}
+		}
+		rx.Close()
+		other.Close()
+	}
+}

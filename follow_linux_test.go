@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -413,3 +414,36 @@ func TestFollowBurst(t *testing.T) {
 	f.exchange("at last", func(netip.Addr) bool { return true })
 	wantResources(t, before)
 }
+
+// TestFollowTells reads what the loggers are told: each change once, with group and interface.
+func TestFollowTells(t *testing.T) {
+	var mu sync.Mutex
+	var text strings.Builder
+	logger := slog.New(slog.NewTextHandler(writerFunc(func(b []byte) (int, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		return text.Write(b)
+	}), nil))
+	f := openFollowed(t, func(c *RxConfig) { c.Logger = logger })
+	f.veth.Delete()
+	f.await("deleted", func() bool { return !f.rx.Memberships()[0].Joined })
+	f.veth.Create()
+	f.await("created again", f.healed)
+	f.rx.Close() // nobody writes after that
+	mu.Lock()
+	defer mu.Unlock()
+	for _, g := range f.rx.cfg.Groups {
+		for _, what := range []string{`msg="mcast: interface is gone" group=` + g.String() + " interface=there", `msg="mcast: joined again" group=` + g.String() + " interface=there"} {
+			if n := strings.Count(text.String(), what); n != 1 {
+				t.Errorf("told %d times: %s", n, what)
+			}
+		}
+	}
+	if n := strings.Count(text.String(), "\n"); n != 2*len(f.rx.cfg.Groups) {
+		t.Errorf("%d lines:\n%s", n, text.String())
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
