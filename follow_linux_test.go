@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -108,25 +107,6 @@ func (f *followed) conns() (all []*conn) {
 	return all
 }
 
-// away moves the interface to another namespace and back, where it keeps its index.
-func (f *followed) away() {
-	f.t.Helper()
-	other := mcasttest.NewHost(f.t)
-	pid := func(h *mcasttest.Host) int {
-		sleep := exec.Command("sleep", "600")
-		if err := h.Start(sleep); err != nil {
-			f.t.Fatal(err)
-		}
-		f.t.Cleanup(func() { sleep.Process.Kill(); sleep.Wait() })
-		return sleep.Process.Pid
-	}
-	here, there := pid(f.host), pid(other)
-	ifaceIP(f.t, f.host, fmt.Sprintf("link set there netns %d", there))
-	ifaceIP(f.t, other, fmt.Sprintf("link set there netns %d", here))
-	ifaceIP(f.t, f.host, "address add 10.9.9.1/24 dev there", "link set there up")
-	ifaceIP6(f.t, f.host, "address add fd99::1/64 dev there nodad")
-}
-
 // TestFollowHeals goes through what takes memberships away, with any-source, source-specific and blocked groups.
 func TestFollowHeals(t *testing.T) {
 	all := func(netip.Addr) bool { return true }
@@ -171,7 +151,7 @@ func TestFollowHeals(t *testing.T) {
 			f.await("MTU", f.settled)
 			f.exchange("after the MTU was small", kind.wanted)
 
-			f.away()
+			f.veth.Travel()
 			f.await("away and back", f.settled)
 			f.exchange("away and back", kind.wanted)
 		})
@@ -312,8 +292,8 @@ func TestFollowUndisturbed(t *testing.T) {
 	room := make(chan struct{}, ahead)
 	stop := make(chan struct{})
 	var sent uint64
-	var wg sync.WaitGroup
-	wg.Go(func() {
+	var sender, reader sync.WaitGroup
+	sender.Go(func() {
 		var buf [8]byte
 		for ; ; sent++ {
 			select {
@@ -328,14 +308,12 @@ func TestFollowUndisturbed(t *testing.T) {
 			}
 		}
 	})
-	read := make(chan uint64, 1)
-	wg.Go(func() {
+	var n uint64
+	reader.Go(func() {
 		var next [3]uint64 // of each group, in order
 		for i := range next {
 			next[i] = uint64(i)
 		}
-		var n uint64
-		defer func() { read <- n }()
 		ms := []Message{{Buf: make([]byte, 64)}}
 		for {
 			_, err := rx.ReadBatch(ms)
@@ -362,11 +340,12 @@ func TestFollowUndisturbed(t *testing.T) {
 		flaky.Create()
 	}
 	close(stop)
+	sender.Wait()
 	for end := time.Now().Add(20 * time.Second); len(room) > 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
 	}
 	rx.SetReadDeadline(time.Unix(1, 0))
-	wg.Wait()
-	if n := <-read; n != sent || n < 200 {
+	reader.Wait()
+	if n != sent || n < 200 {
 		t.Errorf("%d datagrams were sent and %d read", sent, n)
 	}
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {

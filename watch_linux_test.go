@@ -9,7 +9,6 @@ import (
 	"maps"
 	"net"
 	"net/netip"
-	"os/exec"
 	"runtime"
 	"slices"
 	"strings"
@@ -279,7 +278,7 @@ func watchTestFollow(t *testing.T, h *mcasttest.Host) (events *watchTestEvents, 
 // TestFollowNetworkGone checks what the lists need not show: an interface that went to another namespace and came back,
 // with the same index, name and addresses lost or not, and an MTU that dipped.
 func TestFollowNetworkGone(t *testing.T) {
-	h, away := mcasttest.NewHost(t), mcasttest.NewHost(t)
+	h := mcasttest.NewHost(t)
 	eth := h.NewVeth("eth")
 	bystander := h.NewVeth("bystander")
 	events, stop := watchTestFollow(t, h)
@@ -289,22 +288,8 @@ func TestFollowNetworkGone(t *testing.T) {
 		t.Errorf("the first call tells %+v", first)
 	}
 
-	// Processes, for namespaces to move an interface to.
-	pid := func(h *mcasttest.Host) int {
-		sleep := exec.Command("sleep", "600")
-		if err := h.Start(sleep); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			sleep.Process.Kill()
-			sleep.Wait()
-		})
-		return sleep.Process.Pid
-	}
-	here, there := pid(h), pid(away)
 	index := eth.Index()
-	ifaceIP(t, h, fmt.Sprintf("link set eth netns %d", there))
-	ifaceIP(t, away, fmt.Sprintf("link set eth netns %d", here))
+	eth.Travel()
 	change := events.until(t, "there and back", func(c networkChange) bool { return c.Gone[index] && c.Gone6[index] })
 	if change.Gone[bystander.Index()] {
 		t.Error("the bystander is gone, too")
@@ -315,7 +300,8 @@ func TestFollowNetworkGone(t *testing.T) {
 	back := slices.IndexFunc(change.Interfaces, func(i Interface) bool { return i.Name == "eth" })
 	index = change.Interfaces[back].Index // the same, as a rule
 
-	ifaceIP(t, h, "link set bystander mtu 1279", "link set bystander mtu 1500")
+	bystander.SetMTU(1279)
+	bystander.SetMTU(1500)
 	change = events.until(t, "the dip of the MTU", func(c networkChange) bool { return c.Gone6[bystander.Index()] })
 	if change.Gone[bystander.Index()] {
 		t.Errorf("the dip of the MTU is told as %+v", change)

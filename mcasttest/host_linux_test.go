@@ -324,3 +324,43 @@ func everything(t *testing.T, witness *mcasttest.Host) {
 }
 
 var witnesses atomic.Uint32
+
+// TestTravel checks that an interface that was away is the same as before, and that the kernel took it for a new one.
+func TestTravel(t *testing.T) {
+	h := mcasttest.NewHost(t)
+	eth := h.NewVeth("eth", netip.MustParsePrefix("10.7.7.1/24"), netip.MustParsePrefix("fd77::1/64"))
+	index := eth.Index()
+	h.Do(func() {
+		group := &net.UDPAddr{IP: net.IPv4(239, 7, 7, 7), Port: 5000}
+		c, err := net.ListenMulticastUDP("udp4", &net.Interface{Index: index, Name: "eth"}, group)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		member := func() bool {
+			text, err := os.ReadFile("/proc/thread-self/net/igmp")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return strings.Contains(string(text), "070707EF")
+		}
+		if !member() {
+			t.Error("not a member at first")
+		}
+		eth.Travel()
+		if eth.Index() != index {
+			t.Errorf("index %d has become %d", index, eth.Index())
+		}
+		if member() {
+			t.Error("still a member")
+		}
+		for _, a := range []netip.Addr{eth.IPv4, eth.IPv6} {
+			c, err := net.ListenUDP("udp", &net.UDPAddr{IP: a.AsSlice()})
+			if err != nil {
+				t.Errorf("the address %s is not back: %v", a, err)
+				continue
+			}
+			c.Close()
+		}
+	})
+}

@@ -124,6 +124,10 @@ func (i *Interface) Delete() { i.t.Helper(); check(i.t, i.remove()) }
 // address, but a new index and the default MTU. It is up and plugged in.
 func (i *Interface) Create() { i.t.Helper(); check(i.t, i.create()) }
 
+// Travel moves the interface to another network namespace and back. As a rule it keeps its index, but the kernel has
+// dropped all memberships on it. What was opened on it does not notice; its addresses and routes it has again.
+func (i *Interface) Travel() { i.t.Helper(); check(i.t, i.travel()) }
+
 // Rename gives the interface another name. Kernels before 6.2 need it down for that; it is then down for a moment.
 func (i *Interface) Rename(name string) {
 	i.t.Helper()
@@ -265,6 +269,25 @@ func (i *Interface) end() linkEnd {
 		e.index = 1000 + int(indexes.Add(1))
 	}
 	return e
+}
+
+func (i *Interface) travel() error {
+	away, err := newNetns()
+	if err != nil {
+		return err
+	}
+	defer away.close()
+	name := i.Name()
+	if err := i.ns.move(name, away); err != nil {
+		return err
+	}
+	if err := away.move(name, i.ns); err != nil {
+		return err
+	}
+	if i.isDown() {
+		return nil
+	}
+	return i.start()
 }
 
 // setDown changes and remembers the administrative state.

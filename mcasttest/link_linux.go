@@ -168,6 +168,14 @@ func (n *netns) delLink(name string) error {
 	return n.do("delete "+name, unix.RTM_DELLINK, 0, ifinfo(index, 0, 0))
 }
 
+// move takes an interface to another namespace, where it is down and has no address.
+func (n *netns) move(name string, to *netns) error {
+	if err := n.setLink("move", name, attr(unix.IFLA_NET_NS_FD, u32(to.fd))); err != nil {
+		return err
+	}
+	return to.noLinkLocal(name)
+}
+
 // index finds an interface by its name.
 func (n *netns) index(name string) (int, error) {
 	index, _, err := n.link(name)

@@ -45,6 +45,7 @@ func (*netns) setUp(string) error                              { return errors.E
 func (*netns) setDown(string) error                            { return errors.ErrUnsupported }
 func (*netns) setMTU(string, int) error                        { return errors.ErrUnsupported }
 func (*netns) rename(name, to string) error                    { return errors.ErrUnsupported }
+func (*netns) move(string, *netns) error                       { return errors.ErrUnsupported }
 func (*netns) delLink(string) error                            { return errors.ErrUnsupported }
 func (*netns) addAddress(string, netip.Prefix) error           { return errors.ErrUnsupported }
 func (*netns) delAddress(string, netip.Prefix) error           { return errors.ErrUnsupported }
