@@ -153,7 +153,7 @@ func testCommunicatorLoopbackNoRoute(t *testing.T, dir programs) {
 	host := mcasttest.NewHost(t)
 	remove := exec.Command("ip", "-6", "route", "del", "local", "ff00::/8", "dev", "lo", "table", "local")
 	if errors.Is(remove.Err, exec.ErrNotFound) {
-		t.Skip("ip, of iproute2, is not in PATH")
+		missing(t, "this test needs ip of iproute2")
 	}
 	host.Do(func() {
 		if out, err := remove.CombinedOutput(); err != nil {
@@ -359,6 +359,15 @@ func needLinux(t *testing.T) {
 	}
 }
 
+// missing skips a test for want of a program, which is a failure in CI.
+func missing(t *testing.T, what string) {
+	t.Helper()
+	if os.Getenv("MCAST_TEST_STRICT") == "1" {
+		t.Fatal(what)
+	}
+	t.Skip(what)
+}
+
 // programs is the directory that has them.
 type programs string
 
@@ -368,7 +377,7 @@ func build(t *testing.T) programs {
 	dir := t.TempDir()
 	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", dir+string(filepath.Separator), "./...")
 	if errors.Is(cmd.Err, exec.ErrNotFound) {
-		t.Skip("the go command, which builds the examples, is not in PATH")
+		missing(t, "the go command, which builds the examples, is not in PATH")
 	}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %v\n%s", cmd, err, out)
