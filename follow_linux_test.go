@@ -426,3 +426,36 @@ func TestFollowTells(t *testing.T) {
 type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
+// TestFollowOwnAddresses gives the interface another address: what this host sends from it is its own, too.
+func TestFollowOwnAddresses(t *testing.T) {
+	f := openFollowed(t, func(c *RxConfig) { c.Groups = groups("239.1.1.1") })
+	deaf := openDeaf(f)
+	f.veth.AddAddress(netip.MustParsePrefix("10.9.8.1/24"))
+	f.veth.DelAddress(netip.MustParsePrefix("10.9.9.1/24"))
+	f.await("the new address", func() bool {
+		deaf.mu.Lock()
+		defer deaf.mu.Unlock()
+		return slices.Equal(deaf.links[0].ifc.IPv4, []netip.Prefix{netip.MustParsePrefix("10.9.8.1/24")})
+	})
+	f.exchange("from the new address", func(netip.Addr) bool { return true }) // the control
+	deaf.SetReadDeadline(time.Now().Add(time.Millisecond))
+	if n, src, err := deaf.ReadFromUDPAddrPort(make([]byte, 64)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("read %d bytes from %s, %v", n, src, err)
+	}
+}
+
+// openDeaf opens a receiver like that of f which does not want what this host sends.
+func openDeaf(f *followed) (deaf *RxSocket) {
+	f.host.Do(func() {
+		there, err := FindInterfaces("there")
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		if deaf, err = OpenRx(RxConfig{Groups: f.rx.cfg.Groups, Port: 5000, Interfaces: there}); err != nil {
+			f.t.Fatal(err)
+		}
+	})
+	f.t.Cleanup(func() { deaf.Close() })
+	return deaf
+}
