@@ -72,9 +72,19 @@ func TestNoAllocations(t *testing.T) {
 					n -= k
 				}
 			}
+			zoned := h.dsts[0]
+			if a := zoned.Addr(); a.Is6() {
+				zoned = netip.AddrPortFrom(a.WithZone("1"), zoned.Port())
+			}
 			for name, f := range map[string]func(){
 				"WriteToUDPAddrPort and ReadFromUDPAddrPort": func() {
 					must(t, 0, errOf(h.tx.WriteToUDPAddrPort(out[0].Buf, out[0].Addr)))
+					_, _, err := h.rx.ReadFromUDPAddrPort(in[0].Buf)
+					must(t, 0, err)
+				},
+				"a zone": func() {
+
+					must(t, 0, errOf(h.tx.WriteToUDPAddrPort(out[0].Buf, zoned)))
 					_, _, err := h.rx.ReadFromUDPAddrPort(in[0].Buf)
 					must(t, 0, err)
 				},

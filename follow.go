@@ -29,10 +29,19 @@ func successor(ifc *Interface, name string, change networkChange) (_ Interface, 
 // follow brings the table in line with the interfaces there are now. It asks to be called again in a while if some
 // pair cannot be joined though its interface is there: what is in the way may pass without a notice.
 func (s *RxSocket) follow(change networkChange) (again bool) {
+	again, news := s.catchUp(change)
+	for _, tell := range news {
+		tell()
+	}
+	return again
+}
+
+// catchUp is follow, but for telling the logger.
+func (s *RxSocket) catchUp(change networkChange) (again bool, news []func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return false
+		return false, nil
 	}
 	for _, link := range s.links {
 		s.followLink(link, change)
@@ -43,7 +52,8 @@ func (s *RxSocket) follow(change networkChange) (again bool) {
 	for _, g := range s.groups {
 		again = again || slices.ContainsFunc(g.pairs, func(p *pair) bool { return p.err != nil && !p.link.gone })
 	}
-	return again
+	news, s.news = s.news, nil
+	return again, news
 }
 
 // followNew lets interfaces go that are gone, and joins on those that are new.
@@ -161,7 +171,10 @@ func (s *RxSocket) eachPair(link *rxLink, f func(*pair)) {
 }
 
 func (s *RxSocket) log(level slog.Level, what string, p *pair, err error) {
-	logChange(s.cfg.Logger, level, what, p.link.ifc, err, slog.String("group", p.addr.String()))
+	ifc := p.link.ifc
+	s.news = append(s.news, func() {
+		logChange(s.cfg.Logger, level, what, ifc, err, slog.String("group", p.addr.String()))
+	})
 }
 
 // logChange tells the user's logger, if there is one, of what a socket did by itself.
@@ -179,10 +192,22 @@ func logChange(l *slog.Logger, level slog.Level, what string, ifc Interface, err
 // follow makes the sender's sockets send by the interfaces as they are now. The sockets stay, and so do their
 // ports: on Unix they are bound to no interface, only directed to one.
 func (t *TxSocket) follow(change networkChange) (again bool) {
+	again, news := t.catchUp(change)
+	for _, tell := range news {
+		tell()
+	}
+	return again
+}
+
+// catchUp is follow, but for telling the logger.
+func (t *TxSocket) catchUp(change networkChange) (again bool, news []func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
-		return false
+		return false, nil
+	}
+	tell := func(level slog.Level, what string, ifc Interface, err error) {
+		news = append(news, func() { logChange(t.cfg.Logger, level, what, ifc, err) })
 	}
 	links := slices.Clone(*t.links.Load())
 	for i, l := range links {
@@ -192,16 +217,16 @@ func (t *TxSocket) follow(change networkChange) (again bool) {
 		}
 		if now.Index != l.ifc.Index || change.Gone[now.Index] {
 			if err := setMulticastInterface(l.to.raw, l.v4, &now); err != nil {
-				logChange(t.cfg.Logger, slog.LevelWarn, "cannot send by the interface that came back", now, err)
+				tell(slog.LevelWarn, "cannot send by the interface that came back", now, err)
 				again = true
 				continue
 			}
-			logChange(t.cfg.Logger, slog.LevelInfo, "sends again", now, nil)
+			tell(slog.LevelInfo, "sends again", now, nil)
 		}
-		links[i] = &txLink{name: l.name, ifc: now, v4: l.v4, to: l.to}
+		links[i] = newTxLink(l.name, now, l.v4, l.to)
 	}
 	t.links.Store(&links)
-	return again
+	return again, news
 }
 
 // tryFollow follows the network, if the system lets it: Android refuses netlink to apps, which can use the

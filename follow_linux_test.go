@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -398,12 +399,17 @@ func TestFollowBurst(t *testing.T) {
 func TestFollowTells(t *testing.T) {
 	var mu sync.Mutex
 	var text strings.Builder
+	var rx atomic.Pointer[RxSocket]
 	logger := slog.New(slog.NewTextHandler(writerFunc(func(b []byte) (int, error) {
+		if rx := rx.Load(); rx != nil {
+			rx.Memberships() // a handler may use the socket
+		}
 		mu.Lock()
 		defer mu.Unlock()
 		return text.Write(b)
 	}), nil))
 	f := openFollowed(t, func(c *RxConfig) { c.Logger = logger })
+	rx.Store(f.rx)
 	f.veth.Delete()
 	f.await("deleted", func() bool { return !f.rx.Memberships()[0].Joined })
 	f.veth.Create()

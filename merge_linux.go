@@ -34,6 +34,7 @@ type conn struct {
 	fd      int
 	pair    *pair // nil for the sockets of a TxSocket
 	group   netip.Addr
+	ifName  string
 	ifIndex int
 	slot    int32 // its place in merge.conns
 	retired bool  // to be removed as soon as it is empty
@@ -125,6 +126,13 @@ func (m *merge) add(c *conn) error {
 // remove stops delivering c and gives its descriptor back. What it had received and nobody read is lost. Removing it
 // again is harmless.
 func (m *merge) remove(c *conn) error {
+	if m.unlist(c) {
+		return c.release() // it may wait for the kernel's configuration lock, which readers should not
+	}
+	return nil
+}
+
+func (m *merge) unlist(c *conn) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.drop(c)
@@ -132,26 +140,28 @@ func (m *merge) remove(c *conn) error {
 
 // retire lets c, which receives nothing more, deliver what it has received, and then removes it.
 func (m *merge) retire(c *conn) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	var name rawSockaddr
-	if _, err := recvFrom(c.fd, nil, unix.MSG_PEEK, &name); err == nil {
-		c.retired = true
+	m.mu.Lock()
+	_, err := recvFrom(c.fd, nil, unix.MSG_PEEK, &name)
+	c.retired = err == nil
+	m.mu.Unlock()
+	if c.retired {
 		return nil
 	}
-	return m.drop(c)
+	return m.remove(c)
 }
 
-// drop is remove with m.mu held.
-func (m *merge) drop(c *conn) error {
+// drop takes c out, if it is in, and keeps what it has counted. m.mu is held.
+func (m *merge) drop(c *conn) bool {
 	if m.conns[c.slot] != c {
-		return nil
+		return false
 	}
 	if c.pair != nil {
 		c.tell(&c.pair.past)
 	}
-	// Closing a descriptor takes it out of every epoll, unless a forked child holds a duplicate.
-	err := m.control(unix.EPOLL_CTL_DEL, c.fd, nil)
+	// Closing a descriptor takes it out of every epoll, unless a forked child holds a duplicate. It fails only after
+	// close, which has done the same.
+	_ = m.control(unix.EPOLL_CTL_DEL, c.fd, nil)
 	m.conns[c.slot] = nil
 	m.free = append(m.free, c.slot)
 	if m.hot == c {
@@ -162,14 +172,14 @@ func (m *merge) drop(c *conn) error {
 			m.ready[i].Fd = -1
 		}
 	}
-	return errors.Join(err, c.release())
+	return true
 }
 
 // empty ends the turn of c, which has nothing more.
 func (m *merge) empty(c *conn) {
 	m.hot = nil
-	if c.retired {
-		m.drop(c)
+	if c.retired && m.drop(c) {
+		c.release()
 	}
 }
 
@@ -357,11 +367,7 @@ func (c *conn) readError(err error) error {
 	if err == nil {
 		return nil
 	}
-	e := &OpError{Op: "read", Group: c.group, Err: os.NewSyscallError("recvmsg", err)}
-	if c.pair != nil {
-		e.Interface = c.pair.link.ifc.Name
-	}
-	return e
+	return &OpError{Op: "read", Group: c.group, Interface: c.ifName, Err: os.NewSyscallError("recvmsg", err)}
 }
 
 // zoneCache keeps the text of the zones met, which netip wants, so that it is made once: numbers, because names

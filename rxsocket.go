@@ -67,7 +67,8 @@ type RxConfig struct {
 	// joined again, and none is joined that appears later. Addresses are then those at the time of opening.
 	Static bool
 
-	// Logger is told what the socket does by itself while it follows the network; nil: nobody is.
+	// Logger is told what the socket does by itself while it follows the network; nil: nobody is. Its handler may use
+	// the socket, but must not close it: Close waits for what is being told.
 	Logger *slog.Logger
 }
 
@@ -89,6 +90,7 @@ type RxSocket struct {
 	closed bool
 	groups []*rxGroup
 	links  []*rxLink
+	news   []func() // to be told to the logger, without the lock
 
 	replies replies
 }
@@ -595,11 +597,11 @@ func (r *replies) open(group netip.Addr, port uint16) error {
 	return conn.SetWriteDeadline(r.deadline)
 }
 
-// each calls f for every socket that is open.
+// each calls f for every socket that is open, and returns the first error.
 func (r *replies) each(f func(*sender) error) (err error) {
 	for _, to := range []*sender{r.v4.Load(), r.v6.Load()} {
 		if to != nil {
-			err = errors.Join(err, f(to))
+			err = cmp.Or(err, f(to))
 		}
 	}
 	return err
@@ -607,7 +609,7 @@ func (r *replies) each(f func(*sender) error) (err error) {
 
 // SetDeadline sets both deadlines.
 func (s *RxSocket) SetDeadline(t time.Time) error {
-	return errors.Join(s.SetReadDeadline(t), s.SetWriteDeadline(t))
+	return cmp.Or(s.SetReadDeadline(t), s.SetWriteDeadline(t))
 }
 
 // SetReadDeadline sets the time after which reads fail with os.ErrDeadlineExceeded, also one that is blocked; the
@@ -643,6 +645,5 @@ func (s *RxSocket) Close() error {
 		s.unfollow()
 	}
 	err := s.m.close()
-	err = errors.Join(err, s.replies.each(func(to *sender) error { return to.conn.Close() }))
-	return opError("close", err)
+	return opError("close", cmp.Or(err, s.replies.each(func(to *sender) error { return to.conn.Close() })))
 }

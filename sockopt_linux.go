@@ -38,7 +38,7 @@ func openPair(cfg *RxConfig, p *pair, sources []netip.Addr) (conns []*conn, err 
 // openConn opens one socket for p with as many of the sources as it takes, and returns those that are left.
 // Everything is set before bind, so that no datagram slips in that should not.
 func openConn(cfg *RxConfig, p *pair, sources []netip.Addr) (_ *conn, rest []netip.Addr, err error) {
-	c := &conn{pair: p, group: p.addr, ifIndex: p.link.ifc.Index}
+	c := &conn{pair: p, group: p.addr, ifName: p.link.ifc.Name, ifIndex: p.link.ifc.Index}
 	s := p.socket(0)
 	if err := s.call("socket", func() (err error) {
 		s.fd, err = unix.Socket(s.domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)

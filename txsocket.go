@@ -4,6 +4,7 @@
 package mcast
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,7 +56,8 @@ type TxConfig struct {
 	// by it fail.
 	Static bool
 
-	// Logger is told what the socket does by itself while it follows the network; nil: nobody is.
+	// Logger is told what the socket does by itself while it follows the network; nil: nobody is. Its handler may use
+	// the socket, but must not close it: Close waits for what is being told.
 	Logger *slog.Logger
 }
 
@@ -80,8 +82,13 @@ type TxSocket struct {
 type txLink struct {
 	name string    // as it was at first: the one to come back under
 	ifc  Interface // as last seen
+	zone string    // its index, as a zone
 	v4   bool
 	to   *sender
+}
+
+func newTxLink(name string, ifc Interface, v4 bool, to *sender) *txLink {
+	return &txLink{name: name, ifc: ifc, zone: strconv.Itoa(ifc.Index), v4: v4, to: to}
 }
 
 var _ net.PacketConn = (*TxSocket)(nil)
@@ -166,7 +173,7 @@ func (cfg TxConfig) check() (_ TxConfig, links []*txLink, err error) {
 			ifaces = []Interface{ifc}
 		}
 		for _, ifc := range ifaces {
-			links = append(links, &txLink{name: ifc.Name, ifc: ifc, v4: family.v4})
+			links = append(links, newTxLink(ifc.Name, ifc, family.v4, nil))
 		}
 	}
 	return cfg, links, nil
@@ -397,7 +404,7 @@ func (l *txLink) serves(dst netip.Addr) bool {
 		return false
 	}
 	zone := dst.Zone()
-	return zone == "" || zone == l.ifc.Name || zone == strconv.Itoa(l.ifc.Index)
+	return zone == "" || zone == l.ifc.Name || zone == l.zone
 }
 
 func (l *txLink) writeError(group netip.Addr, err error) error {
@@ -454,7 +461,7 @@ func (t *TxSocket) SetTTL(ttl int) error {
 
 // SetDeadline sets both deadlines.
 func (t *TxSocket) SetDeadline(at time.Time) error {
-	return errors.Join(t.SetReadDeadline(at), t.SetWriteDeadline(at))
+	return cmp.Or(t.SetReadDeadline(at), t.SetWriteDeadline(at))
 }
 
 // SetReadDeadline sets the time after which reads fail with os.ErrDeadlineExceeded, also one that is blocked; the
@@ -468,10 +475,10 @@ func (t *TxSocket) SetWriteDeadline(at time.Time) error {
 	return opError("set deadline", t.each(func(to *sender) error { return to.conn.SetWriteDeadline(at) }))
 }
 
-// each calls f for every OS socket.
+// each calls f for every OS socket, and returns the first error.
 func (t *TxSocket) each(f func(*sender) error) (err error) {
 	for _, l := range *t.links.Load() {
-		err = errors.Join(err, f(l.to))
+		err = cmp.Or(err, f(l.to))
 	}
 	return err
 }
@@ -494,5 +501,5 @@ func (t *TxSocket) Close() error {
 		t.unfollow()
 	}
 	err := t.m.close()
-	return opError("close", errors.Join(err, t.each(func(to *sender) error { return to.conn.Close() })))
+	return opError("close", cmp.Or(err, t.each(func(to *sender) error { return to.conn.Close() })))
 }
