@@ -22,26 +22,33 @@ import (
 // Interface is a network interface as one scan saw it. It is a snapshot: it does not follow what happens to the
 // interface later, and its slices must not be modified.
 type Interface struct {
-	// Name is what the system calls it: "eth0", "en0". It can change while the interface lives.
+	// Name is what the system calls it: "eth0", "en0". It can change while the interface lives. On Windows it is, as in
+	// package net, the friendly name.
 	Name string
 
 	// FriendlyName is the name that Windows shows to its users, often with spaces and in their language
 	// ("Ethernet 2", "WLAN"). It is empty on other systems.
 	FriendlyName string
 
+	// guid is what Windows itself goes by: "{6A2F40B1-5C1D-4E7B-9A3E-0C2D5B8F7E61}".
+	// It is empty on other systems.
+	guid string
+
 	// Index is the system's number for the interface, 1 or more. An interface that is deleted and made anew under its
 	// old name has another index; on Linux one that comes back from another network namespace usually has the old one.
 	Index int
 
-	// MTU is the largest packet, in bytes, with the IP header. 0 if the system does not tell.
+	// MTU is the largest packet, in bytes, with the IP header. 0 if the system does not tell, or knows no limit, as for
+	// loopback on Windows.
 	MTU int
 
 	// HardwareAddr is the MAC address. It is nil where there is none: on loopback, on tunnels, and on Android.
 	HardwareAddr net.HardwareAddr
 
 	// Flags are those of package net, and what they say differs a little by system. On Linux loopback has no
-	// net.FlagMulticast, although multicast works there. On Windows the flags come from the kind of interface, and some
-	// virtual ones (WireGuard) that can multicast have no net.FlagMulticast.
+	// net.FlagMulticast, although multicast works there. On Windows net.FlagUp and net.FlagRunning both say that it is
+	// up and has a carrier, and net.FlagMulticast is what Windows says, also of virtual interfaces (WireGuard) for
+	// which package net does not set it.
 	Flags net.Flags
 
 	// IPv4 and IPv6 are its addresses, each with the length of its prefix, in the order in which the system lists
@@ -49,6 +56,8 @@ type Interface struct {
 	//
 	// Link-local IPv6 addresses (fe80::/10) carry no zone here, since a netip.Prefix cannot hold one: use
 	// p.Addr().WithZone(ifi.Name) to get an address to dial.
+	//
+	// Those of the range 169.254.0.0/16 that Windows gives to interfaces without a carrier, and does not use, are left out.
 	//
 	// The address is always the interface's own. On a point-to-point link, where the configured prefix length is about
 	// the peer's network, an address outside of that network has the full length of its family (/32 or /128).
@@ -60,8 +69,8 @@ func (i Interface) IsLoopback() bool { return i.Flags&net.FlagLoopback != 0 }
 
 // equal reports whether two scans saw the same thing.
 func (i Interface) equal(o Interface) bool {
-	return i.Index == o.Index && i.Name == o.Name && i.FriendlyName == o.FriendlyName && i.MTU == o.MTU &&
-		i.Flags == o.Flags && bytes.Equal(i.HardwareAddr, o.HardwareAddr) &&
+	return i.Index == o.Index && i.Name == o.Name && i.FriendlyName == o.FriendlyName && i.guid == o.guid &&
+		i.MTU == o.MTU && i.Flags == o.Flags && bytes.Equal(i.HardwareAddr, o.HardwareAddr) &&
 		slices.Equal(i.IPv4, o.IPv4) && slices.Equal(i.IPv6, o.IPv6)
 }
 
@@ -73,6 +82,8 @@ func (i Interface) equal(o Interface) bool {
 // interfaces there are. Interfaces and addresses come one after the other, so that an interface made in between is
 // missing, and one changed in between may have the addresses of a moment later. Android refuses the request to
 // applications (golang.org/issue/40569): build the list of what the Java side can see there.
+//
+// On Windows an interface is not in the list as long as neither IPv4 nor IPv6 is bound to it.
 func Interfaces() ([]Interface, error) { return ifaceScan() }
 
 // FindInterfaces returns those interfaces of the host that specs name. It is [Interfaces] followed by
@@ -93,15 +104,18 @@ func FindInterfaces(specs ...string) ([]Interface, error) {
 //
 //	eth0                      the name of an interface in the list, even if that name is "5" or "default"
 //	Ethernet 2                the friendly name of one, on Windows
+//	{6A2F40B1-5C1D-4E7B-9A3E-0C2D5B8F7E61}
+//	                          the GUID of one, on Windows, also in lower case or without the braces
 //	default                   the interfaces of the default routes of IPv4 and IPv6, as in DefaultInterface;
 //	                          it is enough if one of the two is in the list
 //	2                         the index of an interface
 //	192.168.0.0/16            a prefix: those that have an address in it
 //	192.168.0.248, fe80::1    an address: those that have it; IPv4 may be written as ::ffff:192.168.0.248
-//	fe80::1%eth0, fe80::1%2   an address on the interface of that name, or else of that index
+//	fe80::1%eth0, fe80::1%2   an address on the interface of that name (or GUID), or else of that index
 //	enp*, wl?n[0-9]           a pattern of path.Match for names and friendly names
 //
 // Only "default" asks the system; everything else looks at nothing but the list. Names are compared exactly, with case.
+// Only lists that come from [Interfaces] know GUIDs.
 //
 // The result is in the order of specs, and within one spec in the order of the list. An interface that several specs name
 // is in it once, where it was named first; an address that several interfaces have gives all of them.
@@ -156,6 +170,10 @@ func ifaceMatcher(from []Interface, spec string, defaults func(string) (int, err
 	if slices.ContainsFunc(from, friendly) {
 		return friendly, nil
 	}
+	guid := func(i Interface) bool { return i.hasGUID(spec) }
+	if slices.ContainsFunc(from, guid) {
+		return guid, nil
+	}
 	if spec == "default" {
 		return ifaceDefaultMatcher(defaults)
 	}
@@ -197,7 +215,7 @@ func ifaceMatcher(from []Interface, spec string, defaults func(string) (int, err
 
 // ifaceZoneMatcher is the test for the zone of an address: a name before an index, as with specs.
 func ifaceZoneMatcher(from []Interface, zone string) func(Interface) bool {
-	name := func(i Interface) bool { return i.Name == zone || i.FriendlyName == zone }
+	name := func(i Interface) bool { return i.Name == zone || i.FriendlyName == zone || i.hasGUID(zone) }
 	if index, err := strconv.ParseUint(zone, 10, 31); err == nil && !slices.ContainsFunc(from, name) {
 		return func(i Interface) bool { return i.Index == int(index) }
 	}
@@ -219,6 +237,11 @@ func ifaceDefaultMatcher(defaults func(string) (int, error)) (func(Interface) bo
 	return func(i Interface) bool {
 		return err4 == nil && i.Index == index4 || err6 == nil && i.Index == index6
 	}, nil
+}
+
+// hasGUID reports whether s is the interface's GUID, in one of the ways to write it.
+func (i Interface) hasGUID(s string) bool {
+	return i.guid != "" && (strings.EqualFold(s, i.guid) || strings.EqualFold("{"+s+"}", i.guid))
 }
 
 // hasAddr reports whether one of the interface's addresses passes the test.
@@ -273,8 +296,12 @@ func ifaceListText(from []Interface) string {
 // without, then the lowest metric, then the router preference of IPv6 (RFC 4191). Other tables are not looked at as long
 // as the main table has one, so that the answer stays the local network while a VPN diverts unicast traffic by policy rules
 // (as wg-quick does): multicast is not what such rules divert. Only if the main table has none is the kernel asked by which
-// interface it would send something far away, which honours policy rules. On other systems the error wraps
-// [errors.ErrUnsupported].
+// interface it would send something far away, which honours policy rules.
+//
+// On Windows it is the default route of the lowest metric, to which the interface's own metric counts, of those whose
+// interface is up. A VPN that diverts unicast traffic by routes to the two halves of all addresses does not change it.
+//
+// On other systems the error wraps [errors.ErrUnsupported].
 func DefaultInterface(network string) (Interface, error) {
 	index, err := defaultIndex(network)
 	if err != nil {

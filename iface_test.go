@@ -207,6 +207,38 @@ func TestSelectInterfacesDefault(t *testing.T) {
 	}
 }
 
+// TestSelectInterfacesGUID has the other names that an interface of Windows has.
+func TestSelectInterfacesGUID(t *testing.T) {
+	const guid = "{6A2F40B1-5C1D-4E7B-9A3E-0C2D5B8F7E61}"
+	list := append(ifaceTestList(),
+		Interface{Name: "WLAN", FriendlyName: "WLAN", guid: guid, Index: 12, IPv6: []netip.Prefix{netip.MustParsePrefix("fe80::1/64")}},
+		Interface{Name: "{0}", FriendlyName: "{0}", guid: "{1}", Index: 13},
+		Interface{Name: "Ethernet 3", FriendlyName: "Ethernet 3", guid: "{0}", Index: 14})
+	for _, test := range []struct{ spec, want string }{
+		{"WLAN", "WLAN"},
+		{guid, "WLAN"},
+		{strings.ToLower(guid), "WLAN"},
+		{strings.Trim(guid, "{}"), "WLAN"},
+		{strings.ToLower(strings.Trim(guid, "{}")), "WLAN"},
+		{"fe80::1%WLAN", "WLAN"},
+		{"fe80::1%12", "WLAN"},
+		{"fe80::1%" + guid, "WLAN"},
+		{"fe80::1%" + strings.ToLower(strings.Trim(guid, "{}")), "WLAN"},
+		{"{0}", "{0}"}, // a name before a GUID
+		{"{1}", "{0}"},
+		{"1", "{0}"}, // and a GUID before an index; real ones do not look like one
+		{guid[:20], ""},
+		{"{" + guid, ""},
+		{"{}", ""},
+		{"wlan", ""},
+	} {
+		found, err := SelectInterfaces(list, test.spec)
+		if got := ifaceNames(found); got != test.want || (err == nil) != (test.want != "") {
+			t.Errorf("%s: got %q, %v, want %q", test.spec, got, err, test.want)
+		}
+	}
+}
+
 // TestSelectInterfacesPure checks that the list is left alone, and that the system is asked for nothing but the default.
 func TestSelectInterfacesPure(t *testing.T) {
 	list := ifaceTestList()
@@ -241,6 +273,7 @@ func TestInterfaceEqual(t *testing.T) {
 	for n, change := range []func(*Interface){
 		func(i *Interface) { i.Name = "eth1" },
 		func(i *Interface) { i.FriendlyName = "x" },
+		func(i *Interface) { i.guid = "{6A2F40B1-5C1D-4E7B-9A3E-0C2D5B8F7E61}" },
 		func(i *Interface) { i.Index++ },
 		func(i *Interface) { i.MTU++ },
 		func(i *Interface) { i.HardwareAddr = net.HardwareAddr{2, 0, 0, 0, 0, 2} },
@@ -289,7 +322,13 @@ func ifaceCompareWithNet(t *testing.T, list []Interface) {
 	}
 	for n, link := range links {
 		i := list[n]
-		if i.Name != link.Name || i.Index != link.Index || i.MTU != link.MTU || i.Flags != link.Flags ||
+		if i.guid != "" { // on Windows package net infers this flag from the type, and lists addresses that are not in use
+			link.Flags = link.Flags&^net.FlagMulticast | i.Flags&net.FlagMulticast
+			if i.Flags&net.FlagUp == 0 {
+				continue
+			}
+		}
+		if i.Name != link.Name || i.Index != link.Index || i.MTU != max(link.MTU, 0) || i.Flags != link.Flags ||
 			i.HardwareAddr.String() != link.HardwareAddr.String() {
 			t.Errorf("got %+v, package net has %+v", i, link)
 		}

@@ -39,7 +39,8 @@ const (
 // descriptor behind however it ends. The iterator can be used many times, also at the same time. The loop's body may take
 // its time: nothing is lost, only reported later.
 //
-// On Linux the loop is woken by the kernel (rtnetlink), and watches the network namespace of the thread it begins on. Other
+// On Linux the loop is woken by the kernel (rtnetlink), and watches the network namespace of the thread it begins on. On
+// Windows the system wakes it (NotifyIpInterfaceChange), but not for a new name, which may take ten seconds to be seen. Other
 // systems are asked every few seconds.
 func WatchInterfaces(ctx context.Context) iter.Seq2[[]Interface, error] {
 	return watchIterate(ctx, watchOpen)

@@ -1,4 +1,4 @@
-//go:build !linux
+//go:build !linux && !darwin && !windows
 
 // The ear on the network of a system whose notices nobody here has learned to hear: look every few seconds. A system that
 // gets a file of its own is taken out of the build constraint above.
@@ -12,13 +12,6 @@ import (
 
 // watchInterval is how often the interfaces are looked at. What happens and is undone in between goes unseen.
 const watchInterval = 3 * time.Second
-
-// watchKey tells networks apart; here there is one.
-type watchKey struct{}
-
-func watchNamespace() watchKey { return watchKey{} }
-
-func watchHere() (enter func() error, err error) { return func() error { return nil }, nil }
 
 // watchPoll is a watchSource. The channel is closed to close it.
 type watchPoll chan struct{}

@@ -1,0 +1,125 @@
+// The ear on Windows' network: the notices of its IP helper library, which come as calls on threads of Windows' own.
+
+package mcast
+
+import (
+	"net"
+	"runtime"
+	"sync"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/windows"
+)
+
+// watchSlow is how often to look although no notice came. There are three reasons to. Windows does not tell that an
+// interface was given another name. Wine tells nothing at all. And Go's runtime does not count on calls from outside: in a
+// program in which everything waits, and no timer is pending, it sees a deadlock and ends it (checkdead in runtime/proc.go).
+const watchSlow = 10 * time.Second
+
+// watchMib is a watchSource: two registrations for notices, and what they told since the last wait.
+type watchMib struct {
+	registered []windows.Handle
+	pin        runtime.Pinner // of this very structure, whose address Windows hands to the callbacks
+	closed     chan struct{}
+	wake       chan struct{} // holds one: wait should return
+
+	mu     sync.Mutex // callbacks take it: it is never held during anything that takes time
+	notice watchNotice
+}
+
+var _ watchSource = (*watchMib)(nil)
+
+// watchOpen returns the ear on the host's network. It hears of interfaces, also of their carrier and MTU, and of
+// addresses. As on Linux, it does not hear of routes.
+func watchOpen() (watchSource, error) {
+	w := &watchMib{closed: make(chan struct{}), wake: make(chan struct{}, 1)}
+	w.pin.Pin(w)
+	onInterface, onAddress := watchCallbacks()
+	for _, r := range [...]struct {
+		name     string
+		register func(family uint16, callback uintptr, context unsafe.Pointer, initial bool, h *windows.Handle) error
+		callback uintptr
+	}{
+		{"NotifyIpInterfaceChange", windows.NotifyIpInterfaceChange, onInterface},
+		{"NotifyUnicastIpAddressChange", windows.NotifyUnicastIpAddressChange, onAddress},
+	} {
+		var h windows.Handle
+		err := call(r.name, func() error { return r.register(windows.AF_UNSPEC, r.callback, unsafe.Pointer(w), false, &h) })
+		if err != nil {
+			w.close()
+			return nil, opError("watch", err)
+		}
+		w.registered = append(w.registered, h)
+	}
+	return w, nil
+}
+
+func (w *watchMib) scan() ([]Interface, error) { return ifaceScan() }
+
+// close ends the registrations. That waits for callbacks that run, so it must not be called from one, nor with a lock held
+// that they take; afterwards none will run.
+func (w *watchMib) close() {
+	for _, h := range w.registered {
+		_ = windows.CancelMibChangeNotify2(h) // it fails only for what is no handle of a registration
+	}
+	w.pin.Unpin()
+	close(w.closed)
+}
+
+func (w *watchMib) wait() (watchNotice, error) {
+	select {
+	case <-w.closed:
+		return watchNotice{}, net.ErrClosed
+	case <-w.wake:
+	case <-time.After(watchSlow):
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := w.notice
+	w.notice = watchNotice{}
+	return n, nil
+}
+
+// tell takes down a notice and ends the wait. It does not block: the thread is Windows' own.
+func (w *watchMib) tell(n watchNotice) {
+	w.mu.Lock()
+	w.notice.add(n)
+	w.mu.Unlock()
+	select {
+	case w.wake <- struct{}{}:
+	default: // it is about to end
+	}
+}
+
+// watchRow is the beginning of MIB_IPINTERFACE_ROW and all that a notice fills in. It is not windows.MibIpInterfaceRow, since
+// that misses the gap on 386, where Go aligns 64 bits to 4 bytes and C to 8.
+type watchRow struct {
+	family uint16
+	_      [6]byte
+	luid   [8]byte
+	index  uint32
+}
+
+// watchCallbacks returns the functions that Windows calls, as it sees them. They are made once in a process, since it
+// cannot have many of them and none is ever given back; which watch a call is for, Windows tells it.
+var watchCallbacks = sync.OnceValues(func() (onInterface, onAddress uintptr) {
+	onInterface = windows.NewCallback(func(w *watchMib, row *watchRow, kind uint32) uintptr {
+		w.tell(watchParse(row, kind))
+		return 0
+	})
+	onAddress = windows.NewCallback(func(w *watchMib, _ unsafe.Pointer, _ uint32) uintptr {
+		w.tell(watchNotice{})
+		return 0
+	})
+	return onInterface, onAddress
+})
+
+// watchParse takes from a notice of an interface what the next scan may not tell. What is deleted is one protocol's part of
+// the interface, so that memberships of the other may live on; joining those again does no harm.
+func watchParse(row *watchRow, kind uint32) (n watchNotice) {
+	if row != nil && kind == windows.MibDeleteInstance {
+		n.gone = map[int]bool{int(row.index): true}
+	}
+	return n
+}

@@ -1,0 +1,30 @@
+// What Windows tells of routes, in its forwarding table, judged without the system: iface_windows.go asks, and what it
+// makes of the answer is here, where it is tested on every system.
+
+package mcast
+
+import "cmp"
+
+// winRoute is a route of the table.
+type winRoute struct {
+	bits     int    // the length of the destination's prefix
+	loopback bool   // it leads to this host
+	index    int    // of the interface
+	up       bool   // that interface is
+	metric   uint64 // its own and the interface's together, which can take more than 32 bits
+}
+
+// winDefault returns the index of the interface of the best default route, or 0 if there is none: the lowest metric wins,
+// as in Windows itself. Of equals it is the one with the lower index, since the order of the table means nothing.
+func winDefault(routes []winRoute) int {
+	var best winRoute
+	for _, r := range routes {
+		if r.bits != 0 || r.loopback || r.index <= 0 || !r.up {
+			continue
+		}
+		if best.index == 0 || cmp.Or(cmp.Compare(r.metric, best.metric), cmp.Compare(r.index, best.index)) < 0 {
+			best = r
+		}
+	}
+	return best.index
+}
