@@ -1,3 +1,5 @@
+//go:build !mcast_portable
+
 // The system calls that move datagrams, with buffers of our own: package unix allocates an address for every
 // datagram, and x/net a message. Nothing here blocks: the runtime's poller waits, in merge_linux.go for reads and
 // in sender for writes.
@@ -10,7 +12,6 @@ import (
 	"net/netip"
 	"sync"
 	"syscall"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -110,10 +111,6 @@ func mmsg(trap uintptr, fd int, hdrs []mmsghdr) (int, error) {
 	}
 }
 
-// controlSize holds every control message that is ever asked for: a timestamp, a hop limit and the packet
-// information of IPv6, with room for a system with larger alignment.
-const controlSize = 128
-
 // msgBatch is what one recvmmsg or sendmmsg points to.
 type msgBatch struct {
 	hdrs  [batchSize]mmsghdr
@@ -166,7 +163,7 @@ func (m *merge) readMany(c *conn, ms []Message) (got, kept int, err error) {
 		src := b.names[i].addrPort(&m.zones)
 		var meta metadata
 		if h.Controllen > 0 {
-			meta = parseControl(b.control[i][:h.Controllen])
+			meta = parseControl(b.control[i][:h.Controllen], controlHere)
 		}
 		if c.checkIf && meta.ifIndex != c.ifIndex || c.screen.refuses(src.Addr()) {
 			continue
@@ -181,42 +178,6 @@ func (m *merge) readMany(c *conn, ms []Message) (got, kept int, err error) {
 		kept++
 	}
 	return got, kept, nil
-}
-
-// metadata is what control messages tell of a datagram.
-type metadata struct {
-	hopLimit int
-	ifIndex  int
-	time     time.Time
-}
-
-// parseControl reads the control messages of cmsg(3) that this library asks for and passes over all others.
-func parseControl(b []byte) (m metadata) {
-	for len(b) >= unix.SizeofCmsghdr {
-		hdr, data, rest, err := unix.ParseOneSocketControlMessage(b)
-		if err != nil {
-			return m
-		}
-		b = rest
-		switch [2]int32{hdr.Level, hdr.Type} {
-		case [2]int32{unix.IPPROTO_IP, unix.IP_TTL}, [2]int32{unix.IPPROTO_IPV6, unix.IPV6_HOPLIMIT}:
-			if len(data) >= 4 {
-				m.hopLimit = int(int32(binary.NativeEndian.Uint32(data)))
-			}
-		case [2]int32{unix.IPPROTO_IPV6, unix.IPV6_PKTINFO}:
-			if len(data) >= unix.SizeofInet6Pktinfo {
-				m.ifIndex = int(binary.NativeEndian.Uint32(data[16:]))
-			}
-		case [2]int32{unix.SOL_SOCKET, unix.SCM_TIMESTAMPNS}:
-			if size := int(unsafe.Sizeof(unix.Timespec{})); len(data) >= size {
-				// Copied, because data may not be aligned for a Timespec.
-				var ts unix.Timespec
-				copy(unsafe.Slice((*byte)(unsafe.Pointer(&ts)), size), data)
-				m.time = time.Unix(ts.Unix())
-			}
-		}
-	}
-	return m
 }
 
 // sender writes to one OS socket without allocating. Its methods may be called concurrently.
@@ -245,7 +206,7 @@ type sendRequest struct {
 	err   error
 }
 
-func newSender(conn *net.UDPConn) (*sender, error) {
+func newSender(conn *net.UDPConn, _ *Interface) (*sender, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, err
@@ -266,7 +227,7 @@ func (s *sender) send(p []byte, dst netip.AddrPort, scope int) error {
 		err = s.req.err
 	}
 	s.req = sendRequest{}
-	return writeError("sendto", err)
+	return systemError("sendto", err)
 }
 
 func (s *sender) trySend(fd uintptr) bool {
@@ -289,7 +250,7 @@ func (s *sender) sendBatch(ms []Message, scope int) (int, error) {
 	}
 	n := s.req.n
 	s.req = sendRequest{}
-	return n, writeError("sendmmsg", err)
+	return n, systemError("sendmmsg", err)
 }
 
 func (s *sender) trySendBatch(fd uintptr) bool {

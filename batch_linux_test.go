@@ -1,58 +1,11 @@
+//go:build !mcast_portable
+
 package mcast
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"testing"
-	"time"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
 )
-
-// cmsg is one control message, laid out as cmsg(3) says.
-func cmsg(level, kind int32, data []byte) []byte {
-	b := make([]byte, unix.CmsgSpace(len(data)))
-	h := (*unix.Cmsghdr)(unsafe.Pointer(&b[0]))
-	h.Level, h.Type = level, kind
-	h.SetLen(unix.CmsgLen(len(data)))
-	copy(b[unix.CmsgLen(0):], data)
-	return b
-}
-
-func native32(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
-
-func TestParseControl(t *testing.T) {
-	at := unix.NsecToTimespec(time.Date(2026, 11, 21, 1, 2, 3, 456789, time.UTC).UnixNano())
-	stamp := unsafe.Slice((*byte)(unsafe.Pointer(&at)), unsafe.Sizeof(at))
-	foreign := cmsg(unix.SOL_SOCKET, unix.SCM_CREDENTIALS, make([]byte, 12))
-	hops := cmsg(unix.IPPROTO_IPV6, unix.IPV6_HOPLIMIT, native32(64))
-	info := cmsg(unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, append(make([]byte, 16), native32(7)...))
-	for name, c := range map[string]struct {
-		in   []byte
-		want metadata
-	}{
-		"nothing":   {nil, metadata{}},
-		"TTL":       {cmsg(unix.IPPROTO_IP, unix.IP_TTL, native32(3)), metadata{hopLimit: 3}},
-		"hop limit": {hops, metadata{hopLimit: 64}},
-		"all": {append(append(append(cmsg(unix.SOL_SOCKET, unix.SCM_TIMESTAMPNS, stamp), foreign...), hops...), info...),
-			metadata{hopLimit: 64, ifIndex: 7, time: time.Unix(at.Unix())}},
-		"short data":  {cmsg(unix.IPPROTO_IP, unix.IP_TTL, []byte{1}), metadata{}},
-		"cut in two":  {append(hops, info[:len(info)-8]...), metadata{hopLimit: 64}},
-		"only a head": {hops[:unix.SizeofCmsghdr], metadata{}},
-	} {
-		if got := parseControl(c.in); got != c.want {
-			t.Errorf("%s: %+v, want %+v", name, got, c.want)
-		}
-	}
-}
-
-func FuzzParseControl(f *testing.F) {
-	f.Add(cmsg(unix.IPPROTO_IP, unix.IP_TTL, native32(3)))
-	f.Add(cmsg(unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, make([]byte, 20)))
-	f.Add(cmsg(unix.SOL_SOCKET, unix.SCM_TIMESTAMPNS, make([]byte, 16)))
-	f.Fuzz(func(t *testing.T, b []byte) { parseControl(b) })
-}
 
 // FuzzSockaddr checks that what is stored for the kernel is what is read of it.
 func FuzzSockaddr(f *testing.F) {

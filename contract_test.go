@@ -356,8 +356,11 @@ func noLeaks(t testing.TB) {
 	})
 }
 
-// openFiles counts the process's file descriptors, where the system tells.
+// openFiles counts the process's file descriptors on Linux. (Elsewhere threads have some, and come by themselves.)
 func openFiles() int {
+	if runtime.GOOS != "linux" {
+		return 0
+	}
 	entries, _ := os.ReadDir("/proc/self/fd")
 	return len(entries)
 }

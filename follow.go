@@ -94,7 +94,7 @@ func (s *RxSocket) followLink(link *rxLink, change networkChange) {
 		switch {
 		case p.err != nil:
 			s.join(p)
-		case now.Index != before.Index:
+		case now.Index != before.Index, slices.ContainsFunc(p.conns, func(c *conn) bool { return c.stale(&now) }):
 			s.retire(p)
 			s.join(p)
 		case change.Gone[now.Index], change.Gone6[now.Index] && p.addr.Is6(), change.Overflow:
@@ -216,7 +216,7 @@ func (t *TxSocket) catchUp(change networkChange) (again bool, news []func()) {
 			continue
 		}
 		if now.Index != l.ifc.Index || change.Gone[now.Index] {
-			if err := setMulticastInterface(l.to.raw, l.v4, &now); err != nil {
+			if err := setMulticastInterface(l.to, l.v4, &now); err != nil {
 				tell(slog.LevelWarn, "cannot send by the interface that came back", now, err)
 				again = true
 				continue

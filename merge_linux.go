@@ -1,3 +1,5 @@
+//go:build !mcast_portable
+
 // Many sockets, one read. The OS sockets of an RxSocket (or the reply side of a TxSocket) are non-blocking
 // descriptors in one epoll descriptor, and that one is what Go's runtime poller watches: a blocked read parks a
 // goroutine and nothing else, deadlines and Close come from the runtime, and no goroutine or copy stands between
@@ -10,7 +12,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -29,21 +30,10 @@ const (
 	refusedBudget = 256
 )
 
-// conn is one OS socket in a merge, with what is known of every datagram it delivers.
-type conn struct {
-	fd      int
-	pair    *pair // nil for the sockets of a TxSocket
-	group   netip.Addr
-	ifName  string
-	ifIndex int
-	slot    int32 // its place in merge.conns
+// place is where a merge keeps a conn.
+type place struct {
+	slot    int32 // in merge.conns
 	retired bool  // to be removed as soon as it is empty
-	screen  screen
-	sources []netip.Addr // its share of the pair's
-	checkIf bool         // IPv6 where the kernel refused to bind the device: compare the arrival interface
-	release func() error // gives the descriptor back
-
-	count counters
 }
 
 // merge reads from many conns as if they were one. All methods may be called concurrently.
@@ -153,7 +143,7 @@ func (m *merge) retire(c *conn) error {
 
 // drop takes c out, if it is in, and keeps what it has counted. m.mu is held.
 func (m *merge) drop(c *conn) bool {
-	if m.conns[c.slot] != c {
+	if !m.holds(c) {
 		return false
 	}
 	if c.pair != nil {
@@ -191,6 +181,18 @@ func (m *merge) control(op, fd int, event *unix.EpollEvent) error {
 		return err
 	})
 }
+
+// listen makes c, whose descriptor is open, ready to be added.
+func (c *conn) listen() error { return nil }
+
+// replyConn makes the reading side of a sender's socket part of a merge. The socket stays the sender's.
+func replyConn(to *sender, _ bool) (*conn, error) {
+	c := &conn{release: func() error { return nil }}
+	return c, control(to.raw, func(fd int) error { c.fd = fd; return nil })
+}
+
+// holds reports whether c is in. m.mu is held.
+func (m *merge) holds(c *conn) bool { return m.conns[c.slot] == c }
 
 // update runs f while no datagram is being read.
 func (m *merge) update(f func()) {
@@ -360,36 +362,4 @@ func (m *merge) readOne(c *conn) (ok bool, err error) {
 	r.n, r.src = min(size, len(r.buf)), src
 	c.count.add(r.n, size > len(r.buf))
 	return true, nil
-}
-
-// readError is a failed receive on c as the caller sees it.
-func (c *conn) readError(err error) error {
-	if err == nil {
-		return nil
-	}
-	return &OpError{Op: "read", Group: c.group, Interface: c.ifName, Err: os.NewSyscallError("recvmsg", err)}
-}
-
-// zoneCache keeps the text of the zones met, which netip wants, so that it is made once: numbers, because names
-// may change hands.
-type zoneCache struct {
-	last uint32
-	text string
-	all  map[uint32]string
-}
-
-func (z *zoneCache) zone(scope uint32) string {
-	if scope == z.last {
-		return z.text
-	}
-	text, ok := z.all[scope]
-	if !ok {
-		if z.all == nil {
-			z.all = make(map[uint32]string)
-		}
-		text = strconv.FormatUint(uint64(scope), 10)
-		z.all[scope] = text
-	}
-	z.last, z.text = scope, text
-	return text
 }

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -167,6 +168,30 @@ func readError(err error) error {
 	return &OpError{Op: "read", Err: err}
 }
 
+// conn is a membership, or the unicast of a TxSocket's OS socket, in a merge.
+type conn struct {
+	place  // where the merge has it
+	handle // what the system has it by
+
+	pair    *pair // nil for the sockets of a TxSocket
+	group   netip.Addr
+	ifName  string
+	ifIndex int
+	screen  screen
+	sources []netip.Addr // its share of the pair's
+	release func() error // gives its OS socket back, or its part in one
+
+	count counters
+}
+
+// readError is a failed receive on c as the caller sees it.
+func (c *conn) readError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &OpError{Op: "read", Group: c.group, Interface: c.ifName, Err: systemError("recvmsg", err)}
+}
+
 // counters are what a conn has delivered. They are guarded by the merge's lock.
 type counters struct{ packets, bytes, truncated uint64 }
 
@@ -192,14 +217,15 @@ func (c *conn) tell(m *Membership) {
 type screen struct {
 	own     []netip.Addr // this host's addresses on the interface, if its own datagrams are not wanted
 	blocked []netip.Addr // like own without zones: one interface, one zone
+	only    []netip.Addr // if there are any: the only ones wanted
 }
 
 func (s *screen) refuses(src netip.Addr) bool {
-	if len(s.own) == 0 && len(s.blocked) == 0 {
+	if len(s.own) == 0 && len(s.blocked) == 0 && len(s.only) == 0 {
 		return false
 	}
 	src = src.WithZone("")
-	return slices.Contains(s.own, src) || slices.Contains(s.blocked, src)
+	return slices.Contains(s.own, src) || slices.Contains(s.blocked, src) || len(s.only) > 0 && !slices.Contains(s.only, src)
 }
 
 // udpAddrPort is the destination of a WriteTo.
@@ -218,8 +244,8 @@ func text(addr net.Addr) string {
 	return addr.Network() + " " + addr.String()
 }
 
-// writeError is what the runtime or the kernel said of a write, without the words around it.
-func writeError(name string, err error) error {
+// systemError is what the runtime or the kernel said of a read or write, without the words around it.
+func systemError(name string, err error) error {
 	switch {
 	case err == nil:
 		return nil
@@ -228,5 +254,35 @@ func writeError(name string, err error) error {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return os.ErrDeadlineExceeded
 	}
+	if op := (*net.OpError)(nil); errors.As(err, &op) {
+		err = op.Err
+	}
+	if named := (*os.SyscallError)(nil); errors.As(err, &named) {
+		return named
+	}
 	return os.NewSyscallError(name, err)
+}
+
+// zoneCache keeps the text of the zones met, which netip wants, so that it is made once: numbers, because names
+// may change hands.
+type zoneCache struct {
+	last uint32
+	text string
+	all  map[uint32]string
+}
+
+func (z *zoneCache) zone(scope uint32) string {
+	if scope == z.last {
+		return z.text
+	}
+	text, ok := z.all[scope]
+	if !ok {
+		if z.all == nil {
+			z.all = make(map[uint32]string)
+		}
+		text = strconv.FormatUint(uint64(scope), 10)
+		z.all[scope] = text
+	}
+	z.last, z.text = scope, text
+	return text
 }

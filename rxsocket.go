@@ -128,6 +128,9 @@ var _ net.PacketConn = (*RxSocket)(nil)
 // error says which pair of group and interface could not be joined, why, and, where that is known, the cure;
 // nothing is left open then.
 func OpenRx(cfg RxConfig) (*RxSocket, error) {
+	if errSystem != nil {
+		return nil, &OpError{Op: "open", Err: errSystem}
+	}
 	all := cfg.Interfaces == nil
 	cfg, err := cfg.check()
 	if err != nil {
@@ -138,6 +141,7 @@ func OpenRx(cfg RxConfig) (*RxSocket, error) {
 		return nil, &OpError{Op: "open", Err: err}
 	}
 	s := &RxSocket{cfg: cfg, all: all, reader: r}
+	s.replies.port = cfg.Port
 	for _, ifc := range cfg.Interfaces {
 		s.links = append(s.links, &rxLink{name: ifc.Name, ifc: ifc})
 	}
@@ -224,7 +228,7 @@ func (s *RxSocket) addGroup(group netip.Addr, sources []netip.Addr) (g *rxGroup,
 		g.sources, g.blocked = ofFamily(s.cfg.Sources, group), ofFamily(s.cfg.Blocked, group)
 	}
 	s.groups = append(s.groups, g)
-	if err := s.replies.open(group, s.cfg.Port); err != nil {
+	if err := s.replies.allow(group); err != nil {
 		return g, 0, &OpError{Op: "open", Group: group, Err: err, Hint: openHint(err)}
 	}
 	for _, link := range s.links {
@@ -268,7 +272,7 @@ func (s *RxSocket) join(p *pair) {
 
 // open adds sockets for the given sources to a pair: all of them, or none.
 func (s *RxSocket) open(p *pair, sources []netip.Addr) error {
-	conns, err := openPair(&s.cfg, p, sources)
+	conns, err := openPair(s.m, &s.cfg, p, sources)
 	if err != nil {
 		return err
 	}
@@ -443,8 +447,10 @@ func (s *RxSocket) Memberships() (all []Membership) {
 				m.Group, m.Interface, m.IfIndex = g.addr, p.link.ifc.Name, p.link.ifc.Index
 				m.Sources, m.Blocked = slices.Clone(g.sources), slices.Clone(g.blocked)
 				m.Joined, m.Err = p.err == nil, p.err
-				for _, c := range p.conns {
-					c.tell(&m)
+				for _, c := range slices.Concat(p.retired, p.conns) {
+					if s.m.holds(c) { // else it has told its past
+						c.tell(&m)
+					}
 				}
 				all = append(all, m)
 			}
@@ -531,9 +537,9 @@ func (s *RxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err
 	if ip.IsMulticast() {
 		return 0, fail(ErrNotDeclared, "a TxSocket sends to groups")
 	}
-	to := s.replies.sender(ip)
-	if to == nil {
-		return 0, fail(fmt.Errorf("no group of the socket is %s", familyName(ip)), "")
+	to, err := s.replies.sender(ip)
+	if err != nil {
+		return 0, fail(err, openHint(err))
 	}
 	scope, err := zoneIndex(ip.Zone())
 	if err == nil {
@@ -560,48 +566,104 @@ func zoneIndex(zone string) (int, error) {
 	return ifc.Index, nil
 }
 
-// replies are the sockets that an RxSocket writes with, one for each family that it has groups of.
+// replies are the OS sockets that an RxSocket writes with, one for each family that it has, or had, groups of.
 type replies struct {
-	v4, v6 atomic.Pointer[sender]
+	port   uint16
+	v4, v6 reply
 
-	mu       sync.Mutex // guards the deadline and its application
+	mu       sync.Mutex // guards what is below, the groups of v4 and v6, and the settings of their sockets
 	deadline time.Time
+	closed   bool
 }
 
-func (r *replies) slot(a netip.Addr) *atomic.Pointer[sender] {
+type reply struct {
+	to    atomic.Pointer[sender] // nil if it is not open
+	group netip.Addr             // one of its family; zero if there was none
+}
+
+func (r *replies) of(a netip.Addr) *reply {
 	if a.Is4() {
 		return &r.v4
 	}
 	return &r.v6
 }
 
-func (r *replies) sender(dst netip.Addr) *sender { return r.slot(dst).Load() }
-
-func (r *replies) open(group netip.Addr, port uint16) error {
+// allow makes replies to the family of group possible.
+func (r *replies) allow(group netip.Addr) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	slot := r.slot(group)
-	if slot.Load() != nil {
+	family := r.of(group)
+	if family.group.IsValid() {
 		return nil
 	}
-	conn, err := listenReply(group, port)
+	if replyEarly {
+		if err := r.open(family, group); err != nil {
+			return err
+		}
+	}
+	family.group = group
+	return nil
+}
+
+// open opens the socket of a family. r.mu is held.
+func (r *replies) open(family *reply, group netip.Addr) error {
+	conn, err := listenReply(group, r.port)
 	if err != nil {
 		return err
 	}
-	to, err := newSender(conn)
+	to, err := newSender(conn, nil)
+	if err == nil {
+		err = conn.SetWriteDeadline(r.deadline)
+	}
 	if err != nil {
 		conn.Close()
 		return err
 	}
-	slot.Store(to)
-	return conn.SetWriteDeadline(r.deadline)
+	family.to.Store(to)
+	return nil
+}
+
+// sender returns what to write to dst with.
+func (r *replies) sender(dst netip.Addr) (*sender, error) {
+	family := r.of(dst)
+	if to := family.to.Load(); to != nil {
+		return to, nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.closed:
+		return nil, net.ErrClosed
+	case !family.group.IsValid():
+		return nil, fmt.Errorf("no group of the socket is %s", familyName(dst))
+	}
+	if family.to.Load() == nil {
+		if err := r.open(family, family.group); err != nil {
+			return nil, err
+		}
+	}
+	return family.to.Load(), nil
+}
+
+func (r *replies) setDeadline(t time.Time) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.deadline = t
+	return r.each(func(conn *net.UDPConn) error { return conn.SetWriteDeadline(t) })
+}
+
+func (r *replies) close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
+	return r.each((*net.UDPConn).Close)
 }
 
 // each calls f for every socket that is open, and returns the first error.
-func (r *replies) each(f func(*sender) error) (err error) {
-	for _, to := range []*sender{r.v4.Load(), r.v6.Load()} {
-		if to != nil {
-			err = cmp.Or(err, f(to))
+func (r *replies) each(f func(*net.UDPConn) error) (err error) {
+	for _, family := range []*reply{&r.v4, &r.v6} {
+		if to := family.to.Load(); to != nil {
+			err = cmp.Or(err, f(to.conn))
 		}
 	}
 	return err
@@ -620,10 +682,7 @@ func (s *RxSocket) SetReadDeadline(t time.Time) error {
 
 // SetWriteDeadline is to writes what SetReadDeadline is to reads.
 func (s *RxSocket) SetWriteDeadline(t time.Time) error {
-	s.replies.mu.Lock()
-	defer s.replies.mu.Unlock()
-	s.replies.deadline = t
-	return opError("set deadline", s.replies.each(func(to *sender) error { return to.conn.SetWriteDeadline(t) }))
+	return opError("set deadline", s.replies.setDeadline(t))
 }
 
 // LocalAddr returns the first group of the configuration with the port, as a *net.UDPAddr.
@@ -645,5 +704,5 @@ func (s *RxSocket) Close() error {
 		s.unfollow()
 	}
 	err := s.m.close()
-	return opError("close", cmp.Or(err, s.replies.each(func(to *sender) error { return to.conn.Close() })))
+	return opError("close", cmp.Or(err, s.replies.close()))
 }

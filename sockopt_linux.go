@@ -16,10 +16,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// handle is what a conn is to the system.
+type handle struct {
+	fd      int
+	checkIf bool // IPv6 where the kernel refused to bind the device: compare the arrival interface
+}
+
+// controlHere is how this system writes control messages.
+var controlHere = &controlLinux
+
+// errSystem is nil where sockets can be opened.
+var errSystem error
+
+// replyEarly: an OS socket belongs to the network namespace of the thread that opens it, which may be another at the
+// first write; and it takes nothing from anybody, see listenReply.
+const replyEarly = true
+
+// leastWriteBuffer: the system's default holds the largest datagram.
+const leastWriteBuffer = 0
+
+// hasTrafficClass6: IPV6_TCLASS can be set.
+const hasTrafficClass6 = true
+
 // openPair opens what receives p's group on p's interface: one socket, or, where there are more sources than the
 // kernel takes for one, as many as it needs, each with a share of them, so that every datagram still has one
 // socket to go to.
-func openPair(cfg *RxConfig, p *pair, sources []netip.Addr) (conns []*conn, err error) {
+func openPair(_ *merge, cfg *RxConfig, p *pair, sources []netip.Addr) (conns []*conn, err error) {
 	for {
 		c, rest, err := openConn(cfg, p, sources)
 		if err != nil {
@@ -77,7 +99,13 @@ func openConn(cfg *RxConfig, p *pair, sources []netip.Addr) (_ *conn, rest []net
 	if c.screen.blocked, err = s.block(c.ifIndex, p.blocked); err != nil {
 		return nil, nil, err
 	}
-	return c, rest, s.bind(netip.AddrPortFrom(p.addr, cfg.Port), c.ifIndex)
+	if err := s.bind(netip.AddrPortFrom(p.addr, cfg.Port), c.ifIndex); err != nil {
+		return nil, nil, err
+	}
+	if err := c.listen(); err != nil {
+		return nil, nil, s.fail(err)
+	}
+	return c, rest, nil
 }
 
 // pairSocket is a socket that is being opened for a pair. Its methods return an *OpError that names it.
@@ -109,6 +137,9 @@ func (p *pair) rejoin(c *conn) error {
 	return err
 }
 
+// stale reports whether c's socket is of no use on its interface as it is now.
+func (c *conn) stale(*Interface) bool { return false }
+
 // leave drops a membership with all its sources, if there is one.
 func (s *pairSocket) leave(index int) {
 	if s.domain == unix.AF_INET {
@@ -119,10 +150,13 @@ func (s *pairSocket) leave(index int) {
 }
 
 func (s *pairSocket) call(name string, f func() error) error {
-	err := call(name, f)
-	if err == nil {
-		return nil
+	if err := call(name, f); err != nil {
+		return s.fail(err)
 	}
+	return nil
+}
+
+func (s *pairSocket) fail(err error) error {
 	return &OpError{Op: "join", Group: s.addr, Interface: s.link.ifc.Name, Err: err, Hint: joinHint(err, s.pair)}
 }
 
@@ -132,14 +166,23 @@ func (s *pairSocket) set(name string, level, option, value int) error {
 
 // share lets other sockets have the port, and takes nothing that others joined.
 func (s *pairSocket) share() error {
-	return s.call("setsockopt", func() error { return setShared(s.fd, s.domain, true) })
+	return s.call("setsockopt", func() error { return setSharedFD(s.fd, s.domain, true) })
 }
 
-// setShared sets what every socket of this library needs before bind. Linux has let datagrams of groups that any
+// setShared sets what every socket of this library needs before bind.
+func setShared(rc syscall.RawConn, v4, share bool) error {
+	domain := unix.AF_INET6
+	if v4 {
+		domain = unix.AF_INET
+	}
+	return control(rc, func(fd int) error { return setSharedFD(fd, domain, share) })
+}
+
+// Linux has let datagrams of groups that any
 // other socket of the host joined into every socket bound to their port since 1.2; IP_MULTICAST_ALL (2.6.31) and
 // IPV6_MULTICAST_ALL (4.20) end that.
-func setShared(fd, domain int, reuse bool) error {
-	if reuse {
+func setSharedFD(fd, domain int, share bool) error {
+	if share {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 			return err
 		}
@@ -236,32 +279,12 @@ func (s *pairSocket) block(index int, blocked []netip.Addr) (rest []netip.Addr, 
 
 func (s *pairSocket) sourceOption(name string, option, index int, source netip.Addr) error {
 	err := s.call("setsockopt "+name, func() error {
-		req := groupSourceReq{ifIndex: uint32(index)}
-		req.group.set(s.addr)
-		req.source.set(source)
-		raw := unsafe.Slice((*byte)(unsafe.Pointer(&req)), unsafe.Sizeof(req))
-		return unix.SetsockoptString(s.fd, s.level, option, string(raw))
+		return unix.SetsockoptString(s.fd, s.level, option, string(mreqLinux.groupSourceReq(index, s.addr, source)))
 	})
 	if e := (*OpError)(nil); errors.As(err, &e) {
 		e.Source = source
 	}
 	return err
-}
-
-// groupSourceReq is struct group_source_req of RFC 3678. The addresses are aligned as a pointer is.
-type groupSourceReq struct {
-	ifIndex       uint32
-	group, source sockaddrStorage
-}
-
-type sockaddrStorage struct {
-	_ [0]uintptr
-	b [unix.SizeofSockaddrAny + 16]byte // 128, as in C
-}
-
-func (s *sockaddrStorage) set(a netip.Addr) {
-	var raw rawSockaddr
-	copy(s.b[:], raw[:raw.setAddrPort(netip.AddrPortFrom(a, 0), 0)])
 }
 
 func (s *pairSocket) bind(addr netip.AddrPort, scope int) error {
@@ -297,7 +320,7 @@ func listenReply(group netip.Addr, port uint16) (*net.UDPConn, error) {
 	}
 	file := os.NewFile(uintptr(fd), "mcast reply")
 	defer file.Close() // FilePacketConn makes a duplicate
-	if err := call("setsockopt", func() error { return setShared(fd, domain, true) }); err != nil {
+	if err := call("setsockopt", func() error { return setSharedFD(fd, domain, true) }); err != nil {
 		return nil, err
 	}
 	if err := call("bind", func() error { return unix.Bind(fd, sockaddr(netip.AddrPortFrom(group, port), 0)) }); err != nil {
@@ -310,17 +333,6 @@ func listenReply(group netip.Addr, port uint16) (*net.UDPConn, error) {
 	return pc.(*net.UDPConn), nil
 }
 
-// controlTx is the Control function of a sender's net.ListenConfig.
-func controlTx(reuse bool) func(network, address string, rc syscall.RawConn) error {
-	return func(network, _ string, rc syscall.RawConn) error {
-		domain := unix.AF_INET
-		if strings.HasSuffix(network, "6") {
-			domain = unix.AF_INET6
-		}
-		return call("setsockopt", func() error { return control(rc, func(fd int) error { return setShared(fd, domain, reuse) }) })
-	}
-}
-
 // control runs f on the descriptor of rc.
 func control(rc syscall.RawConn, f func(fd int) error) (err error) {
 	if cerr := rc.Control(func(fd uintptr) { err = f(int(fd)) }); cerr != nil {
@@ -329,10 +341,10 @@ func control(rc syscall.RawConn, f func(fd int) error) (err error) {
 	return err
 }
 
-// setMulticastInterface makes rc send its multicast by ifc. On the loopback interface the source must be given
+// setMulticastInterface makes a sender send its multicast by ifc. On the loopback interface the source must be given
 // too, or the kernel takes the address of another interface, or 0.0.0.0 (ip_route_output_key, scope link).
-func setMulticastInterface(rc syscall.RawConn, v4 bool, ifc *Interface) error {
-	return control(rc, func(fd int) error {
+func setMulticastInterface(to *sender, v4 bool, ifc *Interface) error {
+	return control(to.raw, func(fd int) error {
 		if !v4 {
 			return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, ifc.Index)
 		}
@@ -342,12 +354,6 @@ func setMulticastInterface(rc syscall.RawConn, v4 bool, ifc *Interface) error {
 		}
 		return unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_IF, &mreq)
 	})
-}
-
-// replyConn makes the reading side of a sender's socket part of a merge. The socket stays the sender's.
-func replyConn(rc syscall.RawConn) (*conn, error) {
-	c := &conn{release: func() error { return nil }}
-	return c, control(rc, func(fd int) error { c.fd = fd; return nil })
 }
 
 // probeSource asks, without sending, whether the interface has an address to send to group from. The kernel

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/net/ipv4"
@@ -99,6 +100,9 @@ var _ net.PacketConn = (*TxSocket)(nil)
 // nobody else has the interface's new address, OpenTx waits for it, for three seconds at most (RFC 4862, section
 // 5.4; Linux refuses to send until then).
 func OpenTx(cfg TxConfig) (*TxSocket, error) {
+	if errSystem != nil {
+		return nil, &OpError{Op: "open", Err: errSystem}
+	}
 	cfg, links, err := cfg.check()
 	if err != nil {
 		return nil, err
@@ -181,35 +185,54 @@ func (cfg TxConfig) check() (_ TxConfig, links []*txLink, err error) {
 
 // open opens the OS socket of a link. t.mu is held.
 func (t *TxSocket) open(l *txLink) error {
-	network, address := "udp6", "[::]:"
-	if l.v4 {
-		network, address = "udp4", "0.0.0.0:"
-	}
-	lc := net.ListenConfig{Control: controlTx(t.cfg.Port != 0)}
-	var udp net.PacketConn
-	if err := call("bind", func() (err error) {
-		udp, err = lc.ListenPacket(context.Background(), network, address+strconv.Itoa(int(t.cfg.Port)))
-		return err
-	}); err != nil {
+	udp, err := listenUDP(anyAddr(l.v4, t.cfg.Port), t.cfg.Port != 0)
+	if err != nil {
 		return err
 	}
-	if err := t.use(l, udp.(*net.UDPConn)); err != nil {
+	if err := t.use(l, udp); err != nil {
 		udp.Close()
 		return err
 	}
 	return nil
 }
 
+// anyAddr is the unspecified address of a family, with a port.
+func anyAddr(v4 bool, port uint16) netip.AddrPort {
+	if v4 {
+		return netip.AddrPortFrom(netip.IPv4Unspecified(), port)
+	}
+	return netip.AddrPortFrom(netip.IPv6Unspecified(), port)
+}
+
+// listenUDP opens an OS socket that is bound to a unicast address, or to any.
+func listenUDP(at netip.AddrPort, share bool) (udp *net.UDPConn, err error) {
+	v4, network := at.Addr().Is4(), "udp6"
+	if v4 {
+		network = "udp4"
+	}
+	lc := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) error {
+		return call("setsockopt", func() error { return setShared(rc, v4, share) })
+	}}
+	err = call("bind", func() error {
+		pc, err := lc.ListenPacket(context.Background(), network, at.String())
+		if err == nil {
+			udp = pc.(*net.UDPConn)
+		}
+		return err
+	})
+	return udp, err
+}
+
 // use makes an OS socket that of l.
 func (t *TxSocket) use(l *txLink, udp *net.UDPConn) error {
-	to, err := newSender(udp)
+	to, err := newSender(udp, &l.ifc)
 	if err != nil {
 		return err
 	}
 	if err := t.configure(l, to); err != nil {
 		return err
 	}
-	c, err := replyConn(to.raw)
+	c, err := replyConn(to, l.v4)
 	if err != nil {
 		return err
 	}
@@ -224,19 +247,23 @@ func (t *TxSocket) use(l *txLink, udp *net.UDPConn) error {
 
 // configure sets the options of a new OS socket.
 func (t *TxSocket) configure(l *txLink, to *sender) error {
-	if err := call("setsockopt IP_MULTICAST_IF", func() error { return setMulticastInterface(to.raw, l.v4, &l.ifc) }); err != nil {
+	if err := call("setsockopt IP_MULTICAST_IF", func() error { return setMulticastInterface(to, l.v4, &l.ifc) }); err != nil {
 		return err
 	}
+	loop := t.cfg.Loopback || l.ifc.IsLoopback() // Linux loops there in any case, others do not
 	if err := call("setsockopt IP_MULTICAST_LOOP", func() error {
 		if l.v4 {
-			return ipv4.NewPacketConn(to.conn).SetMulticastLoopback(t.cfg.Loopback)
+			return ipv4.NewPacketConn(to.conn).SetMulticastLoopback(loop)
 		}
-		return ipv6.NewPacketConn(to.conn).SetMulticastLoopback(t.cfg.Loopback)
+		return ipv6.NewPacketConn(to.conn).SetMulticastLoopback(loop)
 	}); err != nil {
 		return err
 	}
 	if err := call("setsockopt IP_MULTICAST_TTL", func() error { return setTTL(l, to, t.cfg.TTL) }); err != nil {
 		return err
+	}
+	if t.cfg.TrafficClass != 0 && !l.v4 && !hasTrafficClass6 {
+		return fmt.Errorf("TrafficClass %d for IPv6: %w", t.cfg.TrafficClass, errors.ErrUnsupported)
 	}
 	if t.cfg.TrafficClass != 0 {
 		if err := call("setsockopt IP_TOS", func() error {
@@ -248,8 +275,8 @@ func (t *TxSocket) configure(l *txLink, to *sender) error {
 			return err
 		}
 	}
-	if t.cfg.WriteBuffer > 0 {
-		return call("setsockopt SO_SNDBUF", func() error { return to.conn.SetWriteBuffer(t.cfg.WriteBuffer) })
+	if size := cmp.Or(t.cfg.WriteBuffer, leastWriteBuffer); size > 0 {
+		return call("setsockopt SO_SNDBUF", func() error { return to.conn.SetWriteBuffer(size) })
 	}
 	return nil
 }
@@ -453,7 +480,7 @@ func (t *TxSocket) SetTTL(ttl int) error {
 	var failed error
 	for _, l := range *t.links.Load() {
 		if err := setTTL(l, l.to, ttl); err != nil {
-			failed = joinErrors(failed, &OpError{Op: "set TTL", Interface: l.ifc.Name, Err: writeError("setsockopt", err)})
+			failed = joinErrors(failed, &OpError{Op: "set TTL", Interface: l.ifc.Name, Err: systemError("setsockopt", err)})
 		}
 	}
 	return failed

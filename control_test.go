@@ -1,0 +1,104 @@
+package mcast
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// controlBytes are control messages as the systems write them on 64-bit little-endian machines, byte by byte.
+var controlBytes = []struct {
+	name   string
+	format *controlFormat
+	hex    string
+	want   metadata
+}{
+	{"Linux TTL", &controlLinux, "1400000000000000 00000000 02000000 03000000 00000000", metadata{hopLimit: 3}},
+	{"Linux hop limit", &controlLinux, "1400000000000000 29000000 34000000 40000000 00000000", metadata{hopLimit: 64}},
+	{"Linux IPV6_PKTINFO", &controlLinux, "2400000000000000 29000000 32000000 ff150000000000000000000000001234 07000000 00000000",
+		metadata{group: netip.MustParseAddr("ff15::1234"), ifIndex: 7}},
+	{"Linux time", &controlLinux, "2000000000000000 01000000 23000000 0100000000000000 0200000000000000", metadata{time: time.Unix(1, 2)}},
+	{"Linux, others in between", &controlLinux, "1c00000000000000 01000000 02000000 000000000000000000000000 00000000" +
+		"1400000000000000 00000000 02000000 03000000 00000000", metadata{hopLimit: 3}},
+
+	{"macOS IP_PKTINFO", &controlDarwin, "18000000 00000000 1a000000 04000000 00000000 ef010203",
+		metadata{group: netip.MustParseAddr("239.1.2.3"), ifIndex: 4}},
+	{"macOS TTL", &controlDarwin, "0d000000 00000000 18000000 05000000", metadata{hopLimit: 5}},
+	{"macOS hop limit", &controlDarwin, "10000000 29000000 2f000000 ff000000", metadata{hopLimit: 255}},
+	{"macOS IPV6_PKTINFO", &controlDarwin, "20000000 29000000 2e000000 ff0200000000000000000000000000fb 0e000000",
+		metadata{group: netip.MustParseAddr("ff02::fb"), ifIndex: 14}},
+	{"macOS time", &controlDarwin, "1c000000 ffff0000 02000000 0100000000000000 03000000 00000000", metadata{time: time.Unix(1, 3000)}},
+	{"macOS, TTL before info", &controlDarwin, "0d000000 00000000 18000000 05000000" +
+		"18000000 00000000 1a000000 04000000 00000000 ef010203",
+		metadata{group: netip.MustParseAddr("239.1.2.3"), ifIndex: 4, hopLimit: 5}},
+
+	{"Windows IP_PKTINFO", &controlWindows, "1800000000000000 00000000 13000000 ef010203 0c000000",
+		metadata{group: netip.MustParseAddr("239.1.2.3"), ifIndex: 12}},
+	{"Windows TTL", &controlWindows, "1400000000000000 00000000 04000000 01000000 00000000", metadata{hopLimit: 1}},
+	{"Windows TTL as hop limit", &controlWindows, "1400000000000000 00000000 15000000 01000000 00000000", metadata{hopLimit: 1}},
+	{"Windows IPV6_PKTINFO", &controlWindows, "2400000000000000 29000000 13000000 ff050000000000000000000000000001 0c000000 00000000",
+		metadata{group: netip.MustParseAddr("ff05::1"), ifIndex: 12}},
+	{"Windows hop limit", &controlWindows, "1400000000000000 29000000 15000000 02000000 00000000", metadata{hopLimit: 2}},
+	{"Windows, both", &controlWindows, "1400000000000000 00000000 04000000 01000000 00000000" +
+		"1800000000000000 00000000 13000000 ef010203 0c000000",
+		metadata{group: netip.MustParseAddr("239.1.2.3"), ifIndex: 12, hopLimit: 1}},
+}
+
+func unhex(t testing.TB, text string) []byte {
+	t.Helper()
+	b, err := hex.DecodeString(strings.ReplaceAll(text, " ", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// requireLittleEndian64 is for tests that compare with bytes as 64-bit little-endian machines have them.
+func requireLittleEndian64(t *testing.T) {
+	t.Helper()
+	if wordSize != 8 || binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
+		t.Skip("not a 64-bit little-endian machine, whose bytes these are")
+	}
+}
+
+func TestParseControl(t *testing.T) {
+	requireLittleEndian64(t)
+	for _, c := range controlBytes {
+		b := unhex(t, c.hex)
+		if got := parseControl(b, c.format); got != c.want {
+			t.Errorf("%s: %+v, want %+v", c.name, got, c.want)
+		}
+		for n := range b { // cut anywhere, it may tell less, but nothing else
+			got := parseControl(slices.Clip(b[:n]), c.format)
+			for _, same := range []bool{
+				!got.group.IsValid() || got.group == c.want.group, got.ifIndex == 0 || got.ifIndex == c.want.ifIndex,
+				got.hopLimit == 0 || got.hopLimit == c.want.hopLimit, got.time.IsZero() || got.time.Equal(c.want.time),
+			} {
+				if !same {
+					t.Errorf("%s, cut to %d bytes: %+v", c.name, n, got)
+				}
+			}
+		}
+	}
+	if got := parseControl(nil, &controlLinux); got != (metadata{}) {
+		t.Errorf("nothing: %+v", got)
+	}
+	if got := parseControl(unhex(t, "1100000000000000 00000000 02000000 03"), &controlLinux); got.hopLimit != 3 {
+		t.Errorf("a byte instead of an int: %+v", got)
+	}
+}
+
+func FuzzParseControl(f *testing.F) {
+	for _, c := range controlBytes {
+		f.Add(unhex(f, c.hex))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for _, format := range []*controlFormat{&controlLinux, &controlDarwin, &controlWindows, {word: 4}, {word: 8}} {
+			parseControl(b, format)
+		}
+	})
+}

@@ -1,0 +1,53 @@
+//go:build mcast_portable
+
+// What the merge of the other systems needs to run on Linux, where it is tested.
+
+package mcast
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// listen makes c, whose descriptor is open, ready to be added. The runtime gets a duplicate of the descriptor.
+func (c *conn) listen() error {
+	var udp *net.UDPConn
+	if err := call("dup", func() error {
+		fd, err := unix.FcntlInt(uintptr(c.fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		file := os.NewFile(uintptr(fd), "mcast")
+		defer file.Close()
+		pc, err := net.FilePacketConn(file)
+		if err == nil {
+			udp = pc.(*net.UDPConn)
+		}
+		return err
+	}); err != nil {
+		return err
+	}
+	c.in = newInbox(udp, c.group, c.checkIf)
+	closeFD := c.release
+	c.release = func() error { return errors.Join(udp.Close(), closeFD()) }
+	return nil
+}
+
+// replyConn makes the reading side of a sender's socket part of a merge. The socket stays the sender's.
+func replyConn(to *sender, _ bool) (*conn, error) {
+	c := &conn{place: place{in: newInbox(to.conn, netip.Addr{}, false)}}
+	c.release = func() error { return to.conn.SetReadDeadline(longAgo) }
+	return c, control(to.raw, func(fd int) error {
+		c.fd = fd
+		unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1) // of IPv6 alone, for the zone
+		return nil
+	})
+}
+
+func isTruncation(error) bool    { return false }
+func isHarmless(error) bool      { return false }
+func isUnheard(error, bool) bool { return false }

@@ -1,0 +1,367 @@
+// The OS border on macOS. Every pair of interface and group has a socket that is bound to the group, as on Linux, but
+// the kernel's rules are others: see udp_input in bsd/netinet/udp_usrreq.c, udp6_input in bsd/netinet6/udp6_usrreq.c
+// and in_mcast.c beside them (xnu). What golang.org/x/net can set is set through it, which others test on Macs.
+
+package mcast
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+
+	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
+	"golang.org/x/sys/unix"
+)
+
+// handle is what a conn is to the system.
+type handle struct {
+	members members
+}
+
+// controlHere is how this system writes control messages.
+var controlHere = &controlDarwin
+
+// errSystem is nil where sockets can be opened.
+var errSystem error
+
+// replyEarly: a socket that is bound to a group cannot send here (EADDRNOTAVAIL, EOPNOTSUPP), and one that can may be
+// given unicast that another program waits for on the port, so there is none until it is needed.
+const replyEarly = false
+
+// leastWriteBuffer lets the largest datagram through. The default, net.inet.udp.maxdgram, is 9216.
+const leastWriteBuffer = 65535
+
+// hasTrafficClass6: IPV6_TCLASS can be set.
+const hasTrafficClass6 = true
+
+// openPair opens what receives p's group on p's interface.
+func openPair(_ *merge, cfg *RxConfig, p *pair, sources []netip.Addr) ([]*conn, error) {
+	c, err := openConn(cfg, p, sources)
+	if err != nil {
+		return nil, &OpError{Op: "join", Group: p.addr, Interface: p.link.ifc.Name, Err: err, Hint: joinHint(err, p)}
+	}
+	return []*conn{c}, nil
+}
+
+func openConn(cfg *RxConfig, p *pair, sources []netip.Addr) (*conn, error) {
+	c := &conn{pair: p, group: p.addr, ifName: p.link.ifc.Name, ifIndex: p.link.ifc.Index, sources: sources}
+	udp, err := listenGroup(netip.AddrPortFrom(p.addr, cfg.Port), c.ifIndex)
+	if err != nil {
+		return nil, err
+	}
+	c.release, c.members = udp.Close, membersOf(udp, p.addr)
+	// The interface is checked here too: the kernel gives datagrams to 224.0.0.1 to every socket of their port, and
+	// what came before the options below were set tells no interface and is refused.
+	c.in = newInbox(udp, c.group, true)
+	// The kernel passes what it was asked to block: imo_multi_filter compares the wrong modes. So it is told, for the
+	// routers' sake, and screened here.
+	c.screen.blocked = p.blocked
+	if err := ask(udp, p.addr, cfg); err != nil {
+		udp.Close()
+		return nil, err
+	}
+	if err := p.joinOn(c); err != nil {
+		udp.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// listenGroup opens a socket that is bound to a group. Nothing arrives on it before it joins: for IPv4 the kernel
+// gives datagrams to members alone, and for IPv6 too as soon as a multicast option was set.
+func listenGroup(group netip.AddrPort, ifIndex int) (*net.UDPConn, error) {
+	fd, err := openSocket(group.Addr())
+	if err != nil {
+		return nil, err
+	}
+	file := os.NewFile(uintptr(fd), "mcast")
+	defer file.Close() // FilePacketConn makes a duplicate
+	if err := call("setsockopt", func() error { return setSharedFD(fd, group.Addr().Is4(), true) }); err != nil {
+		return nil, err
+	}
+	if err := call("bind", func() error { return unix.Bind(fd, sockaddr(group, ifIndex)) }); err != nil {
+		return nil, err
+	}
+	var pc net.PacketConn
+	if err := call("dup", func() (err error) { pc, err = net.FilePacketConn(file); return err }); err != nil {
+		return nil, err
+	}
+	return pc.(*net.UDPConn), nil
+}
+
+func openSocket(family netip.Addr) (fd int, err error) {
+	domain := unix.AF_INET6
+	if family.Is4() {
+		domain = unix.AF_INET
+	}
+	err = call("socket", func() error {
+		syscall.ForkLock.RLock() // there is no SOCK_CLOEXEC
+		defer syscall.ForkLock.RUnlock()
+		if fd, err = unix.Socket(domain, unix.SOCK_DGRAM, 0); err == nil {
+			unix.CloseOnExec(fd)
+		}
+		return err
+	})
+	return fd, err
+}
+
+// setShared sets what every socket of this library needs before bind.
+func setShared(rc syscall.RawConn, v4, share bool) error {
+	return control(rc, func(fd int) error { return setSharedFD(fd, v4, share) })
+}
+
+// A datagram is passed on to further sockets only by a socket that allows sharing, and an IPv6 socket that never had a
+// multicast option set receives every group of its port.
+func setSharedFD(fd int, v4, share bool) error {
+	type option struct{ level, name, value int }
+	var options []option
+	if share {
+		options = append(options, option{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1}, option{unix.SOL_SOCKET, unix.SO_REUSEPORT, 1})
+	}
+	if !v4 {
+		options = append(options, option{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1}, option{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, 1})
+	}
+	for _, o := range options {
+		if err := unix.SetsockoptInt(fd, o.level, o.name, o.value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sockaddr is addr as package unix wants it. Only link-local groups have a scope.
+func sockaddr(addr netip.AddrPort, ifIndex int) unix.Sockaddr {
+	a := addr.Addr()
+	if a.Is4() {
+		return &unix.SockaddrInet4{Port: int(addr.Port()), Addr: a.As4()}
+	}
+	if !a.IsLinkLocalMulticast() && !a.IsInterfaceLocalMulticast() {
+		ifIndex = 0
+	}
+	return &unix.SockaddrInet6{Port: int(addr.Port()), Addr: a.As16(), ZoneId: uint32(ifIndex)}
+}
+
+// ask sets what control messages are to tell, and the buffer.
+func ask(udp *net.UDPConn, family netip.Addr, cfg *RxConfig) error {
+	if err := call("setsockopt", func() error { return tellInterface(udp, family, cfg.HopLimits) }); err != nil {
+		return err
+	}
+	if cfg.Timestamps {
+		if err := call("setsockopt SO_TIMESTAMP", func() error {
+			return controlUDP(udp, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMP, 1) })
+		}); err != nil {
+			return err
+		}
+	}
+	if cfg.ReadBuffer > 0 {
+		return call("setsockopt SO_RCVBUF", func() error { return udp.SetReadBuffer(cfg.ReadBuffer) })
+	}
+	return nil
+}
+
+// tellInterface has control messages name the interface and, if wanted, the hop limit.
+func tellInterface(udp *net.UDPConn, family netip.Addr, hopLimit bool) error {
+	if family.Is4() {
+		flags := ipv4.FlagInterface
+		if hopLimit {
+			flags |= ipv4.FlagTTL
+		}
+		return ipv4.NewPacketConn(udp).SetControlMessage(flags, true)
+	}
+	flags := ipv6.FlagInterface
+	if hopLimit {
+		flags |= ipv6.FlagHopLimit
+	}
+	return ipv6.NewPacketConn(udp).SetControlMessage(flags, true)
+}
+
+// members is what ipv4.PacketConn and ipv6.PacketConn have in common.
+type members interface {
+	JoinGroup(*net.Interface, net.Addr) error
+	LeaveGroup(*net.Interface, net.Addr) error
+	JoinSourceSpecificGroup(ifi *net.Interface, group, source net.Addr) error
+	ExcludeSourceSpecificGroup(ifi *net.Interface, group, source net.Addr) error
+}
+
+func membersOf(udp *net.UDPConn, family netip.Addr) members {
+	if family.Is4() {
+		return ipv4.NewPacketConn(udp)
+	}
+	return ipv6.NewPacketConn(udp)
+}
+
+func ipAddr(a netip.Addr) net.Addr { return &net.IPAddr{IP: a.AsSlice()} }
+
+// joinOn joins p's group for c's sources, or for all.
+func (p *pair) joinOn(c *conn) error {
+	m, ifi, group := c.members, &net.Interface{Index: c.ifIndex}, ipAddr(p.addr)
+	if len(c.sources) == 0 {
+		if err := joinCall("setsockopt MCAST_JOIN_GROUP", func() error { return m.JoinGroup(ifi, group) }); err != nil {
+			return err
+		}
+	}
+	for _, source := range c.sources {
+		if err := joinCall("setsockopt MCAST_JOIN_SOURCE_GROUP", func() error { return m.JoinSourceSpecificGroup(ifi, group, ipAddr(source)) }); err != nil {
+			return err
+		}
+	}
+	for _, source := range p.blocked {
+		_ = m.ExcludeSourceSpecificGroup(ifi, group, ipAddr(source)) // they are screened anyway
+	}
+	return nil
+}
+
+// joinCall tries again if memory was short: the kernel says so without need at times, as the JDK found
+// (mcast_join_leave in src/java.base/unix/native/libnet).
+func joinCall(name string, f func() error) (err error) {
+	for range 3 {
+		if err = call(name, f); !errors.Is(err, unix.ENOMEM) {
+			break
+		}
+	}
+	return err
+}
+
+// rejoin renews the membership of c, which the kernel has dropped, or may have.
+func (p *pair) rejoin(c *conn) error {
+	_ = c.members.LeaveGroup(&net.Interface{Index: c.ifIndex}, ipAddr(p.addr)) // it may have gone with the interface
+	if err := p.joinOn(c); err != nil {
+		return &OpError{Op: "join", Group: p.addr, Interface: p.link.ifc.Name, Err: err, Hint: joinHint(err, p)}
+	}
+	return nil
+}
+
+// stale reports whether c's socket is of no use on its interface as it is now.
+func (c *conn) stale(*Interface) bool { return false }
+
+// listenReply opens a socket that sends from port and joins nothing.
+func listenReply(group netip.Addr, port uint16) (*net.UDPConn, error) {
+	udp, err := listenUDP(anyAddr(group.Is4(), port), true)
+	if err != nil {
+		return nil, err
+	}
+	if err := call("setsockopt SO_SNDBUF", func() error { return udp.SetWriteBuffer(leastWriteBuffer) }); err != nil {
+		udp.Close()
+		return nil, err
+	}
+	return udp, nil
+}
+
+// replyConn makes the reading side of a sender's socket part of a merge. The socket stays the sender's.
+func replyConn(to *sender, v4 bool) (*conn, error) {
+	c := &conn{place: place{in: newInbox(to.conn, netip.Addr{}, false)}}
+	c.release = func() error { return to.conn.SetReadDeadline(longAgo) }
+	if v4 {
+		return c, nil
+	}
+	return c, call("setsockopt", func() error { return tellInterface(to.conn, netip.IPv6Unspecified(), false) }) // for the zone
+}
+
+// control runs f on the descriptor of rc.
+func control(rc syscall.RawConn, f func(fd int) error) (err error) {
+	if cerr := rc.Control(func(fd uintptr) { err = f(int(fd)) }); cerr != nil {
+		return cerr
+	}
+	return err
+}
+
+func controlUDP(udp *net.UDPConn, f func(fd int) error) error {
+	raw, err := udp.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return control(raw, f)
+}
+
+// setMulticastInterface makes a sender send its multicast by ifc.
+func setMulticastInterface(to *sender, v4 bool, ifc *Interface) error {
+	ifi := &net.Interface{Index: ifc.Index}
+	if v4 {
+		return ipv4.NewPacketConn(to.conn).SetMulticastInterface(ifi)
+	}
+	return ipv6.NewPacketConn(to.conn).SetMulticastInterface(ifi)
+}
+
+// probeSource asks, without sending, whether the interface has an address to send to group from: in6_selectsrc says
+// EADDRNOTAVAIL while duplicate-address detection is going on.
+func probeSource(ifc *Interface, group netip.Addr) error {
+	fd, err := openSocket(group)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, ifc.Index); err != nil {
+		return err
+	}
+	return unix.Connect(fd, sockaddr(netip.AddrPortFrom(group, 9), ifc.Index))
+}
+
+// isTransient tells the errors of an address that is not usable yet.
+func isTransient(err error) bool { return errors.Is(err, unix.EADDRNOTAVAIL) }
+
+// Errors that Windows alone has.
+func isTruncation(error) bool    { return false }
+func isHarmless(error) bool      { return false }
+func isUnheard(error, bool) bool { return false }
+
+// stats tells how large the buffer is. How many datagrams were dropped the kernel counts for all sockets together.
+func (c *conn) stats() (dropped uint64, readBuffer int) {
+	_ = controlUDP(c.in.udp, func(fd int) (err error) {
+		readBuffer, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+		return err
+	})
+	return 0, readBuffer
+}
+
+// joinHint says what to do about an error of opening a pair's socket, where that is known.
+func joinHint(err error, p *pair) string {
+	var sys *os.SyscallError
+	if !errors.As(err, &sys) {
+		return ""
+	}
+	joining := strings.Contains(sys.Syscall, "JOIN")
+	switch {
+	case joining && errors.Is(err, unix.EADDRNOTAVAIL):
+		return fmt.Sprintf("there is no interface with index %d now, or it cannot multicast: scan again", p.link.ifc.Index)
+	case joining && errors.Is(err, unix.ENOBUFS):
+		return "the limits are net.inet.ip.mcast.maxsocksrc and maxgrpsrc, or net.inet6.ip6.mcast.*: see `sysctl net.inet.ip.mcast`"
+	case errors.Is(err, unix.ETOOMANYREFS):
+		return "a socket has room for 4095 groups"
+	}
+	return openHint(err)
+}
+
+// openHint says what to do about an error of opening a sender's socket, where that is known.
+func openHint(err error) string {
+	switch {
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+		return "every pair of interface and group takes a file descriptor: raise the limit (ulimit -n)"
+	case errors.Is(err, unix.EADDRINUSE):
+		return "another program holds the port without SO_REUSEPORT, so nobody can share it: `lsof -nP -iUDP` names it"
+	case errors.Is(err, unix.EACCES):
+		return "ports below 1024 need root, unless they are bound to the wildcard address"
+	case errors.Is(err, unix.EADDRNOTAVAIL), errors.Is(err, unix.ENXIO):
+		return "there is no such interface now: scan again"
+	}
+	return ""
+}
+
+// sendHint says what to do about an error of sending to dst by ifc.
+func sendHint(err error, _ *Interface, dst netip.Addr) string {
+	switch {
+	case errors.Is(err, unix.EHOSTUNREACH):
+		return "macOS 15 and later keep programs from the local network until the user allows it: System Settings, Privacy & Security, Local Network"
+	case errors.Is(err, unix.ENETUNREACH) && dst.IsMulticast():
+		return "the interface is down, cannot multicast or has no address of this family"
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return "the interface has no usable address of this family (yet)"
+	case errors.Is(err, unix.EMSGSIZE):
+		return "a datagram carries at most 65507 bytes over IPv4 and 65527 over IPv6, and no more than TxConfig.WriteBuffer"
+	}
+	return ""
+}

@@ -1,0 +1,455 @@
+// The OS border on Windows. A socket cannot be bound to a group here, so there is one OS socket for each interface and
+// family, which joins all groups, and packet information tells what each datagram is. Whether the system looks at the
+// interface by which a datagram came in, when it chooses sockets, is not documented: so that is checked too.
+//
+// golang.org/x/net has neither source filters nor packet information for Windows, and joins IPv4 groups by address.
+
+package mcast
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/net/ipv6"
+	"golang.org/x/sys/windows"
+)
+
+// Options that x/sys lacks; ws2ipdef.h. The numbers are the same for IPv4 and IPv6, except where the name has one.
+const (
+	ipRecvTTL             = 21 // IP_RECVTTL (IP_HOPLIMIT), IPV6_HOPLIMIT
+	ipPktinfo             = 19 // IP_PKTINFO, IPV6_PKTINFO
+	ipIfList              = 28 // IP_IFLIST, IPV6_IFLIST
+	ipAddIfList           = 29 // IP_ADD_IFLIST, IPV6_ADD_IFLIST
+	ipAddSourceMembership = 15
+	ipBlockSource         = 17
+	mcastBlockSource      = 43
+	mcastJoinSourceGroup  = 45
+)
+
+// handle is what a conn is to the system.
+type handle struct {
+	ifAddr netip.Addr // what stands for its interface in IPv4 options
+}
+
+// controlHere is how this system writes control messages.
+var controlHere = &controlWindows
+
+// errSystem is nil where sockets can be opened.
+var errSystem error
+
+// replyEarly: a socket that can send may be given unicast that another program waits for on the port, so there is
+// none until it is needed.
+const replyEarly = false
+
+// leastWriteBuffer: the system's default holds the largest datagram.
+const leastWriteBuffer = 0
+
+// hasTrafficClass6: there is no IPV6_TCLASS that can be set.
+const hasTrafficClass6 = false
+
+// openPair has p's group received on p's interface: by an OS socket of the interface that is there already, or a new
+// one.
+func openPair(m *merge, cfg *RxConfig, p *pair, sources []netip.Addr) ([]*conn, error) {
+	c, err := m.openConn(cfg, p, sources)
+	if err != nil {
+		return nil, p.joinError(err)
+	}
+	return []*conn{c}, nil
+}
+
+func (p *pair) joinError(err error) error {
+	return &OpError{Op: "join", Group: p.addr, Interface: p.link.ifc.Name, Err: err, Hint: openHint(err)}
+}
+
+func (m *merge) openConn(cfg *RxConfig, p *pair, sources []netip.Addr) (_ *conn, err error) {
+	ifc := &p.link.ifc
+	c := &conn{pair: p, group: p.addr, ifName: ifc.Name, ifIndex: ifc.Index, sources: sources}
+	// The system filters too, where it can. Here every datagram is looked at anyway, and so the promise does not
+	// depend on how well it does.
+	c.screen.only, c.screen.blocked = sources, p.blocked
+
+	at := listenAt(ifc, p.addr, cfg.Port)
+	if c.in = m.inboxAt(at, c); c.in == nil {
+		udp, err := listenUDP(at, true)
+		if err != nil {
+			return nil, err
+		}
+		c.in = newInbox(udp, netip.Addr{}, true)
+		if err := configureRx(udp, cfg, ifc, p.addr.Is4()); err != nil {
+			udp.Close()
+			return nil, err
+		}
+	}
+	c.release = func() error {
+		c.leave()
+		return m.closeUnused(c.in)
+	}
+	if err := p.joinOn(c); err != nil {
+		c.release()
+		return nil, err
+	}
+	return c, nil
+}
+
+// listenAt is what the OS socket of an interface is bound to. For IPv4 it is the interface's address, by which the
+// system gives it the multicast of that interface. For IPv6, where an interface has several addresses that come and
+// go, it is the wildcard.
+func listenAt(ifc *Interface, family netip.Addr, port uint16) netip.AddrPort {
+	if family.Is4() {
+		return netip.AddrPortFrom(ifc.IPv4[0].Addr(), port)
+	}
+	return netip.AddrPortFrom(netip.IPv6Unspecified(), port)
+}
+
+// inboxAt finds an OS socket of the same interface that c can share. For more sources of a group that it has, there
+// must be another.
+func (m *merge) inboxAt(at netip.AddrPort, c *conn) (found *inbox) {
+	m.update(func() {
+		for in := range m.inboxes {
+			for _, other := range in.conns {
+				if other.ifIndex == c.ifIndex && !other.retired && in.localAddr() == at && in.conns[c.group] == nil {
+					found = in
+				}
+			}
+		}
+	})
+	return found
+}
+
+func (in *inbox) localAddr() netip.AddrPort {
+	at := in.udp.LocalAddr().(*net.UDPAddr).AddrPort()
+	return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
+}
+
+// closeUnused closes an OS socket that receives for nobody anymore.
+func (m *merge) closeUnused(in *inbox) (err error) {
+	unused := false
+	m.update(func() { unused = len(in.conns) == 0 })
+	if unused {
+		err = in.udp.Close()
+	}
+	if errors.Is(err, net.ErrClosed) { // by another that was the last
+		return nil
+	}
+	return err
+}
+
+// configureRx sets the options of a receiving socket.
+func configureRx(udp *net.UDPConn, cfg *RxConfig, ifc *Interface, v4 bool) error {
+	s, err := socketOf(udp, v4)
+	if err != nil {
+		return err
+	}
+	if err := s.setInt("IP_PKTINFO", ipPktinfo, 1); err != nil {
+		return err
+	}
+	if cfg.HopLimits {
+		if err := s.setInt("IP_RECVTTL", ipRecvTTL, 1); err != nil {
+			return err
+		}
+	}
+	// It is the receiver that decides about its own host's datagrams.
+	loop := 0
+	if cfg.Loopback || ifc.IsLoopback() {
+		loop = 1
+	}
+	if err := s.setInt("IP_MULTICAST_LOOP", windows.IP_MULTICAST_LOOP, loop); err != nil {
+		return err
+	}
+	// Since Windows 10 1803, datagrams of other interfaces can be kept out of the buffer. Without, they are dropped
+	// when they are looked at.
+	if s.setInt("IP_IFLIST", ipIfList, 1) == nil {
+		if err := s.setInt("IP_ADD_IFLIST", ipAddIfList, ifc.Index); err != nil {
+			return err
+		}
+	}
+	if cfg.ReadBuffer > 0 {
+		return call("setsockopt SO_RCVBUF", func() error { return udp.SetReadBuffer(cfg.ReadBuffer) })
+	}
+	return nil
+}
+
+// socket is an OS socket whose options are set.
+type socket struct {
+	raw   syscall.RawConn
+	level int
+}
+
+func socketOf(udp *net.UDPConn, v4 bool) (socket, error) {
+	raw, err := udp.SyscallConn()
+	if v4 {
+		return socket{raw, windows.IPPROTO_IP}, err
+	}
+	return socket{raw, windows.IPPROTO_IPV6}, err
+}
+
+func (s socket) setInt(name string, option, value int) error {
+	return call("setsockopt "+name, func() error {
+		return control(s.raw, func(h windows.Handle) error { return windows.SetsockoptInt(h, s.level, option, value) })
+	})
+}
+
+func (s socket) set(name string, option int32, value []byte) error {
+	return call("setsockopt "+name, func() error {
+		return control(s.raw, func(h windows.Handle) error {
+			return windows.Setsockopt(h, int32(s.level), option, &value[0], int32(len(value)))
+		})
+	})
+}
+
+// control runs f on the handle of rc.
+func control(rc syscall.RawConn, f func(windows.Handle) error) (err error) {
+	if cerr := rc.Control(func(fd uintptr) { err = f(windows.Handle(fd)) }); cerr != nil {
+		return cerr
+	}
+	return err
+}
+
+// refused reports whether the system, or what passes for it, does not know an option, or not in this form.
+func refused(err error) bool {
+	return errors.Is(err, windows.WSAEINVAL) || errors.Is(err, windows.WSAENOPROTOOPT)
+}
+
+// byInterface calls set with what stands for an interface in IPv4 options: the index, or, where that is refused, an
+// address. It returns what was taken.
+func byInterface(ifc *Interface, set func(ifAddr netip.Addr) error) (ifAddr netip.Addr, err error) {
+	forms := []netip.Addr{indexAddr(ifc.Index)}
+	if len(ifc.IPv4) > 0 {
+		forms = append(forms, ifc.IPv4[0].Addr())
+	}
+	for _, ifAddr = range forms {
+		if err = set(ifAddr); !errors.Is(err, windows.WSAEINVAL) {
+			break
+		}
+	}
+	return ifAddr, err
+}
+
+// joinOn joins p's group with c's OS socket.
+func (p *pair) joinOn(c *conn) error {
+	s, err := socketOf(c.in.udp, p.addr.Is4())
+	if err != nil {
+		return err
+	}
+	if len(c.sources) > 0 {
+		if err := p.joinSources(c, s); !refused(err) {
+			return err
+		}
+		// Wine has no source filters that could be used. The group is joined for all, then, and screened here.
+		c.leave()
+	}
+	if err := p.joinAny(c, s); err != nil {
+		return err
+	}
+	for _, source := range p.blocked { // for the routers' sake: they are screened anyway
+		if p.addr.Is6() {
+			_ = s.set("MCAST_BLOCK_SOURCE", mcastBlockSource, mreqWindows.groupSourceReq(c.ifIndex, p.addr, source))
+		} else {
+			_ = s.set("IP_BLOCK_SOURCE", ipBlockSource, mreqSource4(p.addr, source, c.ifAddr))
+		}
+	}
+	return nil
+}
+
+func (p *pair) joinAny(c *conn, s socket) (err error) {
+	if p.addr.Is6() {
+		return call("setsockopt IPV6_JOIN_GROUP", func() error {
+			return ipv6.NewPacketConn(c.in.udp).JoinGroup(&net.Interface{Index: c.ifIndex}, ipAddr(p.addr))
+		})
+	}
+	c.ifAddr, err = byInterface(&p.link.ifc, func(ifAddr netip.Addr) error {
+		return s.set("IP_ADD_MEMBERSHIP", windows.IP_ADD_MEMBERSHIP, mreq4(p.addr, ifAddr))
+	})
+	return err
+}
+
+// joinSources joins the group for c's sources alone.
+func (p *pair) joinSources(c *conn, s socket) (err error) {
+	for _, source := range c.sources {
+		if p.addr.Is6() {
+			err = s.set("MCAST_JOIN_SOURCE_GROUP", mcastJoinSourceGroup, mreqWindows.groupSourceReq(c.ifIndex, p.addr, source))
+		} else {
+			c.ifAddr, err = byInterface(&p.link.ifc, func(ifAddr netip.Addr) error {
+				return s.set("IP_ADD_SOURCE_MEMBERSHIP", ipAddSourceMembership, mreqSource4(p.addr, source, ifAddr))
+			})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// leave drops c's membership with all its sources, if there is one.
+func (c *conn) leave() {
+	if c.group.Is6() {
+		_ = ipv6.NewPacketConn(c.in.udp).LeaveGroup(&net.Interface{Index: c.ifIndex}, ipAddr(c.group))
+		return
+	}
+	if s, err := socketOf(c.in.udp, true); err == nil && c.ifAddr.IsValid() {
+		_ = s.set("IP_DROP_MEMBERSHIP", windows.IP_DROP_MEMBERSHIP, mreq4(c.group, c.ifAddr))
+	}
+}
+
+// rejoin renews the membership of c, which the system has dropped, or may have.
+func (p *pair) rejoin(c *conn) error {
+	c.leave()
+	if err := p.joinOn(c); err != nil {
+		return p.joinError(err)
+	}
+	return nil
+}
+
+// stale reports whether c's OS socket is of no use on its interface as it is now: it is bound to an address that the
+// interface has lost.
+func (c *conn) stale(now *Interface) bool {
+	at := c.in.localAddr().Addr()
+	return !at.IsUnspecified() && !slices.ContainsFunc(now.IPv4, func(p netip.Prefix) bool { return p.Addr() == at })
+}
+
+func ipAddr(a netip.Addr) net.Addr { return &net.IPAddr{IP: a.AsSlice()} }
+
+// listenReply opens a socket that sends from port and joins nothing.
+func listenReply(group netip.Addr, port uint16) (*net.UDPConn, error) {
+	return listenUDP(anyAddr(group.Is4(), port), true)
+}
+
+// replyConn makes the reading side of a sender's socket part of a merge. The socket stays the sender's. Packet
+// information keeps multicast out: if another socket of the port has joined a group, this one should not receive it,
+// but it may.
+func replyConn(to *sender, v4 bool) (*conn, error) {
+	c := &conn{place: place{in: newInbox(to.conn, netip.Addr{}, false)}}
+	c.release = func() error { return to.conn.SetReadDeadline(longAgo) }
+	s, err := socketOf(to.conn, v4)
+	if err != nil {
+		return nil, err
+	}
+	return c, s.setInt("IP_PKTINFO", ipPktinfo, 1)
+}
+
+// setShared sets what a socket needs before bind.
+func setShared(rc syscall.RawConn, _, share bool) error {
+	if !share {
+		return nil
+	}
+	return control(rc, func(h windows.Handle) error {
+		return windows.SetsockoptInt(h, windows.SOL_SOCKET, windows.SO_REUSEADDR, 1)
+	})
+}
+
+// setMulticastInterface makes a sender send its multicast by ifc.
+func setMulticastInterface(to *sender, v4 bool, ifc *Interface) error {
+	if !v4 {
+		return ipv6.NewPacketConn(to.conn).SetMulticastInterface(&net.Interface{Index: ifc.Index})
+	}
+	_, err := byInterface(ifc, func(ifAddr netip.Addr) error {
+		return control(to.raw, func(h windows.Handle) error {
+			b := ifAddr.As4()
+			return windows.Setsockopt(h, windows.IPPROTO_IP, windows.IP_MULTICAST_IF, &b[0], int32(len(b)))
+		})
+	})
+	return err
+}
+
+// probeSource asks, without sending, whether the interface has an address to send to group from.
+func probeSource(ifc *Interface, group netip.Addr) error {
+	h, err := windows.Socket(windows.AF_INET6, windows.SOCK_DGRAM, windows.IPPROTO_UDP)
+	if err != nil {
+		return err
+	}
+	defer windows.Closesocket(h)
+	if err := windows.SetsockoptInt(h, windows.IPPROTO_IPV6, windows.IPV6_MULTICAST_IF, ifc.Index); err != nil {
+		return err
+	}
+	return windows.Connect(h, &windows.SockaddrInet6{Port: 9, ZoneId: uint32(ifc.Index), Addr: group.As16()})
+}
+
+// isTransient tells the errors of an address that is not usable yet.
+func isTransient(err error) bool { return errors.Is(err, windows.WSAEADDRNOTAVAIL) }
+
+// isTruncation tells that a datagram was larger than the buffer, which here is an error.
+func isTruncation(err error) bool { return errors.Is(err, windows.WSAEMSGSIZE) }
+
+// isHarmless tells what a read may be told of datagrams that were sent before: that ICMP said nobody was there, or
+// that they ran out of hops. Go turns that off (SIO_UDP_CONNRESET, SIO_UDP_NETRESET), where the system lets it.
+func isHarmless(err error) bool {
+	return errors.Is(err, windows.WSAECONNRESET) || errors.Is(err, windows.WSAENETRESET)
+}
+
+// isUnheard tells what sending to a group by the loopback interface gives as long as nobody there has joined it.
+func isUnheard(err error, loopback bool) bool {
+	return loopback && errors.Is(err, windows.WSAENETUNREACH)
+}
+
+// stats tells how large the buffer is. What was dropped is not to be had.
+func (c *conn) stats() (dropped uint64, readBuffer int) {
+	if s, err := socketOf(c.in.udp, c.group.Is4()); err == nil {
+		_ = control(s.raw, func(h windows.Handle) (err error) {
+			readBuffer, err = windows.GetsockoptInt(h, windows.SOL_SOCKET, windows.SO_RCVBUF)
+			return err
+		})
+	}
+	return 0, readBuffer
+}
+
+// scopedSender sends to link-local hosts without allocating.
+type scopedSender struct {
+	mu   sync.Mutex // guards what follows
+	buf  syscall.WSABuf
+	to   syscall.SockaddrInet6
+	sent uint32
+	err  error
+	do   func(fd uintptr) // made once
+}
+
+// send does not wait: a datagram is copied, or refused.
+func (s *scopedSender) send(raw syscall.RawConn, p []byte, dst netip.AddrPort, scope int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.do == nil {
+		s.do = func(fd uintptr) {
+			s.err = syscall.WSASendto(syscall.Handle(fd), &s.buf, 1, &s.sent, 0, &s.to, nil, nil)
+		}
+	}
+	s.buf = syscall.WSABuf{Len: uint32(len(p)), Buf: unsafe.SliceData(p)}
+	s.to = syscall.SockaddrInet6{Port: int(dst.Port()), Addr: dst.Addr().As16(), ZoneId: uint32(scope)}
+	err := raw.Control(s.do)
+	s.buf.Buf = nil
+	if err == nil {
+		err = s.err
+	}
+	return err
+}
+
+// openHint says what to do about an error of opening a socket, where that is known.
+func openHint(err error) string {
+	switch {
+	case errors.Is(err, windows.WSAEACCES), errors.Is(err, windows.WSAEADDRINUSE):
+		return "another program holds the port without SO_REUSEADDR, so nobody can share it: `netstat -abno -p UDP` names it"
+	case errors.Is(err, windows.WSAEADDRNOTAVAIL):
+		return "the interface does not have its address now, or is down: scan again"
+	case errors.Is(err, windows.WSAEMFILE), errors.Is(err, windows.WSAENOBUFS):
+		return "the system is short of memory for sockets"
+	}
+	return ""
+}
+
+// sendHint says what to do about an error of sending to dst by ifc.
+func sendHint(err error, _ *Interface, dst netip.Addr) string {
+	switch {
+	case errors.Is(err, windows.WSAENETUNREACH) && dst.IsMulticast():
+		return "the interface is down or has no address of this family"
+	case errors.Is(err, windows.WSAEADDRNOTAVAIL):
+		return "the interface has no usable address of this family (yet)"
+	case errors.Is(err, windows.WSAEACCES):
+		return "a firewall of this machine refuses it"
+	case errors.Is(err, windows.WSAEMSGSIZE):
+		return "a datagram carries at most 65507 bytes over IPv4 and 65527 over IPv6"
+	}
+	return ""
+}
