@@ -1,0 +1,7 @@
+//go:build !windows
+
+package mcast_test
+
+import "testing"
+
+func skipWine(*testing.T, bool, string) {}
