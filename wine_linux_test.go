@@ -29,15 +29,21 @@ type windows struct {
 	said   chan []byte // its answers; closed at the end
 }
 
-// startWindows starts one, from the program that MCAST_TEST_WINE names: the tests of this package, built for Windows.
-func startWindows(t testing.TB) *windows {
+// windowsProgram is the tests of this package, built for Windows.
+func windowsProgram(t testing.TB) string {
 	t.Helper()
 	mcasttest.Require(t)
 	program := os.Getenv("MCAST_TEST_WINE")
 	if program == "" {
 		t.Skip("MCAST_TEST_WINE does not name the tests of this package as a Windows program; .ci/run builds it")
 	}
-	cmd := exec.Command("wine", program, "-test.run=^TestRemote$", "-test.v", "-test.timeout="+(10*patience).String())
+	return program
+}
+
+// startWindows starts one.
+func startWindows(t testing.TB) *windows {
+	t.Helper()
+	cmd := exec.Command("wine", windowsProgram(t), "-test.run=^TestRemote$", "-test.v", "-test.timeout="+(10*patience).String())
 	cmd.Env = append(os.Environ(), remoteChild+"=1")
 	cmd.WaitDelay = time.Second // Wine's helpers keep the pipes for a while
 	stdin, err := cmd.StdinPipe()
@@ -111,6 +117,7 @@ func (w *windows) tell(order remoteOrder) []remoteArrival {
 // TestWineReceives has a Windows process receive groups of all ranges on two interfaces, in one socket: exactly these,
 // each with its group, interface, source and hop limit.
 func TestWineReceives(t *testing.T) {
+	windowsProgram(t)
 	wires := newWires(t, 2)
 	win := startWindows(t)
 	var all []netip.Addr
@@ -156,6 +163,7 @@ func wantRemote(t *testing.T, got, want []remoteArrival) {
 
 // TestWineMemberships has it join and leave while it is open, for all sources, for some, and for all but some.
 func TestWineMemberships(t *testing.T) {
+	windowsProgram(t)
 	forEachRange(t, func(t *testing.T, r contractRange) {
 		w := newWires(t, 1)[0]
 		win := startWindows(t)
@@ -208,6 +216,7 @@ func TestWineMemberships(t *testing.T) {
 
 // TestWineSends has it send by two interfaces, with a TTL, and read what is answered; and answer itself.
 func TestWineSends(t *testing.T) {
+	windowsProgram(t)
 	wires := newWires(t, 2)
 	win := startWindows(t)
 	for _, r := range contractRanges {
@@ -251,6 +260,7 @@ func TestWineSends(t *testing.T) {
 
 // TestWineReplies has it answer, from its port, what it received: also to a link-local source.
 func TestWineReplies(t *testing.T) {
+	windowsProgram(t)
 	w := newWires(t, 1)[0]
 	win := startWindows(t)
 	for _, r := range contractRanges {
