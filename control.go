@@ -53,9 +53,11 @@ var (
 	// asm-generic/socket.h, linux/in.h, linux/in6.h
 	controlLinux = controlFormat{wordSize, []controlKind{
 		{0, 2, hopLimit},   // IP_TTL
+		{0, 8, pktinfo4},   // IP_PKTINFO
 		{41, 52, hopLimit}, // IPV6_HOPLIMIT
 		{41, 50, pktinfo6}, // IPV6_PKTINFO
 		{1, 35, timespec},  // SOL_SOCKET, SCM_TIMESTAMPNS
+		{1, 29, timeval},   // SOL_SOCKET, SCM_TIMESTAMP
 	}}
 	// bsd/netinet/in.h, bsd/netinet6/in6.h and bsd/sys/socket.h of xnu
 	controlDarwin = controlFormat{4, []controlKind{

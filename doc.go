@@ -74,7 +74,7 @@
 //
 // What a host sends by a network interface is not received on that host, unless Loopback is set in both [RxConfig] and
 // [TxConfig]. What is sent by the loopback interface is always received there. It must be named to be used, as in
-// FindInterfaces("127.0.0.1"), and on Linux IPv6 needs a route that no system has by itself:
+// FindInterfaces("127.0.0.1"), and on Linux IPv6 needs a route that no host has by itself:
 //
 //	ip -6 route add local ff00::/8 dev lo
 //
@@ -113,8 +113,26 @@
 //
 // # Platforms
 //
-// This version is complete on Linux. Elsewhere it compiles and lists interfaces, and [OpenRx] and [OpenTx] fail with
-// an error that wraps [errors.ErrUnsupported].
+// The delivery contract is the same on Linux, macOS and Windows. How it is kept differs, and some of that shows:
+//
+//   - Receive buffers: on Linux and macOS each group has one of its own on each interface. On Windows the groups of a
+//     family share one on each interface, and a flooded group can push others out of it.
+//   - Memory: on macOS and Windows a goroutine with a buffer of 128 KiB receives ahead for each OS socket.
+//   - Losses: Membership.Dropped is told by Linux, and 0 elsewhere.
+//   - Times: Message.Time is there on Linux, on macOS to the microsecond, and on Windows never.
+//   - Batches: many datagrams with one system call are for Linux. Elsewhere ReadBatch and WriteBatch work one by one.
+//   - Unicast to the same port: on Linux an RxSocket takes none from other programs. On macOS it may as soon as it has
+//     written a reply, on Windows always.
+//   - TxConfig.TrafficClass: on Windows it is ignored for IPv4 and refused for IPv6.
+//   - Permission: from macOS 15 on, the user has to allow a program to use the local network. Until then sending fails
+//     with EHOSTUNREACH, which the error explains, and nothing comes in.
+//
+// Android is a Linux that tells apps nothing about interfaces (golang.org/issue/40569). There the configuration has to
+// name them, each as an [Interface] made of what the Java side knows: Name, Index, Flags and the addresses. Nothing is
+// scanned then, and the socket does not follow the network, which it tells the Logger.
+//
+// Elsewhere the module compiles and lists interfaces, and [OpenRx] and [OpenTx] fail with an error that wraps
+// [errors.ErrUnsupported] and names the system. README.md says what has been run on which system.
 //
 // Package [github.com/go-multicast/mcast/mcasttest] is for tests of programs that use this one.
 package mcast

@@ -1,6 +1,7 @@
 // The interfaces of the host: what one is, how a user names one, and which one leads out. Multicast is joined and sent
 // by interface, and so nearly every program that uses it has to choose some. Everything here is portable; what the
-// operating system has to be asked lies behind two functions that each iface_<os>.go defines:
+// operating system has to be asked lies behind two functions that each iface_<os>.go defines (package net's scan, in
+// iface_net.go, serves where no other does):
 //
 //	ifaceScan() ([]Interface, error)            every interface, sorted by index
 //	defaultIndex(network string) (int, error)   the interface of the default route of "ip4" or "ip6"
@@ -35,7 +36,8 @@ type Interface struct {
 	guid string
 
 	// Index is the system's number for the interface, 1 or more. An interface that is deleted and made anew under its
-	// old name has another index; on Linux one that comes back from another network namespace usually has the old one.
+	// old name has another index; on Linux one that comes back from another network namespace usually has the old one. On
+	// macOS a device that is unplugged and comes back usually has its old index.
 	Index int
 
 	// MTU is the largest packet, in bytes, with the IP header. 0 if the system does not tell, or knows no limit, as for
@@ -46,9 +48,9 @@ type Interface struct {
 	HardwareAddr net.HardwareAddr
 
 	// Flags are those of package net, and what they say differs a little by system. On Linux loopback has no
-	// net.FlagMulticast, although multicast works there. On Windows net.FlagUp and net.FlagRunning both say that it is
-	// up and has a carrier, and net.FlagMulticast is what Windows says, also of virtual interfaces (WireGuard) for
-	// which package net does not set it.
+	// net.FlagMulticast, although multicast works there; on macOS it has it. On Windows net.FlagUp and net.FlagRunning
+	// both say that it is up and has a carrier, and net.FlagMulticast is what Windows says, also of virtual interfaces
+	// (WireGuard) for which package net does not set it.
 	Flags net.Flags
 
 	// IPv4 and IPv6 are its addresses, each with the length of its prefix, in the order in which the system lists
@@ -81,9 +83,11 @@ func (i Interface) equal(o Interface) bool {
 // On Linux the list is that of the calling thread's network namespace, and costs two netlink requests however many
 // interfaces there are. Interfaces and addresses come one after the other, so that an interface made in between is
 // missing, and one changed in between may have the addresses of a moment later. Android refuses the request to
-// applications (golang.org/issue/40569): build the list of what the Java side can see there.
+// applications (golang.org/issue/40569): build the list of what the Java side can see there, and give it to [OpenRx] and
+// [OpenTx], which then ask for nothing.
 //
-// On Windows an interface is not in the list as long as neither IPv4 nor IPv6 is bound to it.
+// On Windows an interface is not in the list as long as neither IPv4 nor IPv6 is bound to it. On macOS and all others it is
+// package net that asks, which costs two system calls for every interface.
 func Interfaces() ([]Interface, error) { return ifaceScan() }
 
 // FindInterfaces returns those interfaces of the host that specs name. It is [Interfaces] followed by
@@ -300,6 +304,10 @@ func ifaceListText(from []Interface) string {
 //
 // On Windows it is the default route of the lowest metric, to which the interface's own metric counts, of those whose
 // interface is up. A VPN that diverts unicast traffic by routes to the two halves of all addresses does not change it.
+//
+// On macOS it is the default route that is not bound to an interface's scope, the one that `route get default` shows: if a
+// VPN has taken it over, the VPN's interface, and if the VPN put two halves (0.0.0.0/1 and 128.0.0.0/1) in front of it,
+// still the local network's.
 //
 // On other systems the error wraps [errors.ErrUnsupported].
 func DefaultInterface(network string) (Interface, error) {

@@ -42,7 +42,7 @@ type Message struct {
 	Group     netip.Addr     // read: the group the datagram was sent to, without a zone
 	IfIndex   int            // read: the index of the interface it came in by; Memberships has its name
 	HopLimit  int            // read: TTL or hop limit on arrival, if RxConfig.HopLimits; else 0
-	Time      time.Time      // read: when the kernel received it, if RxConfig.Timestamps; else zero
+	Time      time.Time      // read: when the kernel received it, if RxConfig.Timestamps; else, and on Windows, zero
 	Truncated bool           // read: Buf was too small, and the rest of the datagram is lost
 }
 

@@ -26,7 +26,8 @@ type RxConfig struct {
 	// Groups to join; IPv4 and IPv6 may be mixed. Duplicates are harmless. More may come and go with Join and Leave.
 	Groups []netip.Addr
 
-	// Port that the groups are received on. It is shared with other programs that allow it.
+	// Port that the groups are received on. It is shared with other programs that allow it. On Linux and macOS a port
+	// below 1024 takes privileges.
 	Port uint16
 
 	// Interfaces to join the groups on, as FindInterfaces or Interfaces returned them. If one of them cannot be
@@ -36,28 +37,32 @@ type RxConfig struct {
 	Interfaces []Interface
 
 	// Sources, if there are any, are the only hosts whose datagrams are received: source-specific multicast
-	// (RFC 4607), which 232.0.0.0/8 and ff3x::/32 are set aside for. It applies per family: sources of IPv4 alone leave the
-	// IPv6 groups open to all.
+	// (RFC 4607), which 232.0.0.0/8 and ff3x::/32 are set aside for. It applies per family: sources of IPv4 alone leave
+	// the IPv6 groups open to all. On Windows the library filters as well as the system, and alone where that refuses to.
 	Sources []netip.Addr
 
-	// Blocked are hosts whose datagrams are not received. It excludes Sources.
+	// Blocked are hosts whose datagrams are not received. It excludes Sources. The kernel of macOS is asked to keep them
+	// out and does not, so there the library does; on Windows both do.
 	Blocked []netip.Addr
 
 	// Loopback lets datagrams in that this host itself sends out of a non-loopback interface. It must be set on
-	// both ends: some systems loop at the sender and some at the receiver. Without it, a datagram whose source is
+	// both ends: Linux and macOS decide at the sender, Windows at the receiver. Without it, a datagram whose source is
 	// an address of the interface it came in by is not delivered. Traffic over the loopback interface is always.
 	Loopback bool
 
 	// ReadBuffer is the size in bytes of the receive buffer of every OS socket, of which there is one for each
-	// interface and group; 0 leaves the system's default. Systems clamp it without a word: Memberships tells what
-	// was granted.
+	// interface and group, on Windows one for each interface and family; 0 leaves the system's default. Systems clamp
+	// it without a word: Memberships tells what was granted.
 	ReadBuffer int
 
 	// Coalesce allows the kernel to hand over runs of datagrams at once where it can (UDP GRO on Linux). Each is
-	// still delivered by itself. It is a permission, not an order, and this version does not make use of it.
+	// still delivered by itself. It is a permission, not an order, and this version does not make use of it. On macOS
+	// and Windows it does nothing.
 	Coalesce bool
 
-	// Timestamps fills Message.Time with the time at which the kernel received the datagram.
+	// Timestamps fills Message.Time with the time at which the kernel received the datagram: to the nanosecond on
+	// Linux, to the microsecond on macOS. It stays zero on Windows, which would first have to be set up for it by an
+	// administrator.
 	Timestamps bool
 
 	// HopLimits fills Message.HopLimit.
@@ -67,8 +72,8 @@ type RxConfig struct {
 	// joined again, and none is joined that appears later. Addresses are then those at the time of opening.
 	Static bool
 
-	// Logger is told what the socket does by itself while it follows the network; nil: nobody is. Its handler may use
-	// the socket, but must not close it: Close waits for what is being told.
+	// Logger is told what the socket does by itself while it follows the network, and if it cannot follow, as on
+	// Android; nil: nobody is. Its handler may use the socket, but must not close it: Close waits for what is being told.
 	Logger *slog.Logger
 }
 
@@ -76,10 +81,20 @@ type RxConfig struct {
 // interface from an allowed source, exactly once, and nothing else. It implements net.PacketConn. All methods may
 // be called from many goroutines.
 //
-// On Linux every pair of interface and group has an OS socket, and so a file descriptor and a receive buffer, of
-// its own; a read takes from all of them in turn, so that a flooded group does not silence a quiet one.
-//
 // Errors of its methods are *OpError. After Close they wrap net.ErrClosed, also those of a read that was blocked.
+//
+// # OS sockets
+//
+// On Linux and macOS every pair of interface and group has an OS socket, and so a file descriptor and a receive buffer,
+// of its own. A read takes from all OS sockets in turn, so that a flooded one does not silence a quiet one.
+//
+// Windows does not let a socket be bound to a group. There every interface has one OS socket for each family, which its
+// groups share; it is bound to the interface's IPv4 address, for IPv6 to the wildcard. So a flooded group can push
+// others out of the receive buffer. And unicast that is sent to the port may be given to this socket though it was for
+// another program that shares the port: the system chooses. It is discarded.
+//
+// On macOS and Windows a goroutine for every OS socket receives ahead of the reads: up to 64 datagrams, in a buffer of
+// 128 KiB, of which only what datagrams have needed takes memory. The rest waits in the receive buffer.
 type RxSocket struct {
 	cfg RxConfig // checked, and not changed after
 	all bool     // it joins on whatever interfaces there are
@@ -126,7 +141,7 @@ var _ net.PacketConn = (*RxSocket)(nil)
 //
 // It does not block. A mistake in the configuration is refused before any OS socket is opened. Otherwise the
 // error says which pair of group and interface could not be joined, why, and, where that is known, the cure;
-// nothing is left open then.
+// nothing is left open then. On systems other than Linux, macOS and Windows it wraps errors.ErrUnsupported.
 func OpenRx(cfg RxConfig) (*RxSocket, error) {
 	if errSystem != nil {
 		return nil, &OpError{Op: "open", Err: errSystem}
@@ -208,7 +223,7 @@ func (cfg RxConfig) check() (_ RxConfig, err error) {
 	for _, g := range cfg.Groups {
 		if !slices.ContainsFunc(cfg.Interfaces, func(ifc Interface) bool { return ifc.hasFamily(g) }) {
 			return cfg, &OpError{Op: "open", Group: g, Err: fmt.Errorf("no interface but the loopback is up, can multicast and has an %s address: %w", familyName(g), ErrNoInterface),
-				Hint: `to use the loopback interface, name it in Interfaces: FindInterfaces("lo")`}
+				Hint: `to use the loopback interface, name it in Interfaces: FindInterfaces("127.0.0.1")`}
 		}
 	}
 	return cfg, nil
@@ -421,13 +436,18 @@ type Membership struct {
 	Joined bool
 	Err    error // why it is not joined; nil if it is
 
-	Packets   uint64 // datagrams read
-	Bytes     uint64 // of their payload that was read
-	Dropped   uint64 // by the kernel, for want of room in the receive buffer; 0 on Linux before 4.12, which does not tell
+	Packets uint64 // datagrams read
+	Bytes   uint64 // of their payload that was read
+
+	// Dropped is how many datagrams the kernel dropped for want of room in the receive buffer. Only Linux tells, from
+	// 4.12 on. Elsewhere it is always 0: macOS counts for all sockets together, and Windows does not tell.
+	Dropped uint64
+
 	Truncated uint64 // datagrams that were larger than the buffer they were read into
 
 	// ReadBuffer is the size of the receive buffer that the system granted, in bytes. Linux doubles what is asked
-	// for, to have room for its own bookkeeping, and tells the doubled size (socket(7), SO_RCVBUF).
+	// for, to have room for its own bookkeeping, and tells the doubled size (socket(7), SO_RCVBUF). On Windows the
+	// groups of a family share it on each interface.
 	ReadBuffer int
 }
 
@@ -474,6 +494,8 @@ func (s *RxSocket) ReadFromUDPAddrPort(p []byte) (n int, src netip.AddrPort, err
 // ReadBatch waits for a datagram, takes what else has arrived already as far as ms has room, and returns how many
 // elements it has filled. Each datagram goes into the Buf of its element; elements may exchange their Bufs. Apart
 // from the first call it does not allocate.
+//
+// On Linux a system call moves up to 64 datagrams. On macOS and Windows each datagram takes one of its own.
 func (s *RxSocket) ReadBatch(ms []Message) (n int, err error) { return s.readBatch(ms, nil) }
 
 // Messages returns the datagrams as they come, for a range statement:
@@ -525,6 +547,10 @@ func (s *RxSocket) WriteTo(p []byte, addr net.Addr) (n int, err error) {
 //
 // What comes back is for whoever has bound the port for unicast: this socket receives multicast alone. Sending to a
 // group is refused with ErrNotDeclared: that is what a TxSocket is for.
+//
+// It takes a second OS socket. On Linux that is opened with the first, and takes nothing from anybody. On macOS and
+// Windows the first write of a family opens it, and from then on the system may give it unicast that arrives on the
+// port, which nobody reads: a program that also waits for unicast there should reply from its own socket.
 func (s *RxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err error) {
 	ip := addr.Addr().Unmap()
 	fail := func(err error, hint string) error {
@@ -648,6 +674,9 @@ func (r *replies) sender(dst netip.Addr) (*sender, error) {
 func (r *replies) setDeadline(t time.Time) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.closed {
+		return net.ErrClosed
+	}
 	r.deadline = t
 	return r.each(func(conn *net.UDPConn) error { return conn.SetWriteDeadline(t) })
 }
@@ -691,7 +720,7 @@ func (s *RxSocket) LocalAddr() net.Addr {
 }
 
 // Close leaves all groups and closes the socket. It interrupts reads and writes that are blocked and waits until
-// no read is inside the kernel. Closing again is harmless and returns nil.
+// no read is inside the kernel, and no goroutine of the socket is left. Closing again is harmless and returns nil.
 func (s *RxSocket) Close() error {
 	s.mu.Lock()
 	closed := s.closed

@@ -205,6 +205,25 @@ func TestLocalShared(t *testing.T) {
 	})
 }
 
+// TestLocalOwn checks that without Loopback a receiver does not get what its host sends, but for what goes by the
+// loopback interface.
+func TestLocalOwn(t *testing.T) {
+	forEachLocal(t, func(t *testing.T, l *local) {
+		without := l.rx(func(cfg *mcast.RxConfig) { cfg.Loopback = false })
+		control := l.rx(nil)
+		l.send(l.tx(nil), 0, "own")
+		l.want(control, "own")
+		if l.ifc.IsLoopback() {
+			l.want(without, "own")
+			return
+		}
+		without.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		if n, src, err := without.ReadFromUDPAddrPort(make([]byte, 10)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("read %d bytes from %v, %v", n, src, err)
+		}
+	})
+}
+
 // ownAddr is an address of home to send to.
 func ownAddr(l *local) netip.Addr {
 	if l.groups[0].Is4() {

@@ -75,8 +75,8 @@ func openConn(cfg *RxConfig, p *pair, sources []netip.Addr) (*conn, error) {
 // listenGroup opens a socket that is bound to a group. Nothing arrives on it before it joins: for IPv4 the kernel
 // gives datagrams to members alone, and for IPv6 too as soon as a multicast option was set.
 func listenGroup(group netip.AddrPort, ifIndex int) (*net.UDPConn, error) {
-	fd, err := openSocket(group.Addr())
-	if err != nil {
+	var fd int
+	if err := call("socket", func() (err error) { fd, err = openSocket(group.Addr()); return err }); err != nil {
 		return nil, err
 	}
 	file := os.NewFile(uintptr(fd), "mcast")
@@ -99,14 +99,11 @@ func openSocket(family netip.Addr) (fd int, err error) {
 	if family.Is4() {
 		domain = unix.AF_INET
 	}
-	err = call("socket", func() error {
-		syscall.ForkLock.RLock() // there is no SOCK_CLOEXEC
-		defer syscall.ForkLock.RUnlock()
-		if fd, err = unix.Socket(domain, unix.SOCK_DGRAM, 0); err == nil {
-			unix.CloseOnExec(fd)
-		}
-		return err
-	})
+	syscall.ForkLock.RLock() // there is no SOCK_CLOEXEC
+	defer syscall.ForkLock.RUnlock()
+	if fd, err = unix.Socket(domain, unix.SOCK_DGRAM, 0); err == nil {
+		unix.CloseOnExec(fd)
+	}
 	return fd, err
 }
 
@@ -195,8 +192,6 @@ func membersOf(udp *net.UDPConn, family netip.Addr) members {
 	return ipv6.NewPacketConn(udp)
 }
 
-func ipAddr(a netip.Addr) net.Addr { return &net.IPAddr{IP: a.AsSlice()} }
-
 // joinOn joins p's group for c's sources, or for all.
 func (p *pair) joinOn(c *conn) error {
 	m, ifi, group := c.members, &net.Interface{Index: c.ifIndex}, ipAddr(p.addr)
@@ -220,7 +215,7 @@ func (p *pair) joinOn(c *conn) error {
 // (mcast_join_leave in src/java.base/unix/native/libnet).
 func joinCall(name string, f func() error) (err error) {
 	for range 3 {
-		if err = call(name, f); !errors.Is(err, unix.ENOMEM) {
+		if err = call(name, func() error { return bare(f()) }); !errors.Is(err, unix.ENOMEM) {
 			break
 		}
 	}
@@ -256,10 +251,8 @@ func listenReply(group netip.Addr, port uint16) (*net.UDPConn, error) {
 func replyConn(to *sender, v4 bool) (*conn, error) {
 	c := &conn{place: place{in: newInbox(to.conn, netip.Addr{}, false)}}
 	c.release = func() error { return to.conn.SetReadDeadline(longAgo) }
-	if v4 {
-		return c, nil
-	}
-	return c, call("setsockopt", func() error { return tellInterface(to.conn, netip.IPv6Unspecified(), false) }) // for the zone
+	// Packet information tells the zone, and what came to 224.0.0.1, which no membership is needed for.
+	return c, call("setsockopt", func() error { return tellInterface(to.conn, anyAddr(v4, 0).Addr(), false) })
 }
 
 // control runs f on the descriptor of rc.
@@ -355,7 +348,7 @@ func openHint(err error) string {
 func sendHint(err error, _ *Interface, dst netip.Addr) string {
 	switch {
 	case errors.Is(err, unix.EHOSTUNREACH):
-		return "macOS 15 and later keep programs from the local network until the user allows it: System Settings, Privacy & Security, Local Network"
+		return "there is no route, or local network privacy is in the way: macOS 15 and later keep a program from the local network until the user allows it in System Settings, Privacy & Security, Local Network"
 	case errors.Is(err, unix.ENETUNREACH) && dst.IsMulticast():
 		return "the interface is down, cannot multicast or has no address of this family"
 	case errors.Is(err, unix.EADDRNOTAVAIL):

@@ -259,7 +259,7 @@ func (p *pair) joinOn(c *conn) error {
 func (p *pair) joinAny(c *conn, s socket) (err error) {
 	if p.addr.Is6() {
 		return call("setsockopt IPV6_JOIN_GROUP", func() error {
-			return ipv6.NewPacketConn(c.in.udp).JoinGroup(&net.Interface{Index: c.ifIndex}, ipAddr(p.addr))
+			return bare(ipv6.NewPacketConn(c.in.udp).JoinGroup(&net.Interface{Index: c.ifIndex}, ipAddr(p.addr)))
 		})
 	}
 	c.ifAddr, err = byInterface(&p.link.ifc, func(ifAddr netip.Addr) error {
@@ -311,8 +311,6 @@ func (c *conn) stale(now *Interface) bool {
 	at := c.in.localAddr().Addr()
 	return !at.IsUnspecified() && !slices.ContainsFunc(now.IPv4, func(p netip.Prefix) bool { return p.Addr() == at })
 }
-
-func ipAddr(a netip.Addr) net.Addr { return &net.IPAddr{IP: a.AsSlice()} }
 
 // listenReply opens a socket that sends from port and joins nothing.
 func listenReply(group netip.Addr, port uint16) (*net.UDPConn, error) {

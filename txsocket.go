@@ -39,26 +39,31 @@ type TxConfig struct {
 	TTL int
 
 	// Loopback lets receivers on this host have datagrams that leave by a non-loopback interface. It must be set on
-	// both ends: some systems loop at the sender and some at the receiver.
+	// both ends: Linux and macOS decide at the sender, Windows at the receiver.
 	Loopback bool
 
 	// Port is the source port. 0 lets the system choose one for each interface and family. A port that is set is
-	// shared with other programs that allow it, and with receivers: answers of mDNS must come from 5353.
+	// shared with other programs that allow it, and with receivers: answers of mDNS must come from 5353. What is sent to
+	// a shared port by unicast reaches one of those who share it, and the system chooses. On Windows it may choose an
+	// RxSocket of the same port, which discards it: there, read replies from a port that the system chose.
 	Port uint16
 
 	// TrafficClass is the DSCP, shifted left by two, and the ECN bits: 0 to 255 (RFC 2474, RFC 3168). Windows
-	// ignores it for IPv4 unless a policy allows it, and refuses it for IPv6.
+	// ignores it for IPv4 unless a policy allows it; for IPv6 it has no such option, and OpenTx fails there with an
+	// error that wraps errors.ErrUnsupported.
 	TrafficClass int
 
-	// WriteBuffer is the size in bytes of the send buffer of every OS socket; 0 leaves the system's default.
+	// WriteBuffer is the size in bytes of the send buffer of every OS socket; 0 leaves the system's default. On macOS,
+	// whose default of 9216 bytes bounds a datagram as well, 0 makes room for the largest; there a datagram that is
+	// larger than WriteBuffer is refused.
 	WriteBuffer int
 
 	// Static keeps the socket from following the network: after an interface was deleted and created again, writes
 	// by it fail.
 	Static bool
 
-	// Logger is told what the socket does by itself while it follows the network; nil: nobody is. Its handler may use
-	// the socket, but must not close it: Close waits for what is being told.
+	// Logger is told what the socket does by itself while it follows the network, and if it cannot follow, as on
+	// Android; nil: nobody is. Its handler may use the socket, but must not close it: Close waits for what is being told.
 	Logger *slog.Logger
 }
 
@@ -67,6 +72,9 @@ type TxConfig struct {
 //
 // Errors of its methods are *OpError, or, where more than one interface failed, several of them joined: errors.As
 // finds the first. After Close they wrap net.ErrClosed, also those of calls that were blocked.
+//
+// On every system each interface has one OS socket for each family of the groups. On macOS and Windows each of them
+// also has a goroutine, which receives ahead of the reads as that of an RxSocket does.
 type TxSocket struct {
 	cfg    TxConfig // checked, and not changed after
 	groups map[netip.Addr]struct{}
@@ -98,7 +106,8 @@ var _ net.PacketConn = (*TxSocket)(nil)
 //
 // A mistake in the configuration is refused before any OS socket is opened. Where IPv6 has still to check that
 // nobody else has the interface's new address, OpenTx waits for it, for three seconds at most (RFC 4862, section
-// 5.4; Linux refuses to send until then).
+// 5.4; Linux refuses to send until then). On systems other than Linux, macOS and Windows the error wraps
+// errors.ErrUnsupported.
 func OpenTx(cfg TxConfig) (*TxSocket, error) {
 	if errSystem != nil {
 		return nil, &OpError{Op: "open", Err: errSystem}
@@ -324,6 +333,9 @@ func (t *TxSocket) WriteTo(p []byte, addr net.Addr) (n int, err error) {
 // If the datagram could not be sent by some of the interfaces, the error tells which, and n is len(p) if it left by
 // others. That it was sent does not mean that anybody received it. Up to 65507 bytes fit into a datagram of IPv4 and
 // 65527 into one of IPv6; what exceeds the MTU of a link is sent in fragments, and lost if one of them is.
+//
+// Windows refuses what is sent by the loopback interface while nobody on the host has joined there: here that is no
+// error. From macOS 15 on, EHOSTUNREACH is what a program gets that the user has not allowed to use the local network.
 func (t *TxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err error) {
 	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 	group, err := t.declared(addr.Addr())
@@ -352,6 +364,8 @@ func (t *TxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err
 // the system allows, and returns how many messages, counted from the first, have left by all their interfaces; it
 // sets N of those. If that is not all of them, the error tells why the next one has not. That one, and those of its
 // family that follow it, may have left by some of several interfaces. Apart from the first call it does not allocate.
+//
+// On macOS and Windows each datagram takes a system call of its own.
 func (t *TxSocket) WriteBatch(ms []Message) (n int, err error) {
 	links := *t.links.Load()
 	for n < len(ms) && err == nil {

@@ -640,7 +640,7 @@ func TestTxDeadlineAndClose(t *testing.T) {
 // Many writers, SetTTL and readers at once: every datagram arrives once.
 func TestTxManyWriters(t *testing.T) {
 	noLeaks(t)
-	const writers, each = 8, 20 // which fits into the buffers
+	const writers, each = 8, 20
 	wires := newWires(t, 2)
 	port := newPort()
 	var groups []netip.Addr
@@ -657,6 +657,8 @@ func TestTxManyWriters(t *testing.T) {
 			}
 		}
 	}
+	// What is on its way has to fit into the kernel's queues (net.core.netdev_max_backlog), however busy it is.
+	onTheWay, failed := make(chan struct{}, 20), make(chan struct{})
 	got := make(chan []arrival)
 	go func() {
 		var all []arrival
@@ -670,10 +672,14 @@ func TestTxManyWriters(t *testing.T) {
 			n, err := rx.ReadBatch(ms)
 			if err != nil {
 				t.Error(err)
+				close(failed)
 				return
 			}
 			for _, m := range ms[:n] {
 				all = append(all, arrival{string(m.Buf[:m.N]), m.Group, m.IfIndex})
+				if len(all)%(len(groups)*len(wires)) == 0 {
+					<-onTheWay
+				}
 			}
 		}
 	}()
@@ -681,6 +687,11 @@ func TestTxManyWriters(t *testing.T) {
 	for w := range writers {
 		running.Go(func() {
 			for i := range each {
+				select {
+				case onTheWay <- struct{}{}:
+				case <-failed:
+					return
+				}
 				payload := []byte(strconv.Itoa(w*each + i))
 				if w%2 == 0 {
 					ms := make([]mcast.Message, len(groups))

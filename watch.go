@@ -8,6 +8,8 @@
 //	watchNamespace() watchKey          which network that is
 //	watchHere() (enter func() error, err error)
 //	                                   enter moves another goroutine there
+//
+// Where there is but one network, the latter two are in watch_one.go.
 
 package mcast
 
@@ -40,8 +42,10 @@ const (
 // its time: nothing is lost, only reported later.
 //
 // On Linux the loop is woken by the kernel (rtnetlink), and watches the network namespace of the thread it begins on. On
-// Windows the system wakes it (NotifyIpInterfaceChange), but not for a new name, which may take ten seconds to be seen. Other
-// systems are asked every few seconds.
+// Windows the system wakes it (NotifyIpInterfaceChange), but not for a new name, which may take ten seconds to be seen. On
+// macOS the loop is woken by the kernel (a routing socket) when an interface goes up or down or changes its MTU or addresses;
+// what the kernel does not tell, such as an interface that is not up, shows within some ten seconds. Other systems are
+// asked every few seconds.
 func WatchInterfaces(ctx context.Context) iter.Seq2[[]Interface, error] {
 	return watchIterate(ctx, watchOpen)
 }

@@ -18,7 +18,7 @@ const usage = `Communicator sends a line to a multicast group once a round, and 
 Run it on several machines of a network, or in several windows of one, and they see each other. For example:
 
   communicator
-  communicator -group ff15::1234 -iface eth0 -n 5
+  communicator -group ff15::1234 -iface 192.168.0.0/16 -n 5
 
 `
 

@@ -21,7 +21,7 @@ const usage = `Ifaces shows the network interfaces, or those that its arguments 
 by a prefix, by a pattern, or as the default. For example:
 
   ifaces
-  ifaces -watch default 192.168.0.0/16 'enp*'
+  ifaces -watch default 192.168.0.0/16 127.0.0.1
 
 `
 
@@ -79,7 +79,10 @@ func describe(list []mcast.Interface) map[int][]string {
 	}
 	rows := make(map[int][]string)
 	for _, ifc := range list {
-		name := strings.TrimSpace(ifc.Name + " " + ifc.FriendlyName)
+		name := ifc.Name
+		if ifc.FriendlyName != "" && ifc.FriendlyName != name {
+			name += " " + ifc.FriendlyName
+		}
 		addresses := strings.Trim(fmt.Sprint(slices.Concat(ifc.IPv4, ifc.IPv6)), "[]")
 		rows[ifc.Index] = []string{name, ifc.Flags.String(), strconv.Itoa(ifc.MTU), ifc.HardwareAddr.String(),
 			strings.TrimSpace(defaults[ifc.Index]), strings.ReplaceAll(addresses, " ", ", ")}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"time"
 
 	"github.com/go-multicast/mcast"
 )
@@ -17,10 +18,10 @@ import (
 const ack = "ack"
 
 const usage = `Receiver prints every message to a multicast group, and answers it with a unicast "ack".
-Ctrl-C ends it, with what it counted. For example:
+Ctrl-C ends it, with what it counted; what was dropped, Linux alone can tell. For example:
 
   receiver
-  receiver -group 239.1.2.3,ff15::1234 -iface 'lo,eth*' -source 192.168.0.7
+  receiver -group 239.1.2.3,ff15::1234 -iface 192.168.0.0/16 -source 192.168.0.7
 
 `
 
@@ -99,9 +100,13 @@ func run(ctx context.Context) error {
 				names[j.IfIndex] = j.Interface
 			}
 		}
-		time, text, source := m.Time.Format("15:04:05.000"), string(m.Buf[:m.N]), m.Addr.Addr()
+		at := m.Time
+		if at.IsZero() { // Windows does not tell
+			at = time.Now()
+		}
+		text, source := string(m.Buf[:m.N]), m.Addr.Addr()
 		fmt.Printf("%s %s to %s by %s, TTL %d, %d bytes: %.200q\n",
-			time, m.Addr, m.Group, names[m.IfIndex], m.HopLimit, m.N, text)
+			at.Format("15:04:05.000"), m.Addr, m.Group, names[m.IfIndex], m.HopLimit, m.N, text)
 
 		// One small answer to each message, so that nobody multiplies traffic with the help of this program; none to
 		// another answer, nor to what is not the address of one host.

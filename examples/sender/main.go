@@ -20,7 +20,7 @@ const usage = `Sender sends one message to a multicast group, and prints each an
 It ends when none came for a while; the exit code is 1 if there was none at all. For example:
 
   sender hello
-  sender -group ff15::1234 -iface eth0 -ttl 4 -wait 5s "hello, everybody"
+  sender -group ff15::1234 -iface 192.168.0.0/16 -ttl 4 -wait 5s "hello, everybody"
 
 `
 
