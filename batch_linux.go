@@ -141,6 +141,9 @@ func (b *msgBatch) forget(n int) { clear(b.iovs[:n]) }
 // readMany takes up to len(ms) datagrams from c. got is how many the kernel gave, kept how many of these may be
 // delivered: they stand first in ms. Other elements may have exchanged their buffers.
 func (m *merge) readMany(c *conn, ms []Message) (got, kept int, err error) {
+	if c.coalesce {
+		return m.readCoalesced(c, ms)
+	}
 	if m.batch == nil {
 		m.batch = new(recvBatch)
 	}
@@ -165,7 +168,7 @@ func (m *merge) readMany(c *conn, ms []Message) (got, kept int, err error) {
 		if h.Controllen > 0 {
 			meta = parseControl(b.control[i][:h.Controllen], controlHere)
 		}
-		if c.checkIf && meta.ifIndex != c.ifIndex || c.screen.refuses(src.Addr()) {
+		if c.refuses(src, &meta) {
 			continue
 		}
 		ms[kept].Buf, ms[i].Buf = ms[i].Buf, ms[kept].Buf
@@ -180,6 +183,11 @@ func (m *merge) readMany(c *conn, ms []Message) (got, kept int, err error) {
 	return got, kept, nil
 }
 
+// refuses reports whether a datagram must not be delivered.
+func (c *conn) refuses(src netip.AddrPort, meta *metadata) bool {
+	return c.checkIf && meta.ifIndex != c.ifIndex || c.screen.refuses(src.Addr())
+}
+
 // sender writes to one OS socket without allocating. Its methods may be called concurrently.
 type sender struct {
 	conn *net.UDPConn
@@ -192,7 +200,11 @@ type sender struct {
 	req   sendRequest
 	oneFn func(fd uintptr) bool // made once, so that writing does not allocate
 	anyFn func(fd uintptr) bool
-	batch *msgBatch // made by the first batch
+	batch *sendBatch // made by the first batch
+
+	// segment is the largest size of datagrams that the kernel is given a run of at once, to be taken apart on the
+	// way out or never (UDP_SEGMENT, since Linux 4.18). It only ever shrinks, when a run is refused.
+	segment int
 }
 
 // sendRequest is what the writer that holds mu wants and got.
@@ -241,7 +253,8 @@ func (s *sender) sendBatch(ms []Message, scope int) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.batch == nil {
-		s.batch = new(msgBatch)
+		s.batch = new(sendBatch)
+		s.segment = firstSegment(s.raw)
 	}
 	s.req.batch, s.req.scope = ms, scope
 	err := s.raw.Write(s.anyFn)
@@ -254,21 +267,127 @@ func (s *sender) sendBatch(ms []Message, scope int) (int, error) {
 }
 
 func (s *sender) trySendBatch(fd uintptr) bool {
-	r := &s.req
+	r, b := &s.req, s.batch
 	for r.n < len(r.batch) {
-		ms := r.batch[r.n:min(len(r.batch), r.n+batchSize)]
-		for i := range ms {
-			dst := ms[i].Addr
-			size := s.batch.names[i].setAddrPort(netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port()), r.scope)
-			s.batch.point(i, ms[i].Buf, size)
+		runs, iovs := b.fill(r.batch[r.n:], r.scope, s.segment)
+		sent, err := mmsg(unix.SYS_SENDMMSG, int(fd), b.hdrs[:runs])
+		clear(b.iovs[:iovs])
+		if err != nil && s.refused(err) {
+			continue // one by one
 		}
-		var n int
-		n, r.err = mmsg(unix.SYS_SENDMMSG, int(fd), s.batch.hdrs[:len(ms)])
-		s.batch.forget(len(ms))
-		if r.err != nil {
-			return r.err != unix.EAGAIN
+		if err != nil {
+			r.err = err
+			return err != unix.EAGAIN
 		}
-		r.n += n
+		for _, run := range b.sizes[:sent] {
+			r.n += run
+		}
 	}
 	return true
+}
+
+const (
+	// runDatagrams is how many datagrams a run has at most: UDP_MAX_SEGMENTS before Linux 6.9.
+	runDatagrams = 64
+	// runBytes is how large a run may be: 65535 with the headers of IPv6.
+	runBytes = 65535 - 40 - 8
+	// sendIovs is how many datagrams one sendmmsg takes at most.
+	sendIovs = 1024
+)
+
+// sendBatch is what one sendmmsg points to: a header for each run, which may be a single datagram.
+type sendBatch struct {
+	hdrs    [batchSize]mmsghdr
+	names   [batchSize]rawSockaddr
+	control [batchSize]segmentControl
+	sizes   [batchSize]int // datagrams in each run
+	iovs    [sendIovs]unix.Iovec
+}
+
+// segmentControl is a control message that says how large the datagrams of a run are.
+type segmentControl struct {
+	unix.Cmsghdr
+	size uint16
+	_    [6]byte
+}
+
+// fill points to as many of ms as there is room for: runs of datagrams of one size, up to segment, to one
+// destination, of which the last may be smaller. The payloads stay where they are.
+func (b *sendBatch) fill(ms []Message, scope, segment int) (runs, iovs int) {
+	for len(ms) > 0 && runs < len(b.hdrs) && iovs < len(b.iovs) {
+		n := runLength(ms[:min(len(ms), runDatagrams, len(b.iovs)-iovs)], segment)
+		for i, m := range ms[:n] {
+			b.iovs[iovs+i].Base = unsafe.SliceData(m.Buf)
+			b.iovs[iovs+i].SetLen(len(m.Buf))
+		}
+		dst := ms[0].Addr
+		h := &b.hdrs[runs].hdr
+		h.Name = &b.names[runs][0]
+		h.Namelen = b.names[runs].setAddrPort(netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port()), scope)
+		h.Iov = &b.iovs[iovs]
+		h.SetIovlen(n)
+		h.Control = nil
+		h.SetControllen(0)
+		if n > 1 {
+			c := &b.control[runs]
+			c.Level, c.Type, c.size = unix.IPPROTO_UDP, unix.UDP_SEGMENT, uint16(len(ms[0].Buf))
+			c.SetLen(unix.CmsgLen(2))
+			h.Control = (*byte)(unsafe.Pointer(c))
+			h.SetControllen(unix.CmsgSpace(2))
+		}
+		b.sizes[runs] = n
+		runs++
+		iovs += n
+		ms = ms[n:]
+	}
+	return runs, iovs
+}
+
+// runLength is how many of ms, counted from the first, can go out as one run.
+func runLength(ms []Message, segment int) (n int) {
+	size, total := len(ms[0].Buf), 0
+	if size == 0 || size > segment {
+		return 1
+	}
+	for n < len(ms) {
+		next := len(ms[n].Buf)
+		if total += next; next == 0 || next > size || total > runBytes || ms[n].Addr != ms[0].Addr {
+			break
+		}
+		n++
+		if next < size {
+			break
+		}
+	}
+	return max(n, 1)
+}
+
+// refused reports whether err tells that the first run of the batch must go out in smaller parts, which it takes down.
+// The kernel says EMSGSIZE, or before 6.10 EINVAL, of datagrams that are larger than the route's MTU, and EIO where the
+// device or IPsec cannot take runs apart (udp_send_skb in net/ipv4/udp.c). A run goes out as a whole or not at all.
+func (s *sender) refused(err error) bool {
+	if s.batch.sizes[0] == 1 {
+		return false
+	}
+	switch err {
+	case unix.EMSGSIZE, unix.EINVAL:
+		s.segment = int(s.batch.control[0].size) - 1
+		return true
+	case unix.EIO:
+		s.segment = 0
+		return true
+	}
+	return false
+}
+
+// firstSegment is what the segment of a sender begins with: an old kernel would send a run as one datagram.
+func firstSegment(raw syscall.RawConn) int {
+	known := control(raw, func(fd int) error {
+		_, err := unix.GetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT)
+		return err
+	})
+	if known != nil {
+		return 0
+	}
+	return runBytes
 }

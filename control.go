@@ -16,6 +16,7 @@ type metadata struct {
 	ifIndex  int        // the interface it came in by
 	hopLimit int
 	time     time.Time
+	segment  int // bytes of each of the datagrams that it is made of
 }
 
 // controlSize holds every control message that is ever asked for: a timestamp, a hop limit and the packet
@@ -45,6 +46,7 @@ const (
 	pktinfo6                          // struct in6_pktinfo: destination, interface (RFC 3542, section 6.1)
 	timespec                          // two longs
 	timeval                           // struct timeval of macOS: 64 bits of seconds, 32 of microseconds
+	segment                           // an int
 )
 
 const wordSize = bits.UintSize / 8
@@ -58,6 +60,7 @@ var (
 		{41, 50, pktinfo6}, // IPV6_PKTINFO
 		{1, 35, timespec},  // SOL_SOCKET, SCM_TIMESTAMPNS
 		{1, 29, timeval},   // SOL_SOCKET, SCM_TIMESTAMP
+		{17, 104, segment}, // SOL_UDP, UDP_GRO
 	}}
 	// bsd/netinet/in.h, bsd/netinet6/in6.h and bsd/sys/socket.h of xnu
 	controlDarwin = controlFormat{4, []controlKind{
@@ -112,6 +115,8 @@ func (m *metadata) read(what controlData, data []byte) {
 		m.hopLimit = int(int32(u32(0)))
 	case what == hopLimit && n > 0:
 		m.hopLimit = int(data[0])
+	case what == segment && n >= 4:
+		m.segment = int(int32(u32(0)))
 	case what == pktinfo4 && n >= 12:
 		m.ifIndex, m.group = int(u32(0)), netip.AddrFrom4([4]byte(data[8:]))
 	case what == pktinfoWindows && n >= 8:

@@ -59,6 +59,8 @@ type merge struct {
 	zones  zoneCache
 	batch  *recvBatch // made by the first batch
 	one    [1]Message
+
+	coalesced *coalesced // made with the first conn that coalesces
 }
 
 // readRequest is what the reader that holds readMu wants and got.
@@ -103,6 +105,9 @@ func (m *merge) add(c *conn) error {
 	} else {
 		c.slot, m.conns = int32(len(m.conns)), append(m.conns, nil)
 	}
+	if c.coalesce && m.coalesced == nil {
+		m.coalesced = new(coalesced)
+	}
 	// Level-triggered: what a turn leaves in a socket is reported again, after the others that are ready, so the
 	// kernel keeps the queue of sockets and keeps it fair.
 	if err := m.control(unix.EPOLL_CTL_ADD, c.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: c.slot}); err != nil {
@@ -133,7 +138,7 @@ func (m *merge) retire(c *conn) error {
 	var name rawSockaddr
 	m.mu.Lock()
 	_, err := recvFrom(c.fd, nil, unix.MSG_PEEK, &name)
-	c.retired = err == nil
+	c.retired = err == nil || m.coalesced.pending() && m.coalesced.conn == c
 	m.mu.Unlock()
 	if c.retired {
 		return nil
@@ -152,6 +157,9 @@ func (m *merge) drop(c *conn) bool {
 	// Closing a descriptor takes it out of every epoll, unless a forked child holds a duplicate. It fails only after
 	// close, which has done the same.
 	_ = m.control(unix.EPOLL_CTL_DEL, c.fd, nil)
+	if m.coalesced.pending() && m.coalesced.conn == c {
+		m.coalesced.left = nil
+	}
 	m.conns[c.slot] = nil
 	m.free = append(m.free, c.slot)
 	if m.hot == c {
@@ -181,6 +189,9 @@ func (m *merge) control(op, fd int, event *unix.EpollEvent) error {
 		return err
 	})
 }
+
+// canCoalesce: readMany takes runs apart.
+const canCoalesce = true
 
 // listen makes c, whose descriptor is open, ready to be added.
 func (c *conn) listen() error { return nil }
@@ -309,6 +320,10 @@ func (m *merge) tryRead(epfd uintptr) bool {
 
 // next says which socket to read from: the one at work while its turn lasts, then the others that are ready.
 func (m *merge) next(epfd int) (*conn, error) {
+	if m.coalesced.pending() { // to the end, before another is received
+		m.hot = m.coalesced.conn
+		m.budget = max(m.budget, m.coalesced.datagrams())
+	}
 	for {
 		if m.hot != nil && m.budget > 0 {
 			return m.hot, nil
@@ -342,7 +357,7 @@ func epollWait(epfd int, events []unix.EpollEvent) (int, error) {
 // readOne takes one datagram from c into m.req. It reports false for one that must not be delivered.
 func (m *merge) readOne(c *conn) (ok bool, err error) {
 	r := &m.req
-	if c.checkIf { // the arrival interface comes only with control messages
+	if c.checkIf || c.coalesce { // what is to be known comes only with control messages
 		m.one[0] = Message{Buf: r.buf}
 		_, kept, err := m.readMany(c, m.one[:])
 		r.n, r.src = m.one[0].N, m.one[0].Addr

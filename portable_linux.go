@@ -13,6 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// canCoalesce: nothing takes runs apart.
+const canCoalesce = false
+
 // listen makes c, whose descriptor is open, ready to be added. The runtime gets a duplicate of the descriptor.
 func (c *conn) listen() error {
 	var udp *net.UDPConn

@@ -55,9 +55,10 @@ type RxConfig struct {
 	// it without a word: Memberships tells what was granted.
 	ReadBuffer int
 
-	// Coalesce allows the kernel to hand over runs of datagrams at once where it can (UDP GRO on Linux). Each is
-	// still delivered by itself. It is a permission, not an order, and this version does not make use of it. On macOS
-	// and Windows it does nothing.
+	// Coalesce allows the kernel to hand over runs of datagrams of one source and size at once, which costs a
+	// fraction for each (UDP_GRO, Linux 5.0). Every datagram is still delivered by itself, whole and in order; the
+	// Time and HopLimit of a run are those of its first. The socket takes 0.6 MB for it. It is a permission, not an
+	// order: what does not come as a run comes as ever, and on macOS, Windows and older kernels it changes nothing.
 	Coalesce bool
 
 	// Timestamps fills Message.Time with the time at which the kernel received the datagram: to the nanosecond on

@@ -18,8 +18,9 @@ import (
 
 // handle is what a conn is to the system.
 type handle struct {
-	fd      int
-	checkIf bool // IPv6 where the kernel refused to bind the device: compare the arrival interface
+	fd       int
+	checkIf  bool // IPv6 where the kernel refused to bind the device: compare the arrival interface
+	coalesce bool // the kernel may hand over runs of datagrams at once
 }
 
 // controlHere is how this system writes control messages.
@@ -92,6 +93,8 @@ func openConn(cfg *RxConfig, p *pair, sources []netip.Addr) (_ *conn, rest []net
 	if err := s.ask(cfg); err != nil {
 		return nil, nil, err
 	}
+	// Before 5.0 the kernel does not know it. It is a permission, so that is no error.
+	c.coalesce = cfg.Coalesce && canCoalesce && s.set("UDP_GRO", unix.IPPROTO_UDP, unix.UDP_GRO, 1) == nil
 	if rest, err = s.join(c.ifIndex, sources); err != nil {
 		return nil, nil, err
 	}

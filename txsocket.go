@@ -365,7 +365,9 @@ func (t *TxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err
 // sets N of those. If that is not all of them, the error tells why the next one has not. That one, and those of its
 // family that follow it, may have left by some of several interfaces. Apart from the first call it does not allocate.
 //
-// On macOS and Windows each datagram takes a system call of its own.
+// On Linux, messages of one size and destination that follow each other, of which the last may be shorter, cost a
+// fraction of what they do one by one: the kernel takes up to 64 of them as one, and takes them apart on the way out
+// (UDP_SEGMENT, Linux 4.18). Receivers see ordinary datagrams. On macOS and Windows each datagram takes a system call of its own.
 func (t *TxSocket) WriteBatch(ms []Message) (n int, err error) {
 	links := *t.links.Load()
 	for n < len(ms) && err == nil {

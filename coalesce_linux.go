@@ -1,0 +1,111 @@
+//go:build !mcast_portable
+
+// Runs of datagrams that the kernel hands over at once: of one source and one size, but for the last, one after the
+// other in one buffer (UDP_GRO, since Linux 5.0; net/ipv4/udp_offload.c). They are delivered one by one all the same.
+
+package mcast
+
+import (
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// groRuns is how many runs one recvmmsg takes at most. Each needs room for 64 KiB.
+const groRuns = 8
+
+// coalesced are runs that were received from one conn and are not delivered yet.
+type coalesced struct {
+	msgBatch
+	control [groRuns][controlSize]byte
+	bufs    [groRuns][maxDatagram + 1]byte
+
+	conn *conn // whose they are
+	left []run // the first of them may be delivered in part
+	runs [groRuns]run
+	more bool // there were as many as there was room for
+}
+
+// run is one of them, as far as it is not delivered.
+type run struct {
+	data    []byte
+	segment int // bytes of every datagram but the last
+	src     netip.AddrPort
+	meta    metadata
+}
+
+// pending reports whether something is left to be delivered.
+func (q *coalesced) pending() bool { return q != nil && len(q.left) > 0 }
+
+// datagrams counts what is left.
+func (q *coalesced) datagrams() (n int) {
+	for i := range q.left {
+		n += max(1, (len(q.left[i].data)+q.left[i].segment-1)/q.left[i].segment)
+	}
+	return n
+}
+
+// receive takes runs from c, and leaves out those that c refuses.
+func (q *coalesced) receive(c *conn, zones *zoneCache) (refused int, err error) {
+	for i := range groRuns {
+		h := q.point(i, q.bufs[i][:], unix.SizeofSockaddrInet6)
+		h.Control = &q.control[i][0]
+		h.SetControllen(controlSize)
+	}
+	got, err := mmsg(unix.SYS_RECVMMSG, c.fd, q.hdrs[:groRuns])
+	q.more = got == groRuns
+	q.conn, q.left = c, q.runs[:0]
+	for i := range got {
+		meta := parseControl(q.control[i][:q.hdrs[i].hdr.Controllen], controlHere)
+		src := q.names[i].addrPort(zones)
+		if c.refuses(src, &meta) {
+			refused++
+			continue
+		}
+		data := q.bufs[i][:q.hdrs[i].len]
+		if meta.segment <= 0 { // a single datagram
+			meta.segment = max(1, len(data))
+		}
+		q.left = append(q.left, run{data, meta.segment, src, meta})
+	}
+	return refused, err
+}
+
+// next delivers the datagram whose turn it is.
+func (q *coalesced) next(msg *Message) {
+	c, r := q.conn, &q.left[0]
+	size := min(r.segment, len(r.data))
+	n := copy(msg.Buf, r.data[:size])
+	*msg = Message{
+		Buf: msg.Buf, N: n, Addr: r.src,
+		Group: c.group, IfIndex: c.ifIndex, HopLimit: r.meta.hopLimit, Time: r.meta.time,
+		Truncated: n < size,
+	}
+	c.count.add(n, msg.Truncated)
+	if r.data = r.data[size:]; len(r.data) == 0 {
+		q.left = q.left[1:]
+	}
+}
+
+// readCoalesced is readMany for a conn that coalesces.
+func (m *merge) readCoalesced(c *conn, ms []Message) (got, kept int, err error) {
+	q, refused := m.coalesced, 0
+	for kept < len(ms) {
+		if q.pending() {
+			q.next(&ms[kept])
+			kept++
+			continue
+		}
+		if kept > 0 && !q.more || refused > 0 {
+			break
+		}
+		if refused, err = q.receive(c, &m.zones); err != nil {
+			break
+		}
+	}
+	m.budget -= kept + refused
+	if kept > 0 {
+		err = nil // it is met again
+	}
+	return kept + refused, kept, err
+}
