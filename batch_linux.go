@@ -67,7 +67,8 @@ func (s *rawSockaddr) addrPort(zones *zoneCache) netip.AddrPort {
 func recvFrom(fd int, p []byte, flags uintptr, from *rawSockaddr) (int, error) {
 	for {
 		size := uint32(len(from))
-		n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, uintptr(fd),
+		// It never waits, so the scheduler need not be told of it.
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd),
 			uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), flags|unix.MSG_DONTWAIT|unix.MSG_TRUNC,
 			uintptr(unsafe.Pointer(from)), uintptr(unsafe.Pointer(&size)))
 		switch errno {

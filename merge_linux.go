@@ -9,12 +9,15 @@ package mcast
 
 import (
 	"errors"
+	"math"
 	"net"
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,6 +28,10 @@ const (
 	// tens of microseconds.
 	readBudget = 64
 
+	// fewAtFirst is how many datagrams a batch asks an OS socket for at first: what is asked for in vain has been
+	// prepared in vain. If that many come, it asks for more.
+	fewAtFirst = 4
+
 	// refusedBudget bounds how many datagrams in a row are looked at and refused before the runtime is asked
 	// again about deadlines and Close, which a flood of unwanted datagrams must not put off.
 	refusedBudget = 256
@@ -32,8 +39,10 @@ const (
 
 // place is where a merge keeps a conn.
 type place struct {
-	slot    int32 // in merge.conns
-	retired bool  // to be removed as soon as it is empty
+	slot    int32  // in merge.conns
+	retired bool   // to be removed as soon as it is empty
+	round   uint64 // in which it was reported last
+	many    int    // how many datagrams the next batch asks for
 }
 
 // merge reads from many conns as if they were one. All methods may be called concurrently.
@@ -47,6 +56,8 @@ type merge struct {
 	req    readRequest
 	readFn func(fd uintptr) bool // m.tryRead, made once so that reading does not allocate
 
+	deadline expiry
+
 	// mu guards everything below and the life of every descriptor: no reader touches a descriptor without it, so
 	// that a closed one is never read. It is held for non-blocking calls only.
 	mu     sync.Mutex
@@ -56,6 +67,13 @@ type merge struct {
 	ready  []unix.EpollEvent // what is left of events
 	hot    *conn             // the socket that delivers now
 	budget int               // how many datagrams it still may
+	round  uint64            // counts the calls of epoll_wait
+
+	// The socket that ended the last wait, and whether it had ended the one before, too: then it is tried first the
+	// next time. Question and answer by one group are spared an epoll_wait that way.
+	woke   *conn
+	again  bool
+	parked bool // the reader waits, or is about to
 	zones  zoneCache
 	batch  *recvBatch // made by the first batch
 	one    [1]Message
@@ -165,6 +183,9 @@ func (m *merge) drop(c *conn) bool {
 	if m.hot == c {
 		m.hot = nil
 	}
+	if m.woke == c {
+		m.woke = nil
+	}
 	for i := range m.ready {
 		if m.ready[i].Fd == c.slot {
 			m.ready[i].Fd = -1
@@ -193,6 +214,43 @@ func (m *merge) control(op, fd int, event *unix.EpollEvent) error {
 // canCoalesce: readMany takes runs apart.
 const canCoalesce = true
 
+// expiry knows whether the read deadline has passed, as the runtime does, which can only be asked by a read.
+type expiry struct {
+	passed atomic.Bool
+
+	mu    sync.Mutex // guards what follows, and passed being written
+	at    time.Time  // zero: never
+	timer *time.Timer
+}
+
+func (e *expiry) set(t time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	wait := time.Until(t)
+	e.passed.Store(!t.IsZero() && wait <= 0)
+	if e.timer != nil {
+		e.timer.Stop()
+	}
+	e.at = time.Time{}
+	if t.IsZero() || wait <= 0 {
+		return
+	}
+	e.at = time.Now().Add(wait)
+	if e.timer == nil {
+		e.timer = time.AfterFunc(wait, e.expire)
+	} else {
+		e.timer.Reset(wait)
+	}
+}
+
+func (e *expiry) expire() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.at.IsZero() && !time.Now().Before(e.at) { // else it was set anew as the timer fired
+		e.passed.Store(true)
+	}
+}
+
 // listen makes c, whose descriptor is open, ready to be added.
 func (c *conn) listen() error { return nil }
 
@@ -212,11 +270,15 @@ func (m *merge) update(f func()) {
 	f()
 }
 
-func (m *merge) setReadDeadline(t time.Time) error { return closedError(m.file.SetReadDeadline(t)) }
+func (m *merge) setReadDeadline(t time.Time) error {
+	m.deadline.set(t)
+	return closedError(m.file.SetReadDeadline(t))
+}
 
 // close interrupts every read, waits until none is inside, and gives all descriptors back.
 func (m *merge) close() error {
 	err := closedError(m.file.Close())
+	m.deadline.set(time.Time{})
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, c := range m.conns {
@@ -224,7 +286,7 @@ func (m *merge) close() error {
 			err = errors.Join(err, c.release())
 		}
 	}
-	m.conns, m.ready, m.hot = nil, nil, nil
+	m.conns, m.ready, m.hot, m.woke = nil, nil, nil, nil
 	return err
 }
 
@@ -238,6 +300,11 @@ func closedError(err error) error {
 
 // read waits for one datagram.
 func (m *merge) read(p []byte) (n int, src netip.AddrPort, err error) {
+	if !m.deadline.passed.Load() {
+		if n, src, err := m.readKnown(p); n >= 0 {
+			return n, src, err
+		}
+	}
 	m.readMu.Lock()
 	defer m.readMu.Unlock()
 	m.req = readRequest{buf: p}
@@ -245,6 +312,27 @@ func (m *merge) read(p []byte) (n int, src netip.AddrPort, err error) {
 	n, src = m.req.n, m.req.src
 	m.req = readRequest{}
 	return n, src, err
+}
+
+// readKnown takes a datagram from a socket that is known to have one, without asking the runtime, which is there to wait
+// and to know about deadlines; n is -1 if it finds none.
+func (m *merge) readKnown(p []byte) (n int, src netip.AddrPort, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for range refusedBudget {
+		c := m.known(true)
+		if c == nil {
+			break
+		}
+		n, src, ok, err := m.readOne(c, p)
+		switch {
+		case err == unix.EAGAIN:
+			m.empty(c)
+		case ok || err != nil:
+			return n, src, c.readError(err)
+		}
+	}
+	return -1, src, nil
 }
 
 // readBatch waits for one datagram and takes what else is there, as far as ms has room.
@@ -275,19 +363,29 @@ func (m *merge) tryRead(epfd uintptr) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r := &m.req
+	woken := m.parked && r.batch == nil
+	if m.parked = false; woken && m.again && m.woke != nil {
+		m.hot, m.budget = m.woke, 1
+	}
 	for refused := 0; refused < refusedBudget; {
-		c, err := m.next(int(epfd))
+		c, err := m.next(int(epfd), r.batch == nil)
 		if c == nil {
 			r.err = err
-			return err != nil || r.batch != nil && r.n > 0
+			m.parked = err == nil && r.n == 0
+			return !m.parked
 		}
 		if r.batch == nil {
-			ok, err := m.readOne(c)
+			var ok bool
+			var err error
+			r.n, r.src, ok, err = m.readOne(c, r.buf)
 			if err == unix.EAGAIN {
 				m.empty(c)
 				continue
 			}
 			if ok || err != nil {
+				if woken {
+					m.again, m.woke = m.woke == c, c
+				}
 				r.err = c.readError(err)
 				return true
 			}
@@ -295,9 +393,7 @@ func (m *merge) tryRead(epfd uintptr) bool {
 			continue
 		}
 		room := r.batch[r.n:]
-		if len(room) > m.budget {
-			room = room[:m.budget]
-		}
+		room = room[:min(len(room), m.budget, max(c.many, fewAtFirst))]
 		got, kept, err := m.readMany(c, room)
 		if err != nil && err != unix.EAGAIN {
 			if r.n == 0 { // else the caller has the datagrams, and meets the error next time
@@ -310,7 +406,7 @@ func (m *merge) tryRead(epfd uintptr) bool {
 		if r.n == len(r.batch) {
 			return true
 		}
-		if got < len(room) {
+		if c.many = 4 * got; got < len(room) {
 			m.empty(c)
 		}
 	}
@@ -318,63 +414,89 @@ func (m *merge) tryRead(epfd uintptr) bool {
 	return true
 }
 
-// next says which socket to read from: the one at work while its turn lasts, then the others that are ready.
-func (m *merge) next(epfd int) (*conn, error) {
+// next says which socket to read from; nil: none has anything.
+func (m *merge) next(epfd int, single bool) (*conn, error) {
+	for {
+		if c := m.known(single); c != nil {
+			return c, nil
+		}
+		n, err := epollWait(epfd, m.events[:])
+		m.round++
+		if n == 0 || err != nil {
+			return nil, err
+		}
+		m.ready = m.events[:n]
+	}
+}
+
+// known says which socket to read from, of those that were reported: the one at work while its turn lasts, then the
+// others. A turn lasts for many datagrams, but if only one is read at a time, it does so only for a socket that was
+// reported twice running, and so is likely to have more: most often there is one, and trying for another is a system
+// call in vain.
+func (m *merge) known(single bool) *conn {
 	if m.coalesced.pending() { // to the end, before another is received
 		m.hot = m.coalesced.conn
 		m.budget = max(m.budget, m.coalesced.datagrams())
 	}
-	for {
-		if m.hot != nil && m.budget > 0 {
-			return m.hot, nil
-		}
-		m.hot = nil
-		if len(m.ready) == 0 {
-			n, err := epollWait(epfd, m.events[:])
-			if n == 0 || err != nil {
-				return nil, err
-			}
-			m.ready = m.events[:n]
-		}
+	if m.hot != nil && m.budget > 0 {
+		return m.hot
+	}
+	m.hot = nil
+	for len(m.ready) > 0 {
 		slot := m.ready[0].Fd
 		m.ready = m.ready[1:]
-		if slot >= 0 {
-			m.hot, m.budget = m.conns[slot], readBudget
+		if slot < 0 {
+			continue
 		}
+		c := m.conns[slot]
+		m.hot, m.budget = c, readBudget
+		switch {
+		case c.retired: // to the end, and beyond, since it must be found empty
+			m.budget = math.MaxInt
+		case single && c.round+1 != m.round:
+			m.budget = 1
+		}
+		c.round = m.round
+		return c
 	}
+	return nil
 }
 
 // epollWait takes what is ready and never waits.
 func epollWait(epfd int, events []unix.EpollEvent) (int, error) {
 	for {
-		n, err := unix.EpollWait(epfd, events, 0)
-		if err != unix.EINTR {
-			return max(n, 0), os.NewSyscallError("epoll_wait", err)
+		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epfd),
+			uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), 0, 0, 0)
+		switch errno {
+		case 0:
+			return int(n), nil
+		case unix.EINTR:
+		default:
+			return 0, os.NewSyscallError("epoll_pwait", errno)
 		}
 	}
 }
 
-// readOne takes one datagram from c into m.req. It reports false for one that must not be delivered.
-func (m *merge) readOne(c *conn) (ok bool, err error) {
-	r := &m.req
+// readOne takes one datagram from c into p. It reports false for one that must not be delivered.
+func (m *merge) readOne(c *conn, p []byte) (n int, src netip.AddrPort, ok bool, err error) {
 	if c.checkIf || c.coalesce { // what is to be known comes only with control messages
-		m.one[0] = Message{Buf: r.buf}
+		m.one[0] = Message{Buf: p}
 		_, kept, err := m.readMany(c, m.one[:])
-		r.n, r.src = m.one[0].N, m.one[0].Addr
+		n, src = m.one[0].N, m.one[0].Addr
 		m.one[0] = Message{}
-		return kept == 1, err
+		return n, src, kept == 1, err
 	}
 	var name rawSockaddr
-	size, err := recvFrom(c.fd, r.buf, 0, &name)
+	size, err := recvFrom(c.fd, p, 0, &name)
 	if err != nil {
-		return false, err
+		return 0, src, false, err
 	}
 	m.budget--
-	src := name.addrPort(&m.zones)
+	src = name.addrPort(&m.zones)
 	if c.screen.refuses(src.Addr()) {
-		return false, nil
+		return 0, src, false, nil
 	}
-	r.n, r.src = min(size, len(r.buf)), src
-	c.count.add(r.n, size > len(r.buf))
-	return true, nil
+	n = min(size, len(p))
+	c.count.add(n, size > len(p))
+	return n, src, true, nil
 }
