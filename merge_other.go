@@ -22,14 +22,17 @@ const (
 	inboxBytes     = 2 * maxDatagram
 	inboxDatagrams = 64
 
-	// drainPause is how long an OS socket that receives nothing more must be silent to count as empty.
-	drainPause = 20 * time.Millisecond
+	// drainPause is how long an OS socket that receives nothing more must be silent to count as empty, and drainPauses
+	// is how often: a goroutine that comes late may find its deadline passed before it has looked.
+	drainPause  = 10 * time.Millisecond
+	drainPauses = 2
 )
 
 // place is where a merge keeps a conn.
 type place struct {
 	in      *inbox
-	retired bool // to be removed as soon as it is empty
+	retired bool   // to be removed as soon as it is empty
+	quit    func() // ends what brings it datagrams; nil: that has ended by itself when it is retired
 }
 
 // inbox is an OS socket, with what its goroutine has received and nobody has read yet.
@@ -103,6 +106,9 @@ func (m *merge) add(c *conn) error {
 		return net.ErrClosed
 	}
 	in := c.in
+	if before := in.conns[c.group]; before != nil {
+		before.yield(c)
+	}
 	in.conns[c.group] = c
 	if _, runs := m.inboxes[in]; !runs {
 		m.inboxes[in] = struct{}{}
@@ -111,6 +117,16 @@ func (m *merge) add(c *conn) error {
 		m.running.Go(func() { m.receive(in) })
 	}
 	return nil
+}
+
+// yield leaves c's place in its inbox, and what waits there, to another conn of the same pair. The merge's lock is held.
+func (c *conn) yield(to *conn) {
+	c.tell(&c.pair.past)
+	for i := range c.in.queue {
+		if c.in.queue[i].conn == c {
+			c.in.queue[i].conn = to
+		}
+	}
 }
 
 // remove stops delivering c and gives its OS socket back. What it had received and nobody read is lost. Removing it
@@ -146,7 +162,7 @@ func (m *merge) drop(c *conn) bool {
 	in.skip()
 	if len(in.conns) == 0 {
 		delete(m.inboxes, in)
-		signal(in.emptied)
+		m.unline(in)
 	}
 	return true
 }
@@ -164,6 +180,9 @@ func (in *inbox) skip() {
 
 // retire lets c, which receives nothing more, deliver what it has received, and then removes it.
 func (m *merge) retire(c *conn) error {
+	if c.quit != nil {
+		c.quit()
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	c.retired = true
@@ -345,6 +364,27 @@ func (m *merge) line(in *inbox) {
 	m.last = in
 }
 
+// unline takes an inbox out of the line, if it is in it. m.mu is held.
+func (m *merge) unline(in *inbox) {
+	if !in.lined {
+		return
+	}
+	in.lined = false
+	var before *inbox
+	for at := &m.first; *at != in; at = &(*at).next {
+		before = *at
+	}
+	if before == nil {
+		m.first = in.next
+	} else {
+		before.next = in.next
+	}
+	if m.last == in {
+		m.last = before
+	}
+	in.next = nil
+}
+
 // shift takes the first inbox that has something out of the line. m.mu is held.
 func (m *merge) shift() *inbox {
 	for m.first != nil {
@@ -360,6 +400,7 @@ func (m *merge) shift() *inbox {
 // receive is the goroutine of an inbox. It ends when nobody is left to receive for.
 func (m *merge) receive(in *inbox) {
 	control := make([]byte, controlSize)
+	silent := 0 // pauses, one after the other, in which nothing came
 	for {
 		at, draining, ok := m.room(in)
 		if !ok {
@@ -369,6 +410,9 @@ func (m *merge) receive(in *inbox) {
 			in.udp.SetReadDeadline(time.Now().Add(drainPause))
 		}
 		size, told, _, src, err := in.udp.ReadMsgUDPAddrPort(in.buf[at:at+maxDatagram], control)
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			silent = 0
+		}
 		a := arrival{at: at, size: size, src: src}
 		switch {
 		case err == nil:
@@ -376,7 +420,7 @@ func (m *merge) receive(in *inbox) {
 		case isTruncation(err):
 			a.meta, a.truncated = parseControl(control[:told], controlHere), true
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			if draining {
+			if silent++; draining && silent > drainPauses {
 				m.finish(in)
 			}
 			continue

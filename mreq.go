@@ -9,7 +9,7 @@ import (
 )
 
 // mreqLayout is how a system lays out struct group_source_req of RFC 3678: an interface index, and two struct
-// sockaddr_storage of 128 bytes each.
+// sockaddr_storage. Struct group_req has but the first.
 type mreqLayout struct {
 	align int // of a sockaddr_storage
 	inet6 uint16
@@ -20,12 +20,20 @@ var (
 	mreqWindows = mreqLayout{align: 8, inet6: 23} // also where a word is 4 bytes: __declspec(align(8))
 )
 
-// groupSourceReq fills in a struct group_source_req.
-func (l mreqLayout) groupSourceReq(ifIndex int, group, source netip.Addr) []byte {
-	const storage = 128
-	b := make([]byte, l.align+2*storage)
+// storage is the size of a struct sockaddr_storage.
+const storage = 128
+
+// groupReq fills in a struct group_req.
+func (l mreqLayout) groupReq(ifIndex int, group netip.Addr) []byte {
+	b := make([]byte, l.align+storage)
 	binary.NativeEndian.PutUint32(b, uint32(ifIndex))
 	l.putAddr(b[l.align:], group)
+	return b
+}
+
+// groupSourceReq fills in a struct group_source_req.
+func (l mreqLayout) groupSourceReq(ifIndex int, group, source netip.Addr) []byte {
+	b := append(l.groupReq(ifIndex, group), make([]byte, storage)...)
 	l.putAddr(b[l.align+storage:], source)
 	return b
 }

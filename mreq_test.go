@@ -22,6 +22,8 @@ func TestMembershipRequests(t *testing.T) {
 		{"ip_mreq by index", mreq4(v4, indexAddr(12)), "e8010203 0000000c"},
 		{"ip_mreq by large index", mreq4(v4, indexAddr(0x123456)), "e8010203 00123456"},
 		{"ip_mreq_source", mreqSource4(v4, source4, indexAddr(12)), "e8010203 0a000009 0000000c"},
+		{"group_req, Windows, IPv6", mreqWindows.groupReq(7, v6),
+			"0700000000000000" + "1700 0000 00000000 ff350000000000000000000000000001" + zeros(104)},
 		{"group_source_req, Linux, IPv4", mreqLinux.groupSourceReq(7, v4, source4),
 			"0700000000000000" + "0200 0000 e8010203" + zeros(120) + "0200 0000 0a000009" + zeros(120)},
 		{"group_source_req, Linux, IPv6", mreqLinux.groupSourceReq(7, v6, source6),

@@ -54,7 +54,7 @@ func openConn(cfg *RxConfig, p *pair, sources []netip.Addr) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.release, c.members = udp.Close, membersOf(udp, p.addr)
+	c.release, c.quit, c.members = udp.Close, c.leave, membersOf(udp, p.addr)
 	// The interface is checked here too: the kernel gives datagrams to 224.0.0.1 to every socket of their port, and
 	// what came before the options below were set tells no interface and is refused.
 	c.in = newInbox(udp, c.group, true)
@@ -222,9 +222,12 @@ func joinCall(name string, f func() error) (err error) {
 	return err
 }
 
+// leave drops c's membership, which may have gone with the interface.
+func (c *conn) leave() { _ = c.members.LeaveGroup(&net.Interface{Index: c.ifIndex}, ipAddr(c.group)) }
+
 // rejoin renews the membership of c, which the kernel has dropped, or may have.
 func (p *pair) rejoin(c *conn) error {
-	_ = c.members.LeaveGroup(&net.Interface{Index: c.ifIndex}, ipAddr(p.addr)) // it may have gone with the interface
+	c.leave()
 	if err := p.joinOn(c); err != nil {
 		return &OpError{Op: "join", Group: p.addr, Interface: p.link.ifc.Name, Err: err, Hint: joinHint(err, p)}
 	}

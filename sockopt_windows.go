@@ -10,6 +10,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"syscall"
@@ -25,8 +26,10 @@ const (
 	ipPktinfo             = 19 // IP_PKTINFO, IPV6_PKTINFO
 	ipIfList              = 28 // IP_IFLIST, IPV6_IFLIST
 	ipAddIfList           = 29 // IP_ADD_IFLIST, IPV6_ADD_IFLIST
+	ipDelIfList           = 30 // IP_DEL_IFLIST, IPV6_DEL_IFLIST
 	ipAddSourceMembership = 15
 	ipBlockSource         = 17
+	mcastLeaveGroup       = 42
 	mcastBlockSource      = 43
 	mcastJoinSourceGroup  = 45
 )
@@ -73,6 +76,9 @@ func (m *merge) openConn(cfg *RxConfig, p *pair, sources []netip.Addr) (_ *conn,
 	// depend on how well it does.
 	c.screen.only, c.screen.blocked = sources, p.blocked
 
+	if p.addr.Is4() && len(ifc.IPv4) == 0 { // it had one when the socket was opened
+		return nil, os.NewSyscallError("bind", windows.WSAEADDRNOTAVAIL)
+	}
 	at := listenAt(ifc, p.addr, cfg.Port)
 	if c.in = m.inboxAt(at, c); c.in == nil {
 		udp, err := listenUDP(at, true)
@@ -85,6 +91,7 @@ func (m *merge) openConn(cfg *RxConfig, p *pair, sources []netip.Addr) (_ *conn,
 			return nil, err
 		}
 	}
+	c.quit = c.leave
 	c.release = func() error {
 		c.leave()
 		return m.closeUnused(c.in)
@@ -106,13 +113,14 @@ func listenAt(ifc *Interface, family netip.Addr, port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(netip.IPv6Unspecified(), port)
 }
 
-// inboxAt finds an OS socket of the same interface that c can share. For more sources of a group that it has, there
-// must be another.
+// inboxAt finds an OS socket of the same interface that c can share; there it takes the place of one that is retired. For
+// more sources of a group that it has, there must be another.
 func (m *merge) inboxAt(at netip.AddrPort, c *conn) (found *inbox) {
 	m.update(func() {
 		for in := range m.inboxes {
 			for _, other := range in.conns {
-				if other.ifIndex == c.ifIndex && !other.retired && in.localAddr() == at && in.conns[c.group] == nil {
+				had := in.conns[c.group]
+				if other.ifIndex == c.ifIndex && !other.retired && in.localAddr() == at && (had == nil || had.retired) {
 					found = in
 				}
 			}
@@ -161,17 +169,23 @@ func configureRx(udp *net.UDPConn, cfg *RxConfig, ifc *Interface, v4 bool) error
 	if err := s.setInt("IP_MULTICAST_LOOP", windows.IP_MULTICAST_LOOP, loop); err != nil {
 		return err
 	}
-	// Since Windows 10 1803, datagrams of other interfaces can be kept out of the buffer. Without, they are dropped
-	// when they are looked at.
-	if s.setInt("IP_IFLIST", ipIfList, 1) == nil {
-		if err := s.setInt("IP_ADD_IFLIST", ipAddIfList, ifc.Index); err != nil {
-			return err
-		}
-	}
+	s.onlyBy(ifc.Index)
 	if cfg.ReadBuffer > 0 {
 		return call("setsockopt SO_RCVBUF", func() error { return udp.SetReadBuffer(cfg.ReadBuffer) })
 	}
 	return nil
+}
+
+// onlyBy keeps datagrams of other interfaces out of the buffer, where the system can, since Windows 10 1803. Where it
+// cannot they are left out when they are looked at. An interface that returns must be named again.
+func (s socket) onlyBy(ifIndex int) {
+	if s.setInt("IP_IFLIST", ipIfList, 1) != nil {
+		return
+	}
+	_ = s.setInt("IP_DEL_IFLIST", ipDelIfList, ifIndex)
+	if s.setInt("IP_ADD_IFLIST", ipAddIfList, ifIndex) != nil {
+		_ = s.setInt("IP_IFLIST", ipIfList, 0)
+	}
 }
 
 // socket is an OS socket whose options are set.
@@ -288,6 +302,9 @@ func (p *pair) joinSources(c *conn, s socket) (err error) {
 // leave drops c's membership with all its sources, if there is one.
 func (c *conn) leave() {
 	if c.group.Is6() {
+		if s, err := socketOf(c.in.udp, false); err == nil && len(c.sources) > 0 { // it was joined by an option of this kind
+			_ = s.set("MCAST_LEAVE_GROUP", mcastLeaveGroup, mreqWindows.groupReq(c.ifIndex, c.group))
+		}
 		_ = ipv6.NewPacketConn(c.in.udp).LeaveGroup(&net.Interface{Index: c.ifIndex}, ipAddr(c.group))
 		return
 	}
@@ -299,6 +316,9 @@ func (c *conn) leave() {
 // rejoin renews the membership of c, which the system has dropped, or may have.
 func (p *pair) rejoin(c *conn) error {
 	c.leave()
+	if s, err := socketOf(c.in.udp, p.addr.Is4()); err == nil {
+		s.onlyBy(c.ifIndex)
+	}
 	if err := p.joinOn(c); err != nil {
 		return p.joinError(err)
 	}
@@ -405,7 +425,7 @@ type scopedSender struct {
 	do   func(fd uintptr) // made once
 }
 
-// send does not wait: a datagram is copied, or refused.
+// send hardly ever waits, since datagrams do not stay in the send buffer; if it does, the write deadline does not end it.
 func (s *scopedSender) send(raw syscall.RawConn, p []byte, dst netip.AddrPort, scope int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

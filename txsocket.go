@@ -268,7 +268,7 @@ func (t *TxSocket) configure(l *txLink, to *sender) error {
 	}); err != nil {
 		return err
 	}
-	if err := call("setsockopt IP_MULTICAST_TTL", func() error { return setTTL(l, to, t.cfg.TTL) }); err != nil {
+	if err := setTTL(l, to, t.cfg.TTL); err != nil {
 		return err
 	}
 	if t.cfg.TrafficClass != 0 && !l.v4 && !hasTrafficClass6 {
@@ -296,10 +296,12 @@ func setTTL(l *txLink, to *sender, ttl int) error {
 	if err != nil {
 		return err
 	}
-	if l.v4 {
-		return ipv4.NewPacketConn(to.conn).SetMulticastTTL(value)
-	}
-	return ipv6.NewPacketConn(to.conn).SetMulticastHopLimit(value)
+	return call("setsockopt IP_MULTICAST_TTL", func() error {
+		if l.v4 {
+			return ipv4.NewPacketConn(to.conn).SetMulticastTTL(value)
+		}
+		return ipv6.NewPacketConn(to.conn).SetMulticastHopLimit(value)
+	})
 }
 
 // awaitAddresses waits, for a bounded time, until the interfaces can be sent from.

@@ -38,27 +38,17 @@ func watchTestOpen(t *testing.T) *watchMib {
 	return src.(*watchMib)
 }
 
-// watchTestHandles returns how many handles the process has.
-func watchTestHandles(t *testing.T) (n uint32) {
-	t.Helper()
-	count := windows.NewLazySystemDLL("kernel32.dll").NewProc("GetProcessHandleCount")
-	if ok, _, err := count.Call(uintptr(windows.CurrentProcess()), uintptr(unsafe.Pointer(&n))); ok == 0 {
-		t.Fatal(err)
-	}
-	return n
-}
-
 // TestWatchMibLeavesNothing opens more watches than a process can have callbacks, and closes them.
 func TestWatchMibLeavesNothing(t *testing.T) {
 	watchTestOpen(t).close() // what is made once is made
-	goroutines, handles := runtime.NumGoroutine(), watchTestHandles(t)
+	goroutines, handles := runtime.NumGoroutine(), openDescriptors(t)
 	for range 3000 {
 		watchTestOpen(t).close()
 	}
 	if n := runtime.NumGoroutine(); n > goroutines {
 		t.Errorf("%d goroutines, before it were %d", n, goroutines)
 	}
-	if n := watchTestHandles(t); n > handles+100 { // threads of the runtime come and go
+	if n := openDescriptors(t); n > handles+100 { // threads of the runtime come and go
 		t.Errorf("%d handles, before it were %d", n, handles)
 	}
 	runtime.GC() // panics over a structure that was left pinned

@@ -1,0 +1,1034 @@
+//go:build !linux || mcast_portable
+
+// The merge by itself, over sockets of package net: what goes in is unicast over the loopback interface, and nothing but
+// the merge stands between it and a read.
+
+package mcast
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+const mergePatience = 20 * time.Second
+
+// mergeTest is a merge, and what sends to its sockets.
+type mergeTest struct {
+	*testing.T
+	*merge
+	from       *net.UDPConn
+	goroutines int // before there was a merge
+}
+
+func newMergeTest(t *testing.T) *mergeTest {
+	t.Helper()
+	from, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := from.SetWriteBuffer(1 << 17); err != nil { // for the largest datagram; macOS has less
+		t.Fatal(err)
+	}
+	mt := &mergeTest{T: t, from: from, goroutines: runtime.NumGoroutine()}
+	if mt.merge, err = newMerge(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := mt.close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+		from.Close()
+		mt.wantGoroutines(0)
+	})
+	mt.setReadDeadline(time.Now().Add(mergePatience))
+	return mt
+}
+
+// wantGoroutines waits until the merge has that many.
+func (t *mergeTest) wantGoroutines(n int) {
+	t.Helper()
+	t.until("the goroutines have ended", func() bool { return runtime.NumGoroutine() <= t.goroutines+n })
+}
+
+func (t *mergeTest) until(what string, is func() bool) {
+	t.Helper()
+	for end := time.Now().Add(mergePatience); !is(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			buf := make([]byte, 1<<20)
+			t.Fatalf("waited in vain until %s\n%s", what, buf[:runtime.Stack(buf, true)])
+		}
+	}
+}
+
+// inlet is an OS socket of a merge with a conn that gets all that arrives there.
+type inlet struct {
+	*conn
+	to       netip.AddrPort
+	released atomic.Int32
+}
+
+var inletGroup = netip.MustParseAddr("239.79.9.9")
+
+func (t *mergeTest) inlet() *inlet {
+	t.Helper()
+	udp, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return t.inletOf(udp)
+}
+
+func (t *mergeTest) inletOf(udp *net.UDPConn) *inlet {
+	t.Helper()
+	i := &inlet{
+		conn: &conn{place: place{in: newInbox(udp, inletGroup, false)}, group: inletGroup, ifName: "lo"},
+		to:   udp.LocalAddr().(*net.UDPAddr).AddrPort(),
+	}
+	i.release = func() error {
+		i.released.Add(1)
+		udp.Close()
+		return nil
+	}
+	if err := t.add(i.conn); err != nil {
+		t.Fatal(err)
+	}
+	return i
+}
+
+func (t *mergeTest) send(to *inlet, payloads ...string) {
+	t.Helper()
+	for _, p := range payloads {
+		if _, err := t.from.WriteToUDPAddrPort([]byte(p), to.to); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// queued is how many datagrams an inbox has that were not read.
+func (t *mergeTest) queued(i *inlet) (n int) {
+	t.update(func() { n = len(i.in.queue) - i.in.read })
+	return n
+}
+
+// fill sends until the goroutine of an inbox waits for room, and some more that waits in the kernel. It returns all.
+func (t *mergeTest) flood(i *inlet) (payloads []string) {
+	t.Helper()
+	for n := range inboxDatagrams + 30 {
+		payloads = append(payloads, fmt.Sprint(n))
+	}
+	t.send(i, payloads...)
+	t.until("the inbox is full", func() bool { return t.queued(i) == inboxDatagrams })
+	return payloads
+}
+
+func (t *mergeTest) want(payloads ...string) {
+	t.Helper()
+	buf := make([]byte, 100)
+	for i, want := range payloads {
+		n, src, err := t.read(buf)
+		if err != nil || string(buf[:n]) != want || src != t.from.LocalAddr().(*net.UDPAddr).AddrPort() {
+			t.Fatalf("number %d: read %q from %v, %v; want %q", i, buf[:n], src, err, want)
+		}
+	}
+}
+
+// wantNothing checks that there is nothing to be read now.
+func (t *mergeTest) wantNothing() {
+	t.Helper()
+	t.setReadDeadline(time.Now().Add(20 * time.Millisecond))
+	buf := make([]byte, 100)
+	if n, _, err := t.read(buf); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("read %q, %v; want nothing", buf[:n], err)
+	}
+	t.setReadDeadline(time.Now().Add(mergePatience))
+}
+
+// wantGone waits until a conn was removed, once, and its goroutine has ended.
+func (t *mergeTest) wantGone(i *inlet, left int) {
+	t.Helper()
+	t.until("it is removed", func() bool { return i.released.Load() > 0 })
+	t.wantGoroutines(left)
+	if n := i.released.Load(); n != 1 {
+		t.Errorf("released %d times", n)
+	}
+	t.update(func() {
+		if _, ok := t.inboxes[i.in]; ok || t.holds(i.conn) {
+			t.Error("it is still there")
+		}
+	})
+}
+
+func TestMergeBounded(t *testing.T) {
+	for _, size := range []int{0, 1, 1000, 8000} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			mt := newMergeTest(t)
+			in := mt.inlet()
+			// What an inbox holds, and a bit less than the smallest default buffer of a system, 64 KiB on Windows.
+			n := min(inboxDatagrams, inboxBytes/2/(size+1)) + min(100, 48<<10/(size+1))
+			payload := func(i int) []byte {
+				p := bytes.Repeat([]byte{byte(i)}, size)
+				if size >= 4 {
+					binary.NativeEndian.PutUint32(p, uint32(i))
+				}
+				return p
+			}
+			for i := range n {
+				mt.send(in, string(payload(i)))
+				mt.until("it is taken, or the inbox is full", func() (ok bool) {
+					mt.update(func() {
+						ok = len(in.in.queue) == i+1 || in.in.used+maxDatagram > inboxBytes || len(in.in.queue) == inboxDatagrams
+					})
+					return ok
+				})
+			}
+			mt.update(func() {
+				if len(in.in.queue) == n {
+					t.Errorf("the inbox holds all %d", n)
+				}
+				if len(in.in.buf) != inboxBytes || cap(in.in.queue) != inboxDatagrams || in.in.used > inboxBytes {
+					t.Errorf("%d bytes of %d, %d datagrams of %d", in.in.used, len(in.in.buf), len(in.in.queue), cap(in.in.queue))
+				}
+			})
+			buf := make([]byte, size+1)
+			for i := range n {
+				got, _, err := mt.read(buf)
+				if err != nil || !bytes.Equal(buf[:got], payload(i)) {
+					t.Fatalf("datagram %d: %d bytes, %v: %x", i, got, err, buf[:min(got, 8)])
+				}
+			}
+			mt.wantNothing()
+		})
+	}
+}
+
+// TestMergeFlood sends far more than there is room for. What arrives does so once, and in order.
+func TestMergeFlood(t *testing.T) {
+	mt := newMergeTest(t)
+	in := mt.inlet()
+	for i := range 5000 {
+		mt.send(in, fmt.Sprintf("%05d", i))
+	}
+	mt.until("the inbox is full", func() bool { return mt.queued(in) == inboxDatagrams })
+	ms := make([]Message, 7)
+	last, got := "", 0
+	for {
+		for i := range ms {
+			ms[i] = Message{Buf: make([]byte, 10)}
+		}
+		mt.setReadDeadline(time.Now().Add(100 * time.Millisecond))
+		n, err := mt.readBatch(ms)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range ms[:n] {
+			text := string(m.Buf[:m.N])
+			if text <= last || m.Group != inletGroup || m.Truncated {
+				t.Fatalf("%q after %q: %+v", text, last, m)
+			}
+			last = text
+		}
+		got += n
+	}
+	if got < inboxDatagrams+100 || uint64(got) != in.count.packets {
+		t.Errorf("%d arrived, %d counted", got, in.count.packets)
+	}
+}
+
+func TestMergeLargest(t *testing.T) {
+	mt := newMergeTest(t)
+	in := mt.inlet()
+	large := make([]byte, 65507)
+	for i := range large {
+		large[i] = byte(rand.Uint32())
+	}
+	for round := range 3 {
+		sent := []string{string(large), "a", string(large), "b", "", "c"}
+		for i, p := range sent {
+			mt.send(in, p)
+			if i < 3 {
+				mt.until("it is taken", func() bool { return mt.queued(in) == i+1 })
+			}
+		}
+		buf := make([]byte, maxDatagram)
+		for i, want := range sent {
+			if n, _, err := mt.read(buf); err != nil || string(buf[:n]) != want {
+				t.Fatalf("round %d, datagram %d: %d bytes, %v, want %d", round, i, n, err, len(want))
+			}
+		}
+	}
+	mt.send(in, "0123456789")
+	ms := []Message{{Buf: make([]byte, 4)}}
+	if n, err := mt.readBatch(ms); n != 1 || err != nil || string(ms[0].Buf[:ms[0].N]) != "0123" || !ms[0].Truncated {
+		t.Errorf("%d, %v: %+v", n, err, ms[0])
+	}
+	if in.count.truncated != 1 {
+		t.Errorf("%+v", in.count)
+	}
+}
+
+// TestMergeScreen checks that refused sources are not delivered, and take no room.
+func TestMergeScreen(t *testing.T) {
+	mt := newMergeTest(t)
+	in := mt.inlet()
+	blocked := []netip.Addr{mt.from.LocalAddr().(*net.UDPAddr).AddrPort().Addr()}
+	mt.update(func() { in.screen.blocked = blocked })
+	for range 2 * inboxDatagrams {
+		mt.send(in, "refused")
+	}
+	mt.wantNothing()
+	mt.update(func() { in.screen.blocked = nil })
+	mt.send(in, "wanted")
+	mt.want("wanted")
+}
+
+// TestMergeFair reads a datagram of a quiet socket beside flooded ones: each gets its turn.
+func TestMergeFair(t *testing.T) {
+	mt := newMergeTest(t)
+	loud := []*inlet{mt.inlet(), mt.inlet(), mt.inlet()}
+	quiet := mt.inlet()
+	for _, in := range loud {
+		mt.flood(in)
+	}
+	for _, batch := range []bool{false, true, false, true} {
+		mt.send(quiet, "quiet")
+		mt.until("it is taken", func() bool { return mt.queued(quiet) == 1 })
+		var got []string
+		buf := make([]byte, 10)
+		if batch {
+			ms := make([]Message, len(loud)+1)
+			for i := range ms {
+				ms[i].Buf = make([]byte, 10)
+			}
+			n, err := mt.readBatch(ms)
+			if n != len(ms) || err != nil {
+				t.Fatal(n, err)
+			}
+			for _, m := range ms {
+				got = append(got, string(m.Buf[:m.N]))
+			}
+		}
+		for len(got) < len(loud)+1 {
+			n, _, err := mt.read(buf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, string(buf[:n]))
+		}
+		if !slices.Contains(got, "quiet") {
+			t.Errorf("batch %v: the first are %q", batch, got)
+		}
+		slices.Sort(got)
+		if len(slices.Compact(got)) > 2 { // each of the loud gave the same
+			t.Errorf("batch %v: somebody came twice: %q", batch, got)
+		}
+	}
+}
+
+func TestMergeRetire(t *testing.T) {
+	for _, late := range []bool{false, true} {
+		for _, more := range []bool{false, true} {
+			t.Run(fmt.Sprintf("read late %v, more than an inbox holds %v", late, more), func(t *testing.T) {
+				mt := newMergeTest(t)
+				in, other := mt.inlet(), mt.inlet()
+				sent := []string{"a", "b", "c"}
+				if more {
+					sent = mt.flood(in)
+				} else {
+					mt.send(in, sent...)
+					mt.until("they are taken", func() bool { return mt.queued(in) == 3 })
+				}
+				if err := mt.retire(in.conn); err != nil {
+					t.Fatal(err)
+				}
+				if late {
+					time.Sleep(3 * drainPause)
+					if n := in.released.Load(); n != 0 || !mt.has(in) {
+						t.Errorf("removed before it was read")
+					}
+				}
+				mt.want(sent...)
+				mt.wantGone(in, 1)
+				mt.send(other, "other")
+				mt.want("other")
+				if err := mt.remove(in.conn); err != nil || in.released.Load() != 1 {
+					t.Errorf("removed again: %v, released %d times", err, in.released.Load())
+				}
+			})
+		}
+	}
+}
+
+func (t *mergeTest) has(i *inlet) (ok bool) {
+	t.update(func() { ok = t.holds(i.conn) })
+	return ok
+}
+
+// TestMergeRetireEmpty retires what has nothing: it goes although nobody reads.
+func TestMergeRetireEmpty(t *testing.T) {
+	mt := newMergeTest(t)
+	in := mt.inlet()
+	mt.retire(in.conn)
+	mt.wantGone(in, 0)
+}
+
+// TestMergeRetiredRemoved removes what is retired, and waits to be read.
+func TestMergeRetiredRemoved(t *testing.T) {
+	mt := newMergeTest(t)
+	for _, more := range []bool{false, true} {
+		in := mt.inlet()
+		if more {
+			mt.flood(in)
+		} else {
+			mt.send(in, "unread")
+			mt.until("it is taken", func() bool { return mt.queued(in) == 1 })
+		}
+		mt.retire(in.conn)
+		time.Sleep(2 * drainPause) // so that it waits for that, as a rule
+		mt.remove(in.conn)
+		mt.wantGone(in, 0)
+		mt.wantNothing()
+	}
+}
+
+func TestMergeRemove(t *testing.T) {
+	mt := newMergeTest(t)
+	a, b, c := mt.inlet(), mt.inlet(), mt.inlet()
+	for _, in := range []*inlet{a, b, c} {
+		mt.send(in, fmt.Sprint(in.to))
+		mt.until("it is taken", func() bool { return mt.queued(in) == 1 })
+	}
+	mt.remove(b.conn)
+	mt.wantGone(b, 2)
+	mt.want(fmt.Sprint(a.to), fmt.Sprint(c.to))
+
+	mt.flood(a) // its goroutine waits for room
+	mt.remove(a.conn)
+	mt.wantGone(a, 1)
+	mt.send(c, "c")
+	mt.want("c")
+	mt.remove(c.conn)
+	mt.wantGone(c, 0)
+	mt.wantNothing()
+	d := mt.inlet()
+	mt.send(d, "d")
+	mt.want("d")
+}
+
+// TestMergeForgets adds and removes conns while nobody reads. Nothing of those that are gone is kept.
+func TestMergeForgets(t *testing.T) {
+	mt := newMergeTest(t)
+	stays := mt.inlet()
+	mt.send(stays, "stays")
+	mt.until("it is taken", func() bool { return mt.queued(stays) == 1 })
+	for n := range 20 {
+		in := mt.inlet()
+		mt.send(in, "unread")
+		mt.until("it is taken", func() bool { return mt.queued(in) == 1 })
+		if n == 10 { // in the middle of the line
+			mt.send(stays, "more")
+		}
+		mt.remove(in.conn)
+	}
+	mt.update(func() {
+		n := 0
+		for in := mt.first; in != nil; in = in.next {
+			n++
+		}
+		if n != 1 || mt.first != stays.in || mt.last != stays.in {
+			t.Errorf("%d inboxes are in the line, want 1", n)
+		}
+	})
+	mt.want("stays", "more")
+	last := mt.inlet()
+	mt.send(last, "last")
+	mt.want("last")
+}
+
+// TestMergeError has a socket fail for good. Each read tells it once; nothing is made of it that nobody reads.
+func TestMergeError(t *testing.T) {
+	mt := newMergeTest(t)
+	in, other := mt.inlet(), mt.inlet()
+	mt.send(in, "a", "b")
+	mt.until("they are taken", func() bool { return mt.queued(in) == 2 })
+	in.in.udp.Close()
+	mt.until("the error is taken", func() bool { return mt.queued(in) == 3 })
+	time.Sleep(20 * time.Millisecond)
+	if n := mt.queued(in); n != 3 {
+		t.Errorf("%d wait to be read", n)
+	}
+	ms := make([]Message, 5)
+	for i := range ms {
+		ms[i].Buf = make([]byte, 10)
+	}
+	if n, err := mt.readBatch(ms); n != 2 || err != nil {
+		t.Fatalf("%d, %v", n, err)
+	}
+	for range 3 {
+		var e *OpError
+		if n, err := mt.readBatch(ms); n != 0 || !errors.As(err, &e) || e.Op != "read" || e.Group != inletGroup || e.Interface != "lo" {
+			t.Fatalf("%d, %v", n, err)
+		}
+		mt.until("the next is taken", func() bool { return mt.queued(in) == 1 })
+		if len(in.in.queue) != 1 {
+			t.Errorf("%d errors", len(in.in.queue))
+		}
+	}
+	mt.send(other, "other")
+	mt.until("it is taken", func() bool { return mt.queued(other) == 1 })
+	// The error is first in the line, and has its turn; then comes the datagram.
+	if _, _, err := mt.read(nil); err == nil {
+		t.Error("no error")
+	}
+	mt.want("other")
+	mt.remove(in.conn)
+	mt.wantGone(in, 1)
+}
+
+// TestMergePassingError has a socket told once that nobody heard what it sent. It goes on receiving.
+func TestMergePassingError(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("package net turns these errors off")
+	}
+	peer, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := peer.LocalAddr().(*net.UDPAddr)
+	peer.Close()
+	mt := newMergeTest(t)
+	udp, err := net.DialUDP("udp4", nil, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := mt.inletOf(udp)
+	udp.Write([]byte("is anybody there?"))
+	mt.setReadDeadline(time.Now().Add(100 * time.Millisecond))
+	_, _, err = mt.read(nil)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Skip("this system does not tell")
+	}
+	if e := (*OpError)(nil); !errors.As(err, &e) {
+		t.Errorf("%v, want an OpError", err)
+	}
+	mt.wantNothing()
+	if peer, err = net.ListenUDP("udp4", at); err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	if _, err := peer.WriteToUDPAddrPort([]byte("I am"), in.to); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 10)
+	if n, _, err := mt.read(buf); err != nil || string(buf[:n]) != "I am" {
+		t.Errorf("read %q, %v", buf[:n], err)
+	}
+}
+
+func TestMergeDeadline(t *testing.T) {
+	mt := newMergeTest(t)
+	in := mt.inlet()
+	type result struct {
+		text string
+		err  error
+	}
+	done := make(chan result)
+	read := func() {
+		buf := make([]byte, 10)
+		n, _, err := mt.read(buf)
+		done <- result{string(buf[:n]), err}
+	}
+	const soon = 20 * time.Millisecond
+	for name, at := range map[string]func() time.Time{
+		"past":              func() time.Time { return longAgo },
+		"now":               time.Now,
+		"soon":              func() time.Time { return time.Now().Add(soon) },
+		"soon by the clock": func() time.Time { return time.Now().Round(0).Add(soon) },
+		"past by the clock": func() time.Time { return time.Now().Round(0).Add(-soon) },
+		"soon, elsewhere":   func() time.Time { return time.Now().Add(soon).UTC() },
+	} {
+		mt.setReadDeadline(time.Time{})
+		go read()
+		select {
+		case r := <-done:
+			t.Fatalf("%s: a read without a deadline returned: %+v", name, r)
+		case <-time.After(5 * time.Millisecond): // it is blocked, as a rule
+		}
+		if err := mt.setReadDeadline(at()); err != nil {
+			t.Fatal(err)
+		}
+		if r := <-done; !errors.Is(r.err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: %+v", name, r)
+		}
+		// It stays, also for what is there.
+		mt.send(in, name)
+		mt.until("it is taken", func() bool { return mt.queued(in) == 1 })
+		if _, _, err := mt.read(make([]byte, 10)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: a second read: %v", name, err)
+		}
+		mt.setReadDeadline(time.Now().Add(mergePatience))
+		mt.want(name)
+	}
+	for name, later := range map[string]time.Time{"cleared": {}, "extended": time.Now().Add(mergePatience)} {
+		mt.setReadDeadline(time.Now().Add(soon))
+		go read()
+		mt.setReadDeadline(later)
+		select {
+		case r := <-done:
+			t.Errorf("%s: %+v", name, r)
+		case <-time.After(2 * soon):
+			mt.send(in, name)
+			if r := <-done; r.text != name || r.err != nil {
+				t.Errorf("%s: %+v", name, r)
+			}
+		}
+	}
+	// A deadline that has passed while nobody read, and then was moved.
+	mt.setReadDeadline(time.Now().Add(time.Millisecond))
+	mt.until("it has passed", func() (passed bool) { mt.update(func() { passed = mt.expired }); return passed })
+	mt.setReadDeadline(time.Time{})
+	mt.send(in, "moved")
+	mt.want("moved")
+}
+
+// TestMergeTimers sets deadlines that pass at about the time when they are replaced.
+func TestMergeTimers(t *testing.T) {
+	mt := newMergeTest(t)
+	for range 300 {
+		mt.setReadDeadline(time.Now().Add(50 * time.Microsecond))
+		time.Sleep(50 * time.Microsecond)
+		mt.setReadDeadline(time.Now().Add(mergePatience))
+		time.Sleep(50 * time.Microsecond)
+		mt.update(func() {
+			if mt.expired {
+				t.Error("a deadline that was replaced has passed")
+			}
+		})
+	}
+	mt.close()
+	mt.update(func() {
+		if mt.timer != nil && mt.timer.Stop() {
+			t.Error("the timer runs after close")
+		}
+	})
+}
+
+func TestMergeClose(t *testing.T) {
+	for _, inlets := range []int{0, 1, 5} {
+		mt := newMergeTest(t)
+		var all []*inlet
+		for range inlets {
+			in := mt.inlet()
+			mt.flood(in) // its goroutine waits for room
+			all = append(all, in)
+		}
+		if inlets > 1 { // and some that do not
+			all = append(all, mt.inlet(), mt.inlet())
+			mt.retire(all[1].conn)
+			mt.retire(all[len(all)-1].conn)
+		}
+		if inlets > 0 {
+			for range inlets*(inboxDatagrams/2) - 1 {
+				if _, _, err := mt.read(make([]byte, 10)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if err := mt.close(); err != nil {
+			t.Error(err)
+		}
+		for i, in := range all {
+			if n := in.released.Load(); n != 1 {
+				t.Errorf("inlet %d was released %d times", i, n)
+			}
+		}
+		if _, _, err := mt.read(make([]byte, 10)); err != net.ErrClosed {
+			t.Errorf("read: %v", err)
+		}
+		if _, err := mt.readBatch(make([]Message, 1)); err != net.ErrClosed {
+			t.Errorf("readBatch: %v", err)
+		}
+		if err := mt.setReadDeadline(time.Now().Add(time.Hour)); err != net.ErrClosed {
+			t.Errorf("setReadDeadline: %v", err)
+		}
+		late := &inlet{conn: &conn{place: place{in: newInbox(mt.from, inletGroup, false)}, group: inletGroup}}
+		if err := mt.add(late.conn); err != net.ErrClosed {
+			t.Errorf("add: %v", err)
+		}
+		if err := mt.remove(late.conn); err != nil {
+			t.Errorf("remove: %v", err)
+		}
+		mt.wantGoroutines(0)
+	}
+}
+
+// TestMergeCloseWaits closes while a goroutine gives an OS socket back.
+func TestMergeCloseWaits(t *testing.T) {
+	mt := newMergeTest(t)
+	in := mt.inlet()
+	release := in.release
+	releasing, let := make(chan struct{}), make(chan struct{})
+	in.release = func() error {
+		close(releasing)
+		<-let
+		return release()
+	}
+	mt.retire(in.conn)
+	<-releasing
+	closed := make(chan error)
+	go func() { closed <- mt.close() }()
+	select {
+	case <-closed:
+		t.Error("close has not waited")
+		close(let)
+	case <-time.After(20 * time.Millisecond):
+		close(let)
+		if err := <-closed; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestMergeCloseInterrupts closes while reads are blocked.
+func TestMergeCloseInterrupts(t *testing.T) {
+	for range 20 {
+		mt := newMergeTest(t)
+		mt.setReadDeadline(time.Time{})
+		mt.inlet()
+		const readers = 5
+		done := make(chan error, readers)
+		for i := range readers {
+			go func() {
+				var err error
+				if i%2 == 0 {
+					_, _, err = mt.read(make([]byte, 10))
+				} else {
+					_, err = mt.readBatch(make([]Message, 3))
+				}
+				done <- err
+			}()
+		}
+		time.Sleep(time.Millisecond) // they are blocked, as a rule
+		mt.close()
+		for range readers {
+			select {
+			case err := <-done:
+				if err != net.ErrClosed {
+					t.Errorf("a blocked read: %v", err)
+				}
+			case <-time.After(mergePatience):
+				t.Fatal("a read is still blocked")
+			}
+		}
+	}
+}
+
+func TestMergeReaders(t *testing.T) {
+	mt := newMergeTest(t)
+	mt.setReadDeadline(time.Time{})
+	const readers, each = 8, 100
+	inlets := []*inlet{mt.inlet(), mt.inlet(), mt.inlet()}
+	var reading sync.WaitGroup
+	var mu sync.Mutex
+	got := make(map[string]int)
+	for i := range readers {
+		reading.Go(func() {
+			ms := make([]Message, 1+i%3)
+			for j := range ms {
+				ms[j].Buf = make([]byte, 20)
+			}
+			for {
+				n, err := mt.readBatch(ms)
+				if err != nil {
+					if !errors.Is(err, os.ErrDeadlineExceeded) {
+						t.Error(err)
+					}
+					return
+				}
+				mu.Lock()
+				for _, m := range ms[:n] {
+					got[string(m.Buf[:m.N])]++
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	for n := range each {
+		for i, in := range inlets {
+			mt.send(in, fmt.Sprintf("%d to %d", n, i))
+		}
+	}
+	mt.until("all are read", func() bool { mu.Lock(); defer mu.Unlock(); return len(got) == each*len(inlets) })
+	mt.setReadDeadline(longAgo)
+	reading.Wait()
+	for text, n := range got {
+		if n != 1 {
+			t.Errorf("%q was read %d times", text, n)
+		}
+	}
+}
+
+// TestMergeShared has two conns on one OS socket, of which one is retired, and comes back: another takes its place,
+// with what was received meanwhile.
+func TestMergeShared(t *testing.T) {
+	mt := newMergeTest(t)
+	in := mt.inlet()
+	in.pair = new(pair)
+	second := &conn{place: place{in: in.in}, group: groups("239.79.9.10")[0], release: func() error { return nil }}
+	if err := mt.add(second); err != nil {
+		t.Fatal(err)
+	}
+	mt.send(in, "read")
+	mt.want("read")
+	mt.send(in, "a", "b")
+	mt.until("they are taken", func() bool { return mt.queued(in) == 2 })
+	mt.retire(in.conn)
+	time.Sleep(3 * drainPause)
+	if !mt.has(in) {
+		t.Error("removed, although somebody else has the OS socket, too")
+	}
+	again := &conn{place: place{in: in.in}, group: in.group, pair: in.pair, release: in.release}
+	if err := mt.add(again); err != nil {
+		t.Fatal(err)
+	}
+	mt.send(in, "c")
+	mt.want("a", "b", "c")
+	if err := mt.remove(in.conn); err != nil || in.released.Load() != 0 || mt.has(in) {
+		t.Errorf("the first is there, or released: %v", err)
+	}
+	mt.remove(second)
+	mt.send(in, "d")
+	mt.want("d")
+	mt.remove(again)
+	if n := in.pair.past.Packets; n != 5 {
+		t.Errorf("%d packets counted", n)
+	}
+	mt.wantGone(in, 0)
+}
+
+// TestMergeSharedRemove removes conns of an OS socket whose datagrams are first in the queue, and another stays.
+func TestMergeSharedRemove(t *testing.T) {
+	mt := newMergeTest(t)
+	udp, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := newInbox(udp, netip.Addr{}, false)
+	all := groups("239.79.9.10", "239.79.9.11", "239.79.9.12")
+	var conns []*conn
+	for i, g := range all {
+		c := &conn{place: place{in: in}, group: g, release: func() error { return nil }}
+		if i == 0 { // the last to go, in close
+			c.release = udp.Close
+		}
+		if err := mt.add(c); err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, c)
+	}
+	arrive := func(groups ...netip.Addr) {
+		for _, g := range groups { // as the goroutine would say, if it had been told
+			mt.deliver(in, &arrival{meta: metadata{group: g}})
+		}
+	}
+	want := func(groups ...netip.Addr) {
+		t.Helper()
+		for _, g := range groups {
+			ms := make([]Message, 1)
+			if n, err := mt.readBatch(ms); n != 1 || err != nil || ms[0].Group != g {
+				t.Fatalf("%d, %v: %+v, want %v", n, err, ms, g)
+			}
+		}
+	}
+	arrive(all[2])
+	mt.remove(conns[2]) // which leaves nothing
+	mt.wantNothing()
+	arrive(all[1], all[1], all[0], all[1], all[0])
+	mt.remove(conns[1])
+	want(all[0], all[0])
+	arrive(all[1], all[0], all[1])
+	want(all[0])
+	mt.wantNothing()
+	mt.update(func() {
+		if len(in.queue) != 0 || in.used != 0 {
+			t.Errorf("%d datagrams, %d bytes are left", len(in.queue), in.used)
+		}
+	})
+}
+
+// TestMergeFind covers whom a datagram is for.
+func TestMergeFind(t *testing.T) {
+	a, b, other := groups("239.1.1.1")[0], groups("ff02::1")[0], groups("239.1.1.9")[0]
+	unicast := groups("192.0.2.1")[0]
+	bound := newInbox(nil, a, false)
+	boundTold := newInbox(nil, a, true)
+	shared := newInbox(nil, netip.Addr{}, true)
+	replies := newInbox(nil, netip.Addr{}, false)
+	conns := func(in *inbox, groups ...netip.Addr) {
+		for _, g := range groups {
+			in.conns[g] = &conn{group: g, ifIndex: 7}
+		}
+	}
+	conns(bound, a)
+	conns(boundTold, a)
+	conns(shared, a, b)
+	conns(replies, netip.Addr{})
+	for _, c := range []struct {
+		name  string
+		in    *inbox
+		group netip.Addr
+		index int
+		found bool
+	}{
+		{"bound", bound, netip.Addr{}, 0, true},
+		{"bound, told the interface", boundTold, a, 7, true},
+		{"bound, told another", boundTold, a, 8, false},
+		{"bound, told nothing", boundTold, netip.Addr{}, 0, false},
+		{"shared", shared, a, 7, true},
+		{"shared, IPv6", shared, b, 7, true},
+		{"shared, by another interface", shared, a, 8, false},
+		{"shared, a group that nobody joined", shared, other, 7, false},
+		{"shared, unicast", shared, unicast, 7, false},
+		{"shared, told nothing", shared, netip.Addr{}, 0, false},
+		{"replies", replies, netip.Addr{}, 0, true},
+		{"replies, told where they went", replies, unicast, 3, true},
+		{"replies, multicast", replies, a, 3, false},
+	} {
+		if got := c.in.find(&metadata{group: c.group, ifIndex: c.index}); (got != nil) != c.found {
+			t.Errorf("%s: found %v", c.name, got)
+		}
+	}
+}
+
+// TestMergeFill covers what is made of a datagram.
+func TestMergeFill(t *testing.T) {
+	m, err := newMerge()
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := &inbox{buf: []byte("0123456789")}
+	at := time.Unix(1, 2)
+	for _, c := range []struct {
+		a         arrival
+		connIndex int
+		size      int
+		want      Message
+	}{
+		{arrival{conn: &conn{group: inletGroup, ifIndex: 3}, at: 2, size: 4, src: netip.MustParseAddrPort("192.0.2.1:9"),
+			meta: metadata{hopLimit: 5, time: at, ifIndex: 3}}, 3, 10,
+			Message{N: 4, Addr: netip.MustParseAddrPort("192.0.2.1:9"), Group: inletGroup, IfIndex: 3, HopLimit: 5, Time: at}},
+		{arrival{conn: &conn{group: inletGroup, ifIndex: 3}, at: 2, size: 4, src: netip.MustParseAddrPort("[fe80::1%eth0]:9")}, 3, 3,
+			Message{N: 3, Addr: netip.MustParseAddrPort("[fe80::1%3]:9"), Group: inletGroup, IfIndex: 3, Truncated: true}},
+		{arrival{conn: &conn{}, size: 1, src: netip.MustParseAddrPort("[fe80::1%eth0]:9"), meta: metadata{ifIndex: 12}, truncated: true}, 0, 1,
+			Message{N: 1, Addr: netip.MustParseAddrPort("[fe80::1%12]:9"), Truncated: true}},
+	} {
+		got := Message{Buf: make([]byte, c.size)}
+		m.fill(&got, in, &c.a)
+		if text := string(got.Buf[:got.N]); text != "0123456789"[c.a.at:c.a.at+got.N] {
+			t.Errorf("%+v: %q", c.a, text)
+		}
+		got.Buf = nil
+		if fmt.Sprint(got) != fmt.Sprint(c.want) {
+			t.Errorf("%+v, want %+v", got, c.want)
+		}
+	}
+}
+
+// TestMergeRandom lets everything happen at once. One socket stays throughout: it loses nothing, in no other order.
+func TestMergeRandom(t *testing.T) {
+	mt := newMergeTest(t)
+	stays := mt.inlet()
+	var all sync.WaitGroup
+	var stop atomic.Bool
+	var sent, got atomic.Int64
+	for range 2 { // sockets that come and go
+		all.Go(func() {
+			for !stop.Load() {
+				in := mt.inlet()
+				for range rand.IntN(3 * inboxDatagrams) {
+					mt.from.WriteToUDPAddrPort([]byte("other"), in.to)
+				}
+				time.Sleep(time.Duration(rand.IntN(3)) * time.Millisecond)
+				if rand.IntN(2) == 0 {
+					mt.retire(in.conn)
+					time.Sleep(time.Duration(rand.IntN(3)) * time.Millisecond)
+				}
+				mt.remove(in.conn)
+				mt.until("it is removed", func() bool { return in.released.Load() > 0 })
+				if n := in.released.Load(); n != 1 {
+					t.Errorf("released %d times", n)
+				}
+			}
+		})
+	}
+	all.Go(func() {
+		for !stop.Load() {
+			for _, at := range []time.Time{longAgo, {}, time.Now().Add(time.Millisecond), time.Now().Add(time.Hour)} {
+				mt.setReadDeadline(at)
+				time.Sleep(time.Duration(rand.IntN(300)) * time.Microsecond)
+			}
+		}
+	})
+	all.Go(func() {
+		for !stop.Load() {
+			if sent.Load() < got.Load()+inboxDatagrams { // so that the kernel drops none
+				mt.from.WriteToUDPAddrPort(fmt.Appendf(nil, "%d", sent.Add(1)), stays.to)
+			} else {
+				time.Sleep(time.Microsecond)
+			}
+		}
+	})
+	var order sync.Mutex // of the datagrams that stays gets
+	for range 3 {
+		all.Go(func() {
+			ms := make([]Message, 5)
+			for !stop.Load() || got.Load() < sent.Load() {
+				for i := range ms {
+					ms[i] = Message{Buf: make([]byte, 20)}
+				}
+				order.Lock()
+				n, err := mt.readBatch(ms)
+				for _, m := range ms[:n] {
+					text := string(m.Buf[:m.N])
+					if text != "other" && text != fmt.Sprint(got.Add(1)) {
+						t.Errorf("read %s instead of %d", text, got.Load())
+					}
+				}
+				order.Unlock()
+				if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	time.Sleep(time.Second)
+	stop.Store(true)
+	ended := make(chan struct{})
+	go func() { all.Wait(); close(ended) }()
+	for last := false; !last; { // reads may be blocked, and the one who moved the deadline is gone
+		mt.setReadDeadline(time.Now().Add(10 * time.Millisecond))
+		select {
+		case <-ended:
+			last = true
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	t.Logf("%d datagrams, of which %d were counted", sent.Load(), stays.count.packets)
+	if sent.Load() < 100 {
+		t.Errorf("only %d datagrams", sent.Load())
+	}
+}

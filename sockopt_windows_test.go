@@ -1,0 +1,386 @@
+package mcast
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/windows"
+)
+
+// openWindows opens a receiver on the first interface of the tests.
+func openWindows(t *testing.T, cfg RxConfig) *RxSocket {
+	t.Helper()
+	cfg.Port, cfg.Interfaces, cfg.Static = faultPort, faultInterfaces(t)[:1], true
+	if cfg.Groups = groupsOn(cfg.Interfaces, texts(cfg.Groups)...); len(cfg.Groups) == 0 {
+		t.Skip("the interface lacks the family")
+	}
+	s, err := OpenRx(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func texts(addrs []netip.Addr) (all []string) {
+	for _, a := range addrs {
+		all = append(all, a.String())
+	}
+	return all
+}
+
+// TestWindowsAddressLost has an interface lose the address that its OS socket is bound to, and get it back.
+func TestWindowsAddressLost(t *testing.T) {
+	s := openWindows(t, RxConfig{Groups: groups("239.79.5.1", "239.79.5.2"), Loopback: true})
+	ifc := s.cfg.Interfaces[0]
+	tx, err := OpenTx(TxConfig{Groups: s.cfg.Groups, Interfaces: s.cfg.Interfaces, Loopback: true, Static: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Close()
+	without := ifc
+	without.IPv4 = nil
+	for range 2 {
+		for range 2 {
+			if !s.follow(networkChange{Interfaces: []Interface{without}}) {
+				t.Error("not to be tried again")
+			}
+			for _, m := range s.Memberships() {
+				var e *OpError
+				if m.Joined || !errors.Is(m.Err, windows.WSAEADDRNOTAVAIL) || !errors.As(m.Err, &e) || e.Hint == "" {
+					t.Errorf("without an address: %+v", m)
+				}
+			}
+		}
+		// That of before receives nothing more. Under Wine it may, as long as another has joined.
+		for end := time.Now().Add(10 * time.Second); inboxesOf(s) > 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		}
+		if n := inboxesOf(s); n > 0 {
+			t.Errorf("%d OS sockets are left", n)
+		}
+		if s.follow(networkChange{Interfaces: []Interface{ifc}}) {
+			t.Errorf("to be tried again: %+v", s.Memberships())
+		}
+		wantEachOnce(t, tx, s)
+	}
+}
+
+func inboxesOf(s *RxSocket) (n int) {
+	s.m.update(func() { n = len(s.m.inboxes) })
+	return n
+}
+
+// TestWindowsRetireLeaves checks that an OS socket which is to receive nothing more has left its groups.
+func TestWindowsRetireLeaves(t *testing.T) {
+	for _, group := range []string{"239.79.5.1", "ff02::79:5"} {
+		t.Run(group, func(t *testing.T) {
+			s := openWindows(t, RxConfig{Groups: groups(group), Loopback: true})
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			p := s.groups[0].pairs[0]
+			c := p.conns[0]
+			left := c.quit
+			var again error = errInjected
+			c.quit = func() {
+				left()
+				again = p.joinOn(c) // refused of a member
+				left()
+			}
+			s.retire(p)
+			if again != nil {
+				t.Errorf("it had not left: joining again gives %v", again)
+			}
+		})
+	}
+}
+
+// TestWindowsSockets checks that the groups of an interface and family share an OS socket, and that more sources of a
+// group have one of their own.
+func TestWindowsSockets(t *testing.T) {
+	s := openWindows(t, RxConfig{Groups: groups("239.79.5.1", "239.79.5.2", "ff02::79:5", "ff05::79:5")})
+	families := 1
+	if len(s.cfg.Groups) > 2 {
+		families = 2
+	}
+	want := func(n int) {
+		t.Helper()
+		if got := inboxesOf(s); got != n {
+			t.Errorf("%d OS sockets, want %d", got, n)
+		}
+	}
+	want(families)
+	one, two := groups("232.79.5.1")[0], groups("10.99.9.1", "10.99.9.2")
+	if err := s.Join(one, two[0]); err != nil {
+		t.Fatal(err)
+	}
+	want(families)
+	if err := s.Join(one, two[1]); err != nil {
+		t.Fatal(err)
+	}
+	want(families + 1)
+	if err := s.Leave(one); err != nil {
+		t.Fatal(err)
+	}
+	want(families)
+	for _, g := range s.cfg.Groups {
+		if err := s.Leave(g); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want(0)
+}
+
+// TestWindowsSocketsOfTwo checks that no OS socket has groups of two interfaces: IP_IFLIST would keep the second's out.
+func TestWindowsSocketsOfTwo(t *testing.T) {
+	ifaces := faultInterfaces(t)[:1]
+	all, err := Interfaces()
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(all, Interface.IsLoopback)
+	if i < 0 || all[i].Index == ifaces[0].Index || !all[i].hasFamily(netip.IPv6Unspecified()) {
+		t.Skip("there is no loopback interface beside the one of the tests, or no IPv6")
+	}
+	ifaces = append(ifaces, all[i])
+	s, err := OpenRx(RxConfig{Groups: groupsOn(ifaces, "ff02::79:5", "ff02::79:6", "ff02::79:7", "ff02::79:8", "ff02::79:9"),
+		Port: faultPort, Interfaces: ifaces, Static: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	s.m.update(func() {
+		for in := range s.m.inboxes {
+			indexes := make(map[int]bool)
+			for _, c := range in.conns {
+				indexes[c.ifIndex] = true
+			}
+			if len(indexes) != 1 {
+				t.Errorf("an OS socket has groups of the interfaces %v", indexes)
+			}
+		}
+	})
+}
+
+// TestWindowsScreen checks that sources which the system does not refuse are refused here.
+func TestWindowsScreen(t *testing.T) {
+	for _, group := range []string{"239.79.5.1", "ff02::79:5"} {
+		t.Run(group, func(t *testing.T) {
+			control := openWindows(t, RxConfig{Groups: groups(group), Loopback: true})
+			ifc := control.cfg.Interfaces[0]
+			own := ofFamily(slices.Concat(addrsOf(ifc.IPv4), addrsOf(ifc.IPv6)), control.cfg.Groups[0])
+			rx := openWindows(t, RxConfig{Groups: groups(group), Loopback: true, Blocked: own})
+			tx, err := OpenTx(TxConfig{Groups: control.cfg.Groups, Interfaces: control.cfg.Interfaces, Loopback: true, Static: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer tx.Close()
+			wantEachOnce(t, tx, control)
+			rx.SetReadDeadline(time.Now().Add(30 * time.Millisecond))
+			buf := make([]byte, 100)
+			if n, src, err := rx.ReadFromUDPAddrPort(buf); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("read %q from %v, %v", buf[:n], src, err)
+			}
+		})
+	}
+}
+
+func addrsOf(prefixes []netip.Prefix) (addrs []netip.Addr) {
+	for _, p := range prefixes {
+		addrs = append(addrs, p.Addr())
+	}
+	return addrs
+}
+
+// TestWindowsStale covers when an OS socket is of no use anymore.
+func TestWindowsStale(t *testing.T) {
+	s := openWindows(t, RxConfig{Groups: groups("239.79.5.1", "ff02::79:5")})
+	now := s.cfg.Interfaces[0]
+	other := now
+	other.IPv4 = []netip.Prefix{netip.MustParsePrefix("192.0.2.77/24")}
+	more := now
+	more.IPv4 = append(other.IPv4, now.IPv4...)
+	for _, g := range s.groups {
+		c := g.pairs[0].conns[0]
+		for name, is := range map[string]struct {
+			ifc   Interface
+			stale bool
+		}{"as it was": {now, false}, "with another address": {other, g.addr.Is4()}, "with one more": {more, false}} {
+			if c.stale(&is.ifc) != is.stale {
+				t.Errorf("%s: %s: stale is not %v", g.addr, name, is.stale)
+			}
+		}
+	}
+}
+
+// TestWindowsOptions asks the system what was set.
+func TestWindowsOptions(t *testing.T) {
+	for _, cfg := range []RxConfig{{}, {Loopback: true, HopLimits: true, ReadBuffer: 100000}} {
+		cfg.Groups = groups("239.79.5.1", "ff02::79:5")
+		s := openWindows(t, cfg)
+		for _, g := range s.groups {
+			c := g.pairs[0].conns[0]
+			want := func(name string, level, option, value int) {
+				t.Helper()
+				raw, err := c.in.udp.SyscallConn()
+				if err != nil {
+					t.Fatal(err)
+				}
+				var got int
+				err = control(raw, func(h windows.Handle) (err error) { got, err = windows.GetsockoptInt(h, level, option); return err })
+				if err != nil || got != value {
+					t.Errorf("%s: %s is %d, %v; want %d", g.addr, name, got, err, value)
+				}
+			}
+			flag := func(b bool) int {
+				if b {
+					return 1
+				}
+				return 0
+			}
+			level := windows.IPPROTO_IPV6
+			if g.addr.Is4() {
+				level = windows.IPPROTO_IP
+			}
+			want("SO_REUSEADDR", windows.SOL_SOCKET, windows.SO_REUSEADDR, 1)
+			want("IP_PKTINFO", level, ipPktinfo, 1)
+			want("IP_RECVTTL", level, ipRecvTTL, flag(cfg.HopLimits))
+			want("IP_MULTICAST_LOOP", level, windows.IP_MULTICAST_LOOP, flag(cfg.Loopback || s.cfg.Interfaces[0].IsLoopback()))
+			if _, size := c.stats(); cfg.ReadBuffer > 0 && size != cfg.ReadBuffer {
+				t.Errorf("%s: the buffer is %d", g.addr, size)
+			}
+		}
+		s.Close()
+	}
+}
+
+// TestWindowsSender asks the system what was set of a sender: its port is shared if it was named, and packet information
+// keeps multicast out of the replies.
+func TestWindowsSender(t *testing.T) {
+	ifaces := faultInterfaces(t)[:1]
+	for _, port := range []uint16{0, faultPort} {
+		tx, err := OpenTx(TxConfig{Groups: groupsOn(ifaces, "239.79.5.1", "ff02::79:5"), Interfaces: ifaces, Port: port, Static: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Close()
+		for _, l := range *tx.links.Load() {
+			level := windows.IPPROTO_IPV6
+			if l.v4 {
+				level = windows.IPPROTO_IP
+			}
+			var shared, info int
+			if err := control(l.to.raw, func(h windows.Handle) (err error) {
+				shared, err = windows.GetsockoptInt(h, windows.SOL_SOCKET, windows.SO_REUSEADDR)
+				if err == nil {
+					info, err = windows.GetsockoptInt(h, level, ipPktinfo)
+				}
+				return err
+			}); err != nil {
+				t.Fatal(err)
+			}
+			if (shared != 0) != (port != 0) || info != 1 {
+				t.Errorf("IPv4 %v, port %d: SO_REUSEADDR %d, IP_PKTINFO %d", l.v4, port, shared, info)
+			}
+		}
+	}
+}
+
+// TestWindowsErrors covers what is made of the system's numbers.
+func TestWindowsErrors(t *testing.T) {
+	wrap := func(errno error) error { return &net.OpError{Op: "read", Err: &syscallError{errno}} }
+	type verdict struct{ refused, transient, truncation, harmless, unheard bool }
+	for errno, want := range map[syscall.Errno]verdict{
+		windows.WSAEINVAL:        {refused: true},
+		windows.WSAENOPROTOOPT:   {refused: true},
+		windows.WSAEADDRNOTAVAIL: {transient: true},
+		windows.WSAEMSGSIZE:      {truncation: true},
+		windows.WSAECONNRESET:    {harmless: true},
+		windows.WSAENETRESET:     {harmless: true},
+		windows.WSAENETUNREACH:   {unheard: true},
+		windows.WSAENOBUFS:       {},
+	} {
+		err := wrap(errno)
+		got := verdict{refused(err), isTransient(err), isTruncation(err), isHarmless(err), isUnheard(err, true)}
+		if got != want {
+			t.Errorf("%v: %+v, want %+v", errno, got, want)
+		}
+		if isUnheard(err, false) {
+			t.Errorf("%v: unheard, but not by the loopback interface", errno)
+		}
+	}
+	if refused(nil) || isTransient(nil) || isTruncation(nil) || isHarmless(nil) || isUnheard(nil, true) {
+		t.Error("no error is one")
+	}
+	group := groups("239.1.1.1")[0]
+	for _, errno := range []error{windows.WSAEACCES, windows.WSAEADDRINUSE, windows.WSAEADDRNOTAVAIL, windows.WSAEMFILE, windows.WSAENOBUFS} {
+		if openHint(wrap(errno)) == "" {
+			t.Errorf("%v: no hint for who opens", errno)
+		}
+	}
+	for _, errno := range []error{windows.WSAENETUNREACH, windows.WSAEADDRNOTAVAIL, windows.WSAEACCES, windows.WSAEMSGSIZE} {
+		if sendHint(wrap(errno), nil, group) == "" {
+			t.Errorf("%v: no hint for who sends", errno)
+		}
+	}
+	if openHint(wrap(windows.WSAEINVAL))+sendHint(wrap(windows.WSAEINVAL), nil, group) != "" {
+		t.Error("a hint for what nobody knows")
+	}
+}
+
+type syscallError struct{ errno error }
+
+func (e *syscallError) Error() string { return e.errno.Error() }
+func (e *syscallError) Unwrap() error { return e.errno }
+
+// TestWindowsByInterface covers what stands for an interface: its index, or its address where that is refused.
+func TestWindowsByInterface(t *testing.T) {
+	address := netip.MustParsePrefix("192.0.2.1/24")
+	with, without := Interface{Index: 12, IPv4: []netip.Prefix{address}}, Interface{Index: 12}
+	index := netip.AddrFrom4([4]byte{0, 0, 0, 12})
+	for _, c := range []struct {
+		ifc     Interface
+		refuses map[netip.Addr]error
+		want    netip.Addr
+		err     error
+	}{
+		{with, nil, index, nil},
+		{with, map[netip.Addr]error{index: windows.WSAEINVAL}, address.Addr(), nil},
+		{with, map[netip.Addr]error{index: windows.WSAEADDRNOTAVAIL}, index, windows.WSAEADDRNOTAVAIL},
+		{with, map[netip.Addr]error{index: windows.WSAEINVAL, address.Addr(): windows.WSAEINVAL}, address.Addr(), windows.WSAEINVAL},
+		{without, map[netip.Addr]error{index: windows.WSAEINVAL}, index, windows.WSAEINVAL},
+	} {
+		got, err := byInterface(&c.ifc, func(a netip.Addr) error { return c.refuses[a] })
+		if got != c.want || err != c.err {
+			t.Errorf("%+v: %v, %v", c, got, err)
+		}
+	}
+}
+
+// TestWindowsProbe checks that asking leaves no handle, also when it is refused.
+func TestWindowsProbe(t *testing.T) {
+	ifc := faultInterfaces(t)[0]
+	group := groups("ff02::79:5")[0]
+	if len(ifc.IPv6) == 0 {
+		t.Skip("the interface has no IPv6 address")
+	}
+	if err := probeSource(&ifc, group); err != nil {
+		t.Error(err)
+	}
+	nowhere := Interface{Index: 0x7ffff0}
+	if err := probeSource(&nowhere, group); err == nil {
+		t.Error("there is an interface of index 0x7ffff0")
+	}
+	withoutGC(t)
+	before := count(t)
+	for range 5 * descriptorSlack {
+		probeSource(&ifc, group)
+		probeSource(&nowhere, group)
+	}
+	wantResources(t, before)
+}
