@@ -145,6 +145,19 @@ func (m *merge) readMany(c *conn, ms []Message) (got, kept int, err error) {
 	if c.coalesce {
 		return m.readCoalesced(c, ms)
 	}
+	if len(ms) == 1 && !c.told { // recvfrom costs less than recvmmsg
+		p := ms[0].Buf
+		size, src, ok, err := m.readPlain(c, p)
+		if err != nil {
+			return 0, 0, err
+		}
+		if !ok {
+			return 1, 0, nil
+		}
+		n := min(size, len(p))
+		ms[0] = Message{Buf: p, N: n, Addr: src, Group: c.group, IfIndex: c.ifIndex, Truncated: size > n}
+		return 1, 1, nil
+	}
 	if m.batch == nil {
 		m.batch = new(recvBatch)
 	}

@@ -32,6 +32,9 @@ const (
 	// prepared in vain. If that many come, it asks for more.
 	fewAtFirst = 4
 
+	// trusted is in how many turns a socket is taken to have as many datagrams as it had when it was emptied.
+	trusted = 15
+
 	// refusedBudget bounds how many datagrams in a row are looked at and refused before the runtime is asked
 	// again about deadlines and Close, which a flood of unwanted datagrams must not put off.
 	refusedBudget = 256
@@ -39,10 +42,11 @@ const (
 
 // place is where a merge keeps a conn.
 type place struct {
-	slot    int32  // in merge.conns
-	retired bool   // to be removed as soon as it is empty
-	round   uint64 // in which it was reported last
-	many    int    // how many datagrams the next batch asks for
+	slot    int32 // in merge.conns
+	retired bool  // to be removed as soon as it is empty
+	many    int   // how many datagrams the next batch asks for
+	expect  int   // datagrams in a turn
+	trust   uint8 // turns for which that holds
 }
 
 // merge reads from many conns as if they were one. All methods may be called concurrently.
@@ -66,8 +70,8 @@ type merge struct {
 	events [64]unix.EpollEvent
 	ready  []unix.EpollEvent // what is left of events
 	hot    *conn             // the socket that delivers now
+	turn   int               // how many datagrams it might deliver at first
 	budget int               // how many datagrams it still may
-	round  uint64            // counts the calls of epoll_wait
 
 	// The socket that ended the last wait, and whether it had ended the one before, too: then it is tried first the
 	// next time. Question and answer by one group are spared an epoll_wait that way.
@@ -196,6 +200,11 @@ func (m *merge) drop(c *conn) bool {
 
 // empty ends the turn of c, which has nothing more.
 func (m *merge) empty(c *conn) {
+	if c.trust > 0 {
+		c.trust = 0 // it had fewer than expected: see how many it has the next time
+	} else {
+		c.expect, c.trust = min(max(m.turn-m.budget, 1), readBudget), trusted
+	}
 	m.hot = nil
 	if c.retired && m.drop(c) {
 		c.release()
@@ -320,7 +329,7 @@ func (m *merge) readKnown(p []byte) (n int, src netip.AddrPort, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for range refusedBudget {
-		c := m.known(true)
+		c := m.known()
 		if c == nil {
 			break
 		}
@@ -365,10 +374,10 @@ func (m *merge) tryRead(epfd uintptr) bool {
 	r := &m.req
 	woken := m.parked && r.batch == nil
 	if m.parked = false; woken && m.again && m.woke != nil {
-		m.hot, m.budget = m.woke, 1
+		m.hot, m.budget, m.turn = m.woke, 1, 1
 	}
 	for refused := 0; refused < refusedBudget; {
-		c, err := m.next(int(epfd), r.batch == nil)
+		c, err := m.next(int(epfd))
 		if c == nil {
 			r.err = err
 			m.parked = err == nil && r.n == 0
@@ -393,7 +402,7 @@ func (m *merge) tryRead(epfd uintptr) bool {
 			continue
 		}
 		room := r.batch[r.n:]
-		room = room[:min(len(room), m.budget, max(c.many, fewAtFirst))]
+		room = room[:min(len(room), m.budget, max(c.many, c.expect, fewAtFirst))]
 		got, kept, err := m.readMany(c, room)
 		if err != nil && err != unix.EAGAIN {
 			if r.n == 0 { // else the caller has the datagrams, and meets the error next time
@@ -415,13 +424,12 @@ func (m *merge) tryRead(epfd uintptr) bool {
 }
 
 // next says which socket to read from; nil: none has anything.
-func (m *merge) next(epfd int, single bool) (*conn, error) {
+func (m *merge) next(epfd int) (*conn, error) {
 	for {
-		if c := m.known(single); c != nil {
+		if c := m.known(); c != nil {
 			return c, nil
 		}
 		n, err := epollWait(epfd, m.events[:])
-		m.round++
 		if n == 0 || err != nil {
 			return nil, err
 		}
@@ -430,10 +438,10 @@ func (m *merge) next(epfd int, single bool) (*conn, error) {
 }
 
 // known says which socket to read from, of those that were reported: the one at work while its turn lasts, then the
-// others. A turn lasts for many datagrams, but if only one is read at a time, it does so only for a socket that was
-// reported twice running, and so is likely to have more: most often there is one, and trying for another is a system
-// call in vain.
-func (m *merge) known(single bool) *conn {
+// others. To find a socket empty takes a system call in vain, while the next epoll_wait tells of many sockets at once
+// which are not. So a turn brings as many datagrams as there were when the socket was emptied, and only now and then as
+// many as there are.
+func (m *merge) known() *conn {
 	if m.coalesced.pending() { // to the end, before another is received
 		m.hot = m.coalesced.conn
 		m.budget = max(m.budget, m.coalesced.datagrams())
@@ -453,10 +461,11 @@ func (m *merge) known(single bool) *conn {
 		switch {
 		case c.retired: // to the end, and beyond, since it must be found empty
 			m.budget = math.MaxInt
-		case single && c.round+1 != m.round:
-			m.budget = 1
+		case c.trust > 0:
+			c.trust--
+			m.budget = c.expect
 		}
-		c.round = m.round
+		m.turn = m.budget
 		return c
 	}
 	return nil
@@ -479,16 +488,21 @@ func epollWait(epfd int, events []unix.EpollEvent) (int, error) {
 
 // readOne takes one datagram from c into p. It reports false for one that must not be delivered.
 func (m *merge) readOne(c *conn, p []byte) (n int, src netip.AddrPort, ok bool, err error) {
-	if c.checkIf || c.coalesce { // what is to be known comes only with control messages
-		m.one[0] = Message{Buf: p}
-		_, kept, err := m.readMany(c, m.one[:])
-		n, src = m.one[0].N, m.one[0].Addr
-		m.one[0] = Message{}
-		return n, src, kept == 1, err
+	if !c.told && !c.coalesce {
+		size, src, ok, err := m.readPlain(c, p)
+		return min(size, len(p)), src, ok, err
 	}
+	m.one[0] = Message{Buf: p}
+	_, kept, err := m.readMany(c, m.one[:])
+	n, src = m.one[0].N, m.one[0].Addr
+	m.one[0] = Message{}
+	return n, src, kept == 1, err
+}
+
+// readPlain takes one datagram, of which no control messages tell, from c, and returns its whole size.
+func (m *merge) readPlain(c *conn, p []byte) (size int, src netip.AddrPort, ok bool, err error) {
 	var name rawSockaddr
-	size, err := recvFrom(c.fd, p, 0, &name)
-	if err != nil {
+	if size, err = recvFrom(c.fd, p, 0, &name); err != nil {
 		return 0, src, false, err
 	}
 	m.budget--
@@ -496,7 +510,6 @@ func (m *merge) readOne(c *conn, p []byte) (n int, src netip.AddrPort, ok bool, 
 	if c.screen.refuses(src.Addr()) {
 		return 0, src, false, nil
 	}
-	n = min(size, len(p))
-	c.count.add(n, size > len(p))
-	return n, src, true, nil
+	c.count.add(min(size, len(p)), size > len(p))
+	return size, src, true, nil
 }

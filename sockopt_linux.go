@@ -20,6 +20,7 @@ import (
 type handle struct {
 	fd       int
 	checkIf  bool // IPv6 where the kernel refused to bind the device: compare the arrival interface
+	told     bool // there are control messages
 	coalesce bool // the kernel may hand over runs of datagrams at once
 }
 
@@ -93,6 +94,7 @@ func openConn(cfg *RxConfig, p *pair, sources []netip.Addr) (_ *conn, rest []net
 	if err := s.ask(cfg); err != nil {
 		return nil, nil, err
 	}
+	c.told = c.checkIf || cfg.Timestamps || cfg.HopLimits
 	// Before 5.0 the kernel does not know it. It is a permission, so that is no error.
 	c.coalesce = cfg.Coalesce && canCoalesce && s.set("UDP_GRO", unix.IPPROTO_UDP, unix.UDP_GRO, 1) == nil
 	if rest, err = s.join(c.ifIndex, sources); err != nil {

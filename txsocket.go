@@ -81,10 +81,12 @@ type TxSocket struct {
 	*reader
 	unfollow func() // nil if Static
 
-	links atomic.Pointer[[]*txLink] // replaced, under mu, never changed
+	links     atomic.Pointer[[]*txLink] // replaced, under mu, never changed
+	listening atomic.Bool               // replies are received
 
-	mu     sync.Mutex // guards what is below and the settings of the OS sockets; never held while a read or write waits
-	closed bool
+	mu      sync.Mutex // guards what is below and the settings of the OS sockets; never held while a read or write waits
+	closed  bool
+	unheard []*conn // whose replies nobody has asked for yet
 }
 
 // txLink is an interface and a family to send by.
@@ -245,12 +247,28 @@ func (t *TxSocket) use(l *txLink, udp *net.UDPConn) error {
 	if err != nil {
 		return err
 	}
-	if err := t.m.add(c); err != nil {
-		return err
-	}
+	t.unheard = append(t.unheard, c)
 	l.to = to
 	links := append(slices.Clone(*t.links.Load()), l)
 	t.links.Store(&links)
+	return nil
+}
+
+// listen has replies received, not before somebody reads them: who watches a socket is told of every datagram that
+// has left it, too, and that takes its time.
+func (t *TxSocket) listen() error {
+	if t.listening.Load() {
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for len(t.unheard) > 0 && !t.closed {
+		if err := t.m.add(t.unheard[0]); err != nil {
+			return &OpError{Op: "read", Err: err}
+		}
+		t.unheard = t.unheard[1:]
+	}
+	t.listening.Store(true)
 	return nil
 }
 
@@ -471,10 +489,18 @@ func joinErrors(a, b error) error {
 // ReadFrom waits for a unicast datagram, such as a reply to what was sent, and copies it into p; a datagram that is
 // larger is cut. The address is a *net.UDPAddr of the sender, whose zone, if it has one, is an interface index.
 // Multicast is never read.
-func (t *TxSocket) ReadFrom(p []byte) (n int, addr net.Addr, err error) { return t.readFrom(p) }
+func (t *TxSocket) ReadFrom(p []byte) (n int, addr net.Addr, err error) {
+	if err := t.listen(); err != nil {
+		return 0, nil, err
+	}
+	return t.readFrom(p)
+}
 
 // ReadFromUDPAddrPort is ReadFrom without allocating.
 func (t *TxSocket) ReadFromUDPAddrPort(p []byte) (n int, src netip.AddrPort, err error) {
+	if err := t.listen(); err != nil {
+		return 0, src, err
+	}
 	return t.readFromUDPAddrPort(p)
 }
 
