@@ -6,24 +6,74 @@ package mcast
 import (
 	"context"
 	"log/slog"
+	"net"
+	"net/netip"
 	"slices"
 )
 
-// successor finds in a scan what has become of an interface that had the given name at first: it is the same as long as
-// its index lives, whatever it is called, and otherwise whoever has the name now. The same interface may have lost its
-// memberships.
-func successor(ifc *Interface, name string, change networkChange) (_ Interface, ok bool) {
-	byName := func(n Interface) bool { return n.Name == name }
-	same := func(n Interface) bool { return n.Index == ifc.Index }
-	if change.Gone[ifc.Index] { // the index may be another's now
-		same = func(n Interface) bool { return n.Index == ifc.Index && n.Name == ifc.Name }
+// known is an interface as a socket knows it.
+type known struct {
+	name string    // as it was at first: the one to come back under
+	ifc  Interface // as last seen
+	gone bool
+}
+
+// is reports whether an interface in a scan is the one that k was: it is as long as its index lives, whatever it is
+// called. It may have lost its memberships.
+func (k *known) is(n *Interface, change networkChange) bool {
+	if n.Index != k.ifc.Index || n.guid != k.ifc.guid {
+		return false
 	}
-	for _, is := range []func(Interface) bool{same, byName} {
-		if i := slices.IndexFunc(change.Interfaces, is); i >= 0 {
-			return change.Interfaces[i], true
+	return n.Name == k.ifc.Name || !k.gone && !change.Gone[n.Index] // else the index may be another's now
+}
+
+// successors finds in a scan what has become of interfaces, nil for those that are gone: if it is not the same, it is
+// whoever has the first name now, unless that is another one of them, under which everything is joined already.
+func successors(all []*known, change networkChange) []*Interface {
+	now := make([]*Interface, len(all))
+	taken := make(map[int]bool)
+	find := func(is func(k *known, n *Interface) bool) {
+		for i, k := range all {
+			for j := range change.Interfaces {
+				if n := &change.Interfaces[j]; now[i] == nil && !taken[n.Index] && is(k, n) {
+					now[i], taken[n.Index] = n, true
+				}
+			}
 		}
 	}
-	return Interface{}, false
+	find(func(k *known, n *Interface) bool { return k.is(n, change) })
+	find(func(k *known, n *Interface) bool { return n.Name == k.name })
+	return now
+}
+
+// prepare drops the memberships that may be lost. Linux keeps one in the socket's own list after the interface was away,
+// and takes it from whoever has joined since when it is dropped later: __ip_mc_dec_group in net/ipv4/igmp.c and
+// __ipv6_dev_mc_dec in net/ipv6/mcast.c only count. So all sockets of the process do it before one of them joins again.
+func (s *RxSocket) prepare(change networkChange) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	for _, link := range s.links {
+		s.eachPair(link, func(p *pair) {
+			if change.lost(&link.ifc, p.addr) {
+				for _, c := range p.conns {
+					c.leave()
+				}
+			}
+		})
+	}
+}
+
+// lost reports whether memberships of a group's family may be lost on an interface that still has its index.
+func (change *networkChange) lost(ifc *Interface, group netip.Addr) bool {
+	if change.Gone[ifc.Index] || change.Gone6[ifc.Index] && group.Is6() {
+		return true
+	}
+	return change.Overflow && !slices.ContainsFunc(change.Interfaces, func(now Interface) bool {
+		return now.Index == ifc.Index && now.since6 == ifc.since6 && now.since6 != 0
+	})
 }
 
 // follow brings the table in line with the interfaces there are now. It asks to be called again in a while if some
@@ -43,8 +93,12 @@ func (s *RxSocket) catchUp(change networkChange) (again bool, news []func()) {
 	if s.closed {
 		return false, nil
 	}
-	for _, link := range s.links {
-		s.followLink(link, change)
+	all := make([]*known, len(s.links))
+	for i, link := range s.links {
+		all[i] = &link.known
+	}
+	for i, now := range successors(all, change) {
+		s.followLink(s.links[i], now, change)
 	}
 	if s.all {
 		s.followNew(change)
@@ -59,13 +113,13 @@ func (s *RxSocket) catchUp(change networkChange) (again bool, news []func()) {
 // followNew lets interfaces go that are gone, and joins on those that are new.
 func (s *RxSocket) followNew(change networkChange) {
 	for _, g := range s.groups {
-		g.pairs = slices.DeleteFunc(g.pairs, func(p *pair) bool { return p.link.gone })
+		s.letGo(g)
 	}
 	s.links = slices.DeleteFunc(s.links, func(link *rxLink) bool { return link.gone })
 	for _, ifc := range change.Interfaces {
-		known := slices.ContainsFunc(s.links, func(link *rxLink) bool { return link.ifc.Index == ifc.Index })
-		if !known && joinsByItself(&ifc) {
-			s.links = append(s.links, &rxLink{name: ifc.Name, ifc: ifc})
+		has := slices.ContainsFunc(s.links, func(link *rxLink) bool { return link.ifc.Index == ifc.Index })
+		if !has && joinsByItself(&ifc) {
+			s.links = append(s.links, &rxLink{known{name: ifc.Name, ifc: ifc}})
 		}
 	}
 	for _, link := range s.links {
@@ -73,21 +127,42 @@ func (s *RxSocket) followNew(change networkChange) {
 	}
 }
 
-// followLink looks at one interface.
-func (s *RxSocket) followLink(link *rxLink, change networkChange) {
+// letGo forgets the pairs of a group whose interface is gone, but not what they have received.
+func (s *RxSocket) letGo(g *rxGroup) {
+	g.pairs = slices.DeleteFunc(g.pairs, func(p *pair) bool {
+		if p.link.gone {
+			g.orphans = append(g.orphans, p.retired...)
+		}
+		return p.link.gone
+	})
+	s.m.update(func() {
+		g.orphans = slices.DeleteFunc(g.orphans, func(c *conn) bool { return !s.m.holds(c) })
+	})
+	for len(g.orphans) > maxOrphans {
+		s.m.remove(g.orphans[0])
+		g.orphans = g.orphans[1:]
+	}
+}
+
+// maxOrphans is how many OS sockets of interfaces that are gone a group may have because nobody reads what they have
+// received, if interfaces come and go for ever.
+const maxOrphans = 16
+
+// followLink looks at one interface, which is now as given; nil: it is gone.
+func (s *RxSocket) followLink(link *rxLink, found *Interface, change networkChange) {
 	before := link.ifc
-	now, ok := successor(&before, link.name, change)
-	if !ok {
+	if found == nil {
 		if !link.gone {
 			link.gone = true
 			s.eachPair(link, func(p *pair) {
 				s.retire(p)
-				p.err = &OpError{Op: "join", Group: p.addr, Interface: before.Name, Err: ErrNoInterface, Hint: "the interface is gone"}
+				p.err = p.goneError()
 				s.log(slog.LevelWarn, "interface is gone", p, nil)
 			})
 		}
 		return
 	}
+	now := *found
 	link.ifc, link.gone = now, false
 	s.eachPair(link, func(p *pair) {
 		was := p.err
@@ -97,7 +172,7 @@ func (s *RxSocket) followLink(link *rxLink, change networkChange) {
 		case now.Index != before.Index, slices.ContainsFunc(p.conns, func(c *conn) bool { return c.stale(&now) }):
 			s.retire(p)
 			s.join(p)
-		case change.Gone[now.Index], change.Gone6[now.Index] && p.addr.Is6(), change.Overflow:
+		case change.lost(&before, p.addr):
 			s.rejoin(p)
 		default:
 			return
@@ -132,13 +207,15 @@ func (s *RxSocket) rejoin(p *pair) {
 	}
 }
 
-// retire parts a pair from its sockets, which may still deliver what they have received. Of those that it was parted
-// from before, it is time.
+// retire parts a pair from its sockets, which may still deliver what they have received, but receive nothing more: a
+// membership can come to life again with the index of its interface, and its pair has others by then. Of those that it
+// was parted from before, it is time.
 func (s *RxSocket) retire(p *pair) {
 	for _, c := range p.retired {
 		s.m.remove(c)
 	}
 	for _, c := range p.conns {
+		c.leave()
 		s.m.retire(c)
 	}
 	p.retired, p.conns = p.conns, nil
@@ -210,32 +287,89 @@ func (t *TxSocket) catchUp(change networkChange) (again bool, news []func()) {
 		news = append(news, func() { logChange(t.cfg.Logger, level, what, ifc, err) })
 	}
 	links := slices.Clone(*t.links.Load())
-	for i, l := range links {
-		now, ok := successor(&l.ifc, l.name, change)
-		if !ok {
+	if t.cfg.Interfaces == nil {
+		again = t.followDefault(links, change, tell)
+	}
+	for i, now := range t.successors(links, change) {
+		l := links[i]
+		switch {
+		case now == nil && l.gone:
 			continue
-		}
-		if now.Index != l.ifc.Index || change.Gone[now.Index] {
-			if err := setMulticastInterface(l.to, l.v4, &now); err != nil {
-				tell(slog.LevelWarn, "cannot send by the interface that came back", now, err)
+		case now == nil:
+			tell(slog.LevelWarn, "interface is gone", l.ifc, nil)
+			links[i] = newTxLink(known{l.name, l.ifc, true}, l.v4, l.to)
+			continue
+		case l.gone || now.Index != l.ifc.Index || change.Gone[now.Index]:
+			if err := setMulticastInterface(l.to, l.v4, now); err != nil {
+				tell(slog.LevelWarn, "cannot send by the interface that came back", *now, err)
+				links[i] = newTxLink(known{l.name, l.ifc, true}, l.v4, l.to)
 				again = true
 				continue
 			}
-			tell(slog.LevelInfo, "sends again", now, nil)
+			tell(slog.LevelInfo, "sends again", *now, nil)
 		}
-		links[i] = newTxLink(l.name, now, l.v4, l.to)
+		links[i] = newTxLink(known{l.name, *now, false}, l.v4, l.to)
 	}
 	t.links.Store(&links)
 	return again, news
 }
 
+// followDefault moves the links to the interface that the default route of their family leads by now, as soon as that
+// can multicast: a tunnel that takes the default route and carries no multicast is none to move to. Without a default
+// route everything stays as it is.
+func (t *TxSocket) followDefault(links []*txLink, change networkChange, tell func(slog.Level, string, Interface, error)) (again bool) {
+	for i, l := range links {
+		network := "ip6"
+		if l.v4 {
+			network = "ip4"
+		}
+		index, err := defaultIndex(network)
+		if err != nil || index == l.ifc.Index {
+			continue
+		}
+		fit := func(n Interface) bool {
+			return n.Index == index && n.Flags&net.FlagMulticast != 0 && (l.v4 && len(n.IPv4) > 0 || !l.v4 && len(n.IPv6) > 0)
+		}
+		at := slices.IndexFunc(change.Interfaces, fit)
+		if at < 0 {
+			continue // when it has all that it needs, that is a change as well
+		}
+		now := change.Interfaces[at]
+		if err := setMulticastInterface(l.to, l.v4, &now); err != nil {
+			tell(slog.LevelWarn, "cannot send by the interface of the default route", now, err)
+			again = true
+			continue
+		}
+		tell(slog.LevelInfo, "sends by the new default route", now, nil)
+		links[i] = newTxLink(known{name: now.Name, ifc: now}, l.v4, l.to)
+	}
+	return again
+}
+
+// successors finds what has become of the interfaces of links. Those of different families may share one.
+func (t *TxSocket) successors(links []*txLink, change networkChange) []*Interface {
+	now := make([]*Interface, len(links))
+	for _, v4 := range []bool{true, false} {
+		var of []int
+		var all []*known
+		for i, l := range links {
+			if l.v4 == v4 {
+				of, all = append(of, i), append(all, &l.known)
+			}
+		}
+		for i, n := range successors(all, change) {
+			now[of[i]] = n
+		}
+	}
+	return now
+}
+
 // tryFollow follows the network, if the system lets it: Android refuses netlink to apps, which can use the
 // library all the same with interfaces they name.
-func tryFollow(l *slog.Logger, f func(networkChange) (again bool)) (stop func()) {
-	stop, err := followNetwork(f)
-	if err != nil {
+func tryFollow(l *slog.Logger, one *watchFollower) (stop, again func()) {
+	if err := processWatch.add(one); err != nil {
 		logChange(l, slog.LevelWarn, "cannot follow the network", Interface{}, err)
-		return func() {}
+		return func() {}, func() {}
 	}
-	return stop
+	return one.stop, one.again
 }

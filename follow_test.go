@@ -26,14 +26,15 @@ func TestSuccessor(t *testing.T) {
 		{"nothing is left", nil, nil, Interface{}, true},
 	} {
 		before := ifc("eth0", 2)
-		now, ok := successor(&before, "eth0", networkChange{Interfaces: c.now, Gone: c.gone})
-		if ok == c.absent || now.Name != c.want.Name || now.Index != c.want.Index {
-			t.Errorf("%s: %v %d %v, want %v %d", c.what, now.Name, now.Index, ok, c.want.Name, c.want.Index)
+		now := successors([]*known{{name: "eth0", ifc: before}}, networkChange{Interfaces: c.now, Gone: c.gone})[0]
+		if (now == nil) != c.absent || now != nil && (now.Name != c.want.Name || now.Index != c.want.Index) {
+			t.Errorf("%s: %+v, want %v %d", c.what, now, c.want.Name, c.want.Index)
 		}
 	}
 	// It was eth0 when the socket came to know it, was renamed since, and is gone: its first name is what counts.
 	renamed := ifc("wan0", 2)
-	if now, ok := successor(&renamed, "eth0", networkChange{Interfaces: list(ifc("eth0", 9))}); !ok || now.Index != 9 {
-		t.Errorf("back under the first name: %+v, %v", now, ok)
+	now := successors([]*known{{name: "eth0", ifc: renamed}}, networkChange{Interfaces: list(ifc("eth0", 9))})[0]
+	if now == nil || now.Index != 9 {
+		t.Errorf("back under the first name: %+v", now)
 	}
 }

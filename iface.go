@@ -35,6 +35,10 @@ type Interface struct {
 	// It is empty on other systems.
 	guid string
 
+	// since6 is when IPv6 was last set up or taken down here, in a unit and from a beginning that are the system's own: the
+	// memberships of an interface for which two scans tell the same were not lost in between. 0: not known.
+	since6 uint32
+
 	// Index is the system's number for the interface, 1 or more. An interface that is deleted and made anew under its
 	// old name has another index; on Linux one that comes back from another network namespace usually has the old one. On
 	// macOS a device that is unplugged and comes back usually has its old index.

@@ -345,6 +345,8 @@ func ifaceParseLink(b []byte) (i Interface, ok bool) {
 			i.Name = unix.ByteSliceToString(v)
 		case unix.IFLA_MTU:
 			i.MTU = int(ifaceUint32(v))
+		case unix.IFLA_AF_SPEC:
+			i.since6 = ifaceSince6(v)
 		case unix.IFLA_ADDRESS:
 			if !ifaceIsTunnelEnd(hardware, v) && slices.ContainsFunc(v, func(x byte) bool { return x != 0 }) {
 				i.HardwareAddr = net.HardwareAddr(slices.Clone(v))
@@ -352,6 +354,31 @@ func ifaceParseLink(b []byte) (i Interface, ok bool) {
 		}
 	}
 	return i, i.Index > 0
+}
+
+// ifaceSince6 takes from IFLA_AF_SPEC when IPv6 was set up, taken down or told otherwise by a router on an interface, in
+// hundredths of a second (the field tstamp of struct inet6_dev). All memberships, those of IPv4 too, go with an interface
+// that leaves the namespace, and those of IPv6 when the MTU gets too small; either takes the inet6_dev as well, and the
+// next one begins later. What else changes the number does no harm.
+//
+// A number that is not two seconds old is not told: what is lost now could get the same one again. The kernel counts
+// ticks, which go like its monotonic clock, but from another moment while it boots.
+func ifaceSince6(b []byte) (since uint32) {
+	for family, b := range ifaceAttrs(b) {
+		if family != unix.AF_INET6 {
+			continue
+		}
+		for typ, v := range ifaceAttrs(b) {
+			if typ == unix.IFLA_INET6_CACHEINFO && len(v) >= 8 { // struct ifla_cacheinfo
+				since = binary.NativeEndian.Uint32(v[4:])
+			}
+		}
+	}
+	var now unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) != nil || now.Nano()/1e7-int64(since) < 200 {
+		return 0
+	}
+	return since
 }
 
 // ifaceIsTunnelEnd reports whether a link-layer address is the IP address of a tunnel's end, which is what tunnels give

@@ -31,8 +31,7 @@ const (
 // place is where a merge keeps a conn.
 type place struct {
 	in      *inbox
-	retired bool   // to be removed as soon as it is empty
-	quit    func() // ends what brings it datagrams; nil: that has ended by itself when it is retired
+	retired bool // to be removed as soon as it is empty
 }
 
 // inbox is an OS socket, with what its goroutine has received and nobody has read yet.
@@ -180,9 +179,6 @@ func (in *inbox) skip() {
 
 // retire lets c, which receives nothing more, deliver what it has received, and then removes it.
 func (m *merge) retire(c *conn) error {
-	if c.quit != nil {
-		c.quit()
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	c.retired = true

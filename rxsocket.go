@@ -101,6 +101,7 @@ type RxSocket struct {
 	all bool     // it joins on whatever interfaces there are
 	*reader
 	unfollow func() // nil if Static
+	again    func() // has what could not be joined tried again in a while; nil if Static
 
 	mu     sync.Mutex // guards what is below; held while sockets are opened and closed, never while a read or write waits
 	closed bool
@@ -116,14 +117,11 @@ type rxGroup struct {
 	addr             netip.Addr
 	sources, blocked []netip.Addr
 	pairs            []*pair
+	orphans          []*conn // of pairs that were let go, which may still have something to deliver
 }
 
 // rxLink is an interface on which the groups are to be received.
-type rxLink struct {
-	name string    // as it was when the socket came to know it: the one to come back under
-	ifc  Interface // as last seen
-	gone bool
-}
+type rxLink struct{ known }
 
 // pair is a group on an interface.
 type pair struct {
@@ -159,7 +157,7 @@ func OpenRx(cfg RxConfig) (*RxSocket, error) {
 	s := &RxSocket{cfg: cfg, all: all, reader: r}
 	s.replies.port = cfg.Port
 	for _, ifc := range cfg.Interfaces {
-		s.links = append(s.links, &rxLink{name: ifc.Name, ifc: ifc})
+		s.links = append(s.links, &rxLink{known{name: ifc.Name, ifc: ifc}})
 	}
 	if err := s.joinAll(); err != nil {
 		s.Close()
@@ -174,7 +172,7 @@ func (s *RxSocket) joinAll() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.cfg.Static {
-		s.unfollow = tryFollow(s.cfg.Logger, s.follow)
+		s.unfollow, s.again = tryFollow(s.cfg.Logger, &watchFollower{prepare: s.prepare, f: s.follow})
 	}
 	joined := 0
 	var failed error
@@ -277,13 +275,24 @@ func (s *RxSocket) removeGroup(g *rxGroup) (err error) {
 	for _, p := range g.pairs {
 		err = errors.Join(err, s.leave(p))
 	}
+	for _, c := range g.orphans {
+		err = errors.Join(err, s.m.remove(c))
+	}
 	s.groups = slices.DeleteFunc(s.groups, func(other *rxGroup) bool { return other == g })
 	return err
 }
 
 // join opens the sockets of a pair that has none, or says in p.err why it cannot. s.mu is held.
 func (s *RxSocket) join(p *pair) {
+	if p.link.gone { // its index may be another's now
+		p.err = p.goneError()
+		return
+	}
 	p.err = s.open(p, p.sources)
+}
+
+func (p *pair) goneError() error {
+	return &OpError{Op: "join", Group: p.addr, Interface: p.link.ifc.Name, Err: ErrNoInterface, Hint: "the interface is gone"}
 }
 
 // open adds sockets for the given sources to a pair: all of them, or none.
@@ -358,6 +367,9 @@ func (s *RxSocket) Join(group netip.Addr, sources ...netip.Addr) error {
 	if err != nil && (!s.all || joined == 0) {
 		s.removeGroup(g)
 		return err
+	}
+	if err != nil && s.again != nil {
+		s.again()
 	}
 	return nil
 }

@@ -54,7 +54,7 @@ func openConn(cfg *RxConfig, p *pair, sources []netip.Addr) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.release, c.quit, c.members = udp.Close, c.leave, membersOf(udp, p.addr)
+	c.release, c.members = udp.Close, membersOf(udp, p.addr)
 	// The interface is checked here too: the kernel gives datagrams to 224.0.0.1 to every socket of their port, and
 	// what came before the options below were set tells no interface and is refused.
 	c.in = newInbox(udp, c.group, true)

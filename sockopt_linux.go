@@ -142,6 +142,12 @@ func (p *pair) rejoin(c *conn) error {
 	return err
 }
 
+// leave drops c's membership with all its sources, if there is one.
+func (c *conn) leave() {
+	s := c.pair.socket(c.fd)
+	s.leave(c.ifIndex)
+}
+
 // stale reports whether c's socket is of no use on its interface as it is now.
 func (c *conn) stale(*Interface) bool { return false }
 

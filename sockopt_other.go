@@ -38,6 +38,7 @@ func listenReply(netip.Addr, uint16) (*net.UDPConn, error)             { return 
 func replyConn(*sender, bool) (*conn, error)                           { return nil, errSystem }
 func setMulticastInterface(*sender, bool, *Interface) error            { return errSystem }
 func setShared(syscall.RawConn, bool, bool) error                      { return errSystem }
+func (*conn) leave()                                                   {}
 func (*conn) stale(*Interface) bool                                    { return false }
 func probeSource(*Interface, netip.Addr) error                         { return errSystem }
 func isTransient(error) bool                                           { return false }

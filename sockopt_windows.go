@@ -91,7 +91,6 @@ func (m *merge) openConn(cfg *RxConfig, p *pair, sources []netip.Addr) (_ *conn,
 			return nil, err
 		}
 	}
-	c.quit = c.leave
 	c.release = func() error {
 		c.leave()
 		return m.closeUnused(c.in)

@@ -30,7 +30,8 @@ type TxConfig struct {
 
 	// Interfaces to send by, as FindInterfaces or Interfaces returned them: every datagram leaves by each of them.
 	// Each needs an address of every family of Groups. nil stands for the interface that leads to the default
-	// gateway of each group's family when the socket is opened.
+	// gateway of each group's family, as DefaultInterface tells. Unless Static is set, it is another one when the
+	// default route moves to an interface that can multicast.
 	Interfaces []Interface
 
 	// TTL is the TTL (IPv6: hop limit) of multicast datagrams, 1 to 255: how many links they may cross. 0 means 1:
@@ -59,7 +60,7 @@ type TxConfig struct {
 	WriteBuffer int
 
 	// Static keeps the socket from following the network: after an interface was deleted and created again, writes
-	// by it fail.
+	// by it fail, and a default route that moves is not followed.
 	Static bool
 
 	// Logger is told what the socket does by itself while it follows the network, and if it cannot follow, as on
@@ -91,15 +92,14 @@ type TxSocket struct {
 
 // txLink is an interface and a family to send by.
 type txLink struct {
-	name string    // as it was at first: the one to come back under
-	ifc  Interface // as last seen
-	zone string    // its index, as a zone
+	known
+	zone string // its index, as a zone
 	v4   bool
 	to   *sender
 }
 
-func newTxLink(name string, ifc Interface, v4 bool, to *sender) *txLink {
-	return &txLink{name: name, ifc: ifc, zone: strconv.Itoa(ifc.Index), v4: v4, to: to}
+func newTxLink(k known, v4 bool, to *sender) *txLink {
+	return &txLink{known: k, zone: strconv.Itoa(k.ifc.Index), v4: v4, to: to}
 }
 
 var _ net.PacketConn = (*TxSocket)(nil)
@@ -141,7 +141,7 @@ func (t *TxSocket) openAll(links []*txLink) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.cfg.Static {
-		t.unfollow = tryFollow(t.cfg.Logger, t.follow)
+		t.unfollow, _ = tryFollow(t.cfg.Logger, &watchFollower{f: t.follow})
 	}
 	for _, l := range links {
 		if err := t.open(l); err != nil {
@@ -188,7 +188,7 @@ func (cfg TxConfig) check() (_ TxConfig, links []*txLink, err error) {
 			ifaces = []Interface{ifc}
 		}
 		for _, ifc := range ifaces {
-			links = append(links, newTxLink(ifc.Name, ifc, family.v4, nil))
+			links = append(links, newTxLink(known{name: ifc.Name, ifc: ifc}, family.v4, nil))
 		}
 	}
 	return cfg, links, nil
@@ -368,7 +368,9 @@ func (t *TxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err
 			continue
 		}
 		matched = true
-		if e := l.to.send(p, addr, l.ifc.Index); e != nil {
+		if l.gone {
+			err = joinErrors(err, l.goneError(group))
+		} else if e := l.to.send(p, addr, l.ifc.Index); e != nil {
 			err = joinErrors(err, l.writeError(group, e))
 		} else {
 			n = len(p)
@@ -434,7 +436,9 @@ func (t *TxSocket) writeRun(links []*txLink, ms []Message) (n int, err error) {
 			continue
 		}
 		matched = true
-		if sent, e := l.to.sendBatch(ms, l.ifc.Index); e != nil {
+		if l.gone {
+			n, err = 0, l.goneError(dst.WithZone(""))
+		} else if sent, e := l.to.sendBatch(ms, l.ifc.Index); e != nil {
 			if sent < n {
 				err = l.writeError(ms[sent].Addr.Addr().Unmap().WithZone(""), e)
 			}
@@ -472,6 +476,11 @@ func (l *txLink) serves(dst netip.Addr) bool {
 
 func (l *txLink) writeError(group netip.Addr, err error) error {
 	return &OpError{Op: "write", Group: group, Interface: l.ifc.Name, Err: err, Hint: sendHint(err, &l.ifc, group)}
+}
+
+// goneError is that of sending by an interface that is gone: its index may be another's now, so nothing is tried.
+func (l *txLink) goneError(group netip.Addr) error {
+	return &OpError{Op: "write", Group: group, Interface: l.ifc.Name, Err: ErrNoInterface, Hint: "the interface is gone"}
 }
 
 func noLink(group netip.Addr, zone string) error {

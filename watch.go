@@ -19,6 +19,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -82,25 +83,15 @@ type networkChange struct {
 	// interface of that index may be in the list again; memberships on it are lost nevertheless.
 	Gone map[int]bool
 
-	// Gone6 are those of Gone and of interfaces whose MTU fell below 1280 since the last call, even if it rose again.
-	// Linux takes all IPv6 memberships from such an interface, and leaves the IPv4 ones.
+	// Gone6 are those of Gone and of interfaces whose MTU fell below 1280 or rose from there since the last call. Linux
+	// takes all IPv6 memberships from an interface whose MTU falls, and leaves the IPv4 ones.
 	Gone6 map[int]bool
+
+	// Routes says that there may be another default route, or none.
+	Routes bool
 
 	// Overflow says that notices were lost, so that there may be more of Gone and Gone6.
 	Overflow bool
-}
-
-// followNetwork calls f with the interfaces of the calling thread's network soon after it was called, and again after
-// every change, until stop is called, and a second later if f asks to be called again. Calls of f do not overlap. They come from a goroutine that all followers of the
-// network share, so f should be quick; it runs in that network too, so that f can open sockets there.
-//
-// When stop returns, f does not run and will not run again, and if it was the last follower of this network, the shared
-// goroutine and its descriptors are gone. Therefore f must not call stop, and stop must not be called with a lock held
-// for which f waits. Calling stop again does nothing.
-//
-// To miss nothing, follow first, and open afterwards what depends on the interfaces, with a lock held that f takes.
-func followNetwork(f func(networkChange) (again bool)) (stop func(), err error) {
-	return processWatch.follow(f)
 }
 
 // processWatch serves the sockets of the whole process: a hundred sockets need no hundred watches. It holds nothing as
@@ -122,6 +113,7 @@ type watchSource interface {
 type watchNotice struct {
 	gone     map[int]bool // interfaces that were deleted
 	small    map[int]bool // interfaces that were seen with an MTU too small for IPv6
+	routes   bool         // a default route changed, or nobody here would know
 	overflow bool         // there were more notices
 }
 
@@ -129,6 +121,7 @@ type watchNotice struct {
 func (n *watchNotice) add(o watchNotice) {
 	n.gone = watchUnion(n.gone, o.gone)
 	n.small = watchUnion(n.small, o.small)
+	n.routes = n.routes || o.routes
 	n.overflow = n.overflow || o.overflow
 }
 
@@ -199,17 +192,26 @@ func watchRun(src watchSource, quit, wake <-chan struct{}, deliver func(c networ
 
 // watchCompare makes of two scans and what was noticed in between what a follower is told.
 func watchCompare(before, now []Interface, n watchNotice) networkChange {
-	c := networkChange{Interfaces: now, Overflow: n.overflow}
-	for _, i := range before { // what came and went in between concerns nobody
+	c := networkChange{Interfaces: now, Routes: n.routes, Overflow: n.overflow}
+	small := func(list []Interface, index int) bool {
+		i := slices.IndexFunc(list, func(i Interface) bool { return i.Index == index })
+		return i >= 0 && list[i].MTU > 0 && list[i].MTU < watchLeastMTU
+	}
+	// What came and went in between concerns nobody. But who opened a socket in between may know of what came only then,
+	// and have joined while the MTU was large for a moment.
+	for _, i := range slices.Concat(before, now) {
 		if n.gone[i.Index] {
 			c.Gone = watchUnion(c.Gone, map[int]bool{i.Index: true})
 		}
-		if n.gone[i.Index] || n.small[i.Index] && i.MTU >= 1280 {
+		wasSmall, isSmall := small(before, i.Index), small(now, i.Index)
+		if n.gone[i.Index] || (n.small[i.Index] || wasSmall || isSmall) && !(wasSmall && isSmall) {
 			c.Gone6 = watchUnion(c.Gone6, map[int]bool{i.Index: true})
 		}
 	}
 	return c
 }
+
+const watchLeastMTU = 1280 // of IPv6 (RFC 8200, section 5); see addrconf_notify in net/ipv6/addrconf.c of Linux
 
 // watchRead passes on what src tells, until done is closed and src after it. If the reader of notices is slow, they pile up
 // in the system, and when that loses some, it says so.
@@ -247,22 +249,49 @@ type watchShared struct {
 	followers []*watchFollower
 	audience  []*watchFollower // of the latest scan; for the watch's goroutine only
 
-	wake chan struct{} // holds one: there is a new follower
+	retrying atomic.Bool // call is about to be called
+
+	wake chan struct{} // holds one: there is a new follower, or one that asked to be called again
 	quit chan struct{} // closed: there is none anymore
 	done chan struct{} // closed: the watch's goroutine is gone
 }
 
 // watchFollower is one who follows.
 type watchFollower struct {
-	f      func(networkChange) (again bool)
-	called bool // for the watch's goroutine only
+	// prepare, if there is one, is called before f. It is called for all followers before f is for any.
+	prepare func(networkChange)
+	f       func(networkChange) (again bool)
+	called  bool // for the watch's goroutine only
+
+	stop  func()      // ends it
+	again func()      // asks, like f does, for f to be called again
+	due   atomic.Bool // it did
 
 	mu      sync.Mutex // held while f runs
 	stopped bool
 }
 
-// follow is followNetwork.
+// follow is add, for who has nothing to prepare.
 func (h *watchHub) follow(f func(networkChange) (again bool)) (stop func(), err error) {
+	one := &watchFollower{f: f}
+	if err := h.add(one); err != nil {
+		return nil, err
+	}
+	return one.stop, nil
+}
+
+// add has the follower called with the interfaces of the calling thread's network soon, and again after every change, until
+// its function stop, which add sets, is called; and a second later if f asks for that, or its function again is called,
+// which add sets too. Calls do not overlap. They come from a goroutine that all followers of the network share, so they
+// should be quick; it runs in that network too, so that they can open sockets there.
+//
+// When stop returns, the follower is not being called and will not be again, and if it was the last one of this network,
+// the shared goroutine and its descriptors are gone. Therefore the follower must not call stop, and stop must not be called
+// with a lock held for which it waits. Calling stop again does nothing.
+//
+// To miss nothing, follow first, and open afterwards what depends on the interfaces, with a lock held that the follower
+// takes.
+func (h *watchHub) add(one *watchFollower) error {
 	key := watchNamespace()
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -270,12 +299,12 @@ func (h *watchHub) follow(f func(networkChange) (again bool)) (stop func(), err 
 	if w == nil {
 		src, err := h.open()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		enter, err := watchHere()
 		if err != nil {
 			src.close()
-			return nil, err
+			return err
 		}
 		w = &watchShared{
 			watchSource: src,
@@ -294,20 +323,24 @@ func (h *watchHub) follow(f func(networkChange) (again bool)) (stop func(), err 
 		}()
 		if err := <-entered; err != nil {
 			src.close()
-			return nil, err
+			return err
 		}
 		if h.shared == nil {
 			h.shared = make(map[watchKey]*watchShared)
 		}
 		h.shared[key] = w
 	}
-	one := &watchFollower{f: f}
+	one.stop = sync.OnceFunc(func() { h.unfollow(key, w, one) })
+	one.again = func() {
+		one.due.Store(true)
+		w.retry()
+	}
 	w.followers = append(w.followers, one)
 	w.call()
-	return sync.OnceFunc(func() { h.unfollow(key, w, one) }), nil
+	return nil
 }
 
-// unfollow is the stop function of followNetwork.
+// unfollow is the stop function of a follower.
 func (h *watchHub) unfollow(key watchKey, w *watchShared, one *watchFollower) {
 	h.mu.Lock()
 	w.followers = slices.DeleteFunc(w.followers, func(f *watchFollower) bool { return f == one })
@@ -347,17 +380,44 @@ func (w *watchShared) deliver(c networkChange, changed bool, err error) bool {
 	if err != nil {
 		return true // it will be tried again
 	}
-	for _, one := range w.audience {
-		if one.called && !changed {
-			continue
-		}
+	told := slices.DeleteFunc(w.audience, func(one *watchFollower) bool {
+		waits := one.due.Swap(false) || !one.called
+		return !waits && !changed && !c.Routes
+	})
+	for _, one := range told {
+		one.run(func() {
+			if one.prepare != nil {
+				one.prepare(c)
+			}
+		})
+	}
+	for _, one := range told {
 		one.called = true
-		one.mu.Lock()
-		if !one.stopped && one.f(c) {
-			one.called = false
-			time.AfterFunc(watchRetry, w.call)
-		}
-		one.mu.Unlock()
+		one.run(func() {
+			if one.f(c) {
+				one.again()
+			}
+		})
 	}
 	return true
+}
+
+// run calls f, unless the follower was stopped.
+func (one *watchFollower) run(f func()) {
+	one.mu.Lock()
+	defer one.mu.Unlock()
+	if !one.stopped {
+		f()
+	}
+}
+
+// retry has those called that asked for it, in a while. One retry serves all: were there one for each time that somebody
+// asks, every change would add another that keeps coming back for as long as something is in the way.
+func (w *watchShared) retry() {
+	if !w.retrying.Swap(true) {
+		time.AfterFunc(watchRetry, func() {
+			w.retrying.Store(false)
+			w.call()
+		})
+	}
 }

@@ -79,11 +79,11 @@ func (w *watchRoute) wait() (watchNotice, error) {
 		n, err := w.file.Read(w.buf)
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			return watchNotice{}, nil
+			return watchNotice{routes: true}, nil // it is not told
 		case err != nil:
 			return watchNotice{}, err
 		case bsdCallsForScan(w.buf[:n]):
-			return watchNotice{}, nil
+			return watchNotice{routes: true}, nil // it is not told
 		}
 	}
 }

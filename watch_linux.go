@@ -4,6 +4,7 @@
 package mcast
 
 import (
+	"encoding/binary"
 	"os"
 	"runtime"
 	"syscall"
@@ -58,8 +59,8 @@ var _ watchSource = (*watchNetlink)(nil)
 
 // watchOpen returns the ear on the calling thread's network namespace.
 //
-// It does not hear of routes: they are not in the list of interfaces, and the thousands of notices a second that a router
-// can produce would push those that matter out of the buffer.
+// Of routes it hears only the default ones: the thousands of notices a second that a router can produce about others
+// would push those that matter out of the buffer.
 func watchOpen() (watchSource, error) {
 	questions, err := ifaceDial()
 	if err != nil {
@@ -72,10 +73,11 @@ func watchOpen() (watchSource, error) {
 	}
 	// Room for a burst: a notice of a link takes some 2 KiB. More than net.core.rmem_max is not granted, and no loss.
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<20)
-	err = unix.Bind(fd, &unix.SockaddrNetlink{
-		Family: unix.AF_NETLINK,
-		Groups: unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR,
-	})
+	hear := uint32(unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR)
+	if watchFilter(fd) == nil { // some sandboxes allow none
+		hear |= unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV6_ROUTE
+	}
+	err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: hear})
 	if err != nil {
 		questions.close()
 		unix.Close(fd)
@@ -89,6 +91,27 @@ func watchOpen() (watchSource, error) {
 		return nil, ifaceError("watch", err)
 	}
 	return &watchNetlink{questions: questions, notices: notices, raw: raw, buf: make([]byte, 32<<10)}, nil
+}
+
+// watchFilter has the kernel keep back notices of routes other than default ones, before they take room in the buffer.
+// It is a program of classic BPF, which anybody may attach. Numbers larger than a byte come to it as if they were in
+// network byte order.
+func watchFilter(fd int) error {
+	swapped := func(typ uint16) uint32 {
+		return uint32(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, typ)))
+	}
+	const typ, dstLen = 4, unix.SizeofNlMsghdr + 1 // in struct nlmsghdr; in struct rtmsg behind it
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: typ},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: swapped(unix.RTM_NEWROUTE), Jt: 1},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: swapped(unix.RTM_DELROUTE), Jf: 2},
+		{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: dstLen},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: 0, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 1<<32 - 1}, // all of it
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+	}
+	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+		&unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
 }
 
 func (w *watchNetlink) scan() ([]Interface, error) { return w.questions.scan() }
@@ -137,7 +160,12 @@ func (w *watchNetlink) wait() (watchNotice, error) {
 // watchParse takes from notices what the next scan may not tell.
 func watchParse(b []byte) (n watchNotice) {
 	for h, b := range ifaceMessages(b) {
-		if h.Type != unix.RTM_DELLINK && h.Type != unix.RTM_NEWLINK {
+		switch h.Type {
+		case unix.RTM_DELLINK, unix.RTM_NEWLINK:
+		case unix.RTM_DELROUTE, unix.RTM_NEWROUTE:
+			n.routes = true
+			continue
+		default:
 			continue
 		}
 		i, ok := ifaceParseLink(b)
@@ -145,7 +173,7 @@ func watchParse(b []byte) (n watchNotice) {
 		case !ok:
 		case h.Type == unix.RTM_DELLINK:
 			n.add(watchNotice{gone: map[int]bool{i.Index: true}})
-		case i.MTU > 0 && i.MTU < 1280: // the least of IPv6 (RFC 8200, section 5); see addrconf_notify in net/ipv6/addrconf.c
+		case i.MTU > 0 && i.MTU < watchLeastMTU:
 			n.add(watchNotice{small: map[int]bool{i.Index: true}})
 		}
 	}

@@ -267,7 +267,7 @@ func watchTestFollow(t *testing.T, h *mcasttest.Host) (events *watchTestEvents, 
 	t.Helper()
 	events = newWatchTestEvents()
 	var err error
-	h.Do(func() { stop, err = followNetwork(watchOnce(events.add)) })
+	h.Do(func() { stop, err = processWatch.follow(watchOnce(events.add)) })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,6 +29,6 @@ func (p watchPoll) wait() (watchNotice, error) {
 	case <-p:
 		return watchNotice{}, net.ErrClosed
 	case <-time.After(watchInterval):
-		return watchNotice{}, nil
+		return watchNotice{routes: true}, nil
 	}
 }

@@ -240,8 +240,10 @@ func TestWatchGone(t *testing.T) {
 		{"and back", []watchNotice{{gone: watchSet(2)}, {}}, []int{1, 2}, true, watchSet(2), watchSet(2), false},
 		{"two, one by one", []watchNotice{{gone: watchSet(2)}, {gone: watchSet(1)}}, []int{1, 2}, true, watchSet(1, 2), watchSet(1, 2), false},
 		{"never seen", []watchNotice{{gone: watchSet(9)}}, []int{1, 2}, false, nil, nil, false},
-		{"new after gone", []watchNotice{{gone: watchSet(9)}}, []int{1, 2, 9}, true, nil, nil, false},
+		// Who opened a socket when it was there before, after the first scan, has lost its memberships.
+		{"new after gone", []watchNotice{{gone: watchSet(9)}}, []int{1, 2, 9}, true, watchSet(9), watchSet(9), false},
 		{"MTU dip", []watchNotice{{small: watchSet(1)}}, []int{1, 2}, true, nil, watchSet(1), false},
+		{"MTU dip of a new one", []watchNotice{{small: watchSet(9)}}, []int{1, 2, 9}, true, nil, watchSet(9), false},
 		{"MTU small as ever", []watchNotice{{small: watchSet(5)}}, []int{1, 2}, false, nil, nil, false},
 		{"both", []watchNotice{{small: watchSet(1)}, {gone: watchSet(2)}}, []int{1, 2}, true, watchSet(2), watchSet(1, 2), false},
 		{"overflow", []watchNotice{{overflow: true}, {}}, []int{1, 2}, true, nil, nil, true},

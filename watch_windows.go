@@ -77,6 +77,7 @@ func (w *watchMib) wait() (watchNotice, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	n := w.notice
+	n.routes = true // it is not told
 	w.notice = watchNotice{}
 	return n, nil
 }

@@ -1,0 +1,5 @@
+//go:build !windows
+
+package mcast
+
+func underWine() bool { return false }
