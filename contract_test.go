@@ -835,8 +835,9 @@ func TestContractRandom(t *testing.T) {
 		{groups: []netip.Addr{groups[0], groups[4]}, wires: []*wire{wires[0], wires[2]}, port: portB},
 		{groups: []netip.Addr{groups[7]}, wires: wires[2:], port: portB},
 	}
-	for _, r := range readers {
-		r.RxSocket = openRx(t, mcast.RxConfig{Groups: r.groups, Port: r.port, Interfaces: interfacesOf(r.wires)})
+	for i, r := range readers {
+		r.RxSocket = openRx(t, mcast.RxConfig{Groups: r.groups, Port: r.port, Interfaces: interfacesOf(r.wires),
+			Coalesce: i%2 == 1, HopLimits: i == 2})
 	}
 	stations := map[*wire][2]*station{}
 	for _, w := range wires {
