@@ -1132,7 +1132,8 @@ func (m *model) newWitness(index int) (w modelWitness, err error) {
 		unix.Close(w.fd)
 		return w, err
 	}
-	return w, unix.SetsockoptTimeval(w.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: int64(modelPatience / time.Second)})
+	wait := unix.NsecToTimeval(int64(modelPatience))
+	return w, unix.SetsockoptTimeval(w.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait)
 }
 
 func modelProtocol() uint16 {
