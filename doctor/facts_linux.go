@@ -1,0 +1,683 @@
+// What Linux tells any user about its network, in /proc/net, /proc/sys/net and over rtnetlink, and the findings that
+// rest on it. Every look is taken on the calling thread, so that it is about the network namespace of that thread:
+// /proc/net alone would be about that of the main thread.
+
+package doctor
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/go-multicast/mcast"
+	"golang.org/x/sys/unix"
+)
+
+// grantedPerByte is how many bytes the system shows for one that was asked for as a buffer: the kernel doubles it
+// (socket(7), SO_RCVBUF).
+const grantedPerByte = 2
+
+// hasCarrier reports whether there is somebody at the other end.
+func hasCarrier(i mcast.Interface) bool { return i.Flags&net.FlagRunning != 0 }
+
+// failure tells what a failure to join comes from.
+func failure(err error) int {
+	switch e := (*mcast.OpError)(nil); {
+	case errors.Is(err, unix.EADDRINUSE):
+		return failedPort
+	case errors.Is(err, unix.ENOBUFS) && errors.As(err, &e) && !e.Source.IsValid():
+		return failedMemberships
+	}
+	return failedOtherwise
+}
+
+// cure is the command, or the advice, for a finding that portable code makes.
+func cure(code, arg string) string {
+	switch code {
+	case InterfaceDown:
+		return "sudo ip link set dev " + arg + " up"
+	case NoCarrier:
+		return "plug the cable in, at both ends, or join the Wi-Fi network; then look at: ip link show dev " + arg
+	case NoMulticastFlag:
+		return "sudo ip link set dev " + arg + " multicast on"
+	case NoAddress + "IPv4":
+		return "sudo ip address add 192.0.2.1/24 dev " + arg + " (with an address of your network)"
+	case NoAddress + "IPv6":
+		return "sudo sysctl -w " + sysctl("net/ipv6/conf/"+arg+"/disable_ipv6", "0") + " (and see that the MTU is 1280 or more)"
+	case NoDefaultRoute + "IPv4":
+		return "sudo ip route add 224.0.0.0/4 dev " + arg + " (serves other libraries; this module wants a default route)"
+	case NoDefaultRoute + "IPv6":
+		return "sudo ip -6 route add default dev " + arg
+	case BufferClamped:
+		return "sudo sysctl -w net.core.rmem_max=" + arg
+	case SelfTest:
+		return "look at the firewall (sudo nft list ruleset, sudo iptables -L -nv) and at IPsec policies (sudo ip xfrm policy)"
+	}
+	return ""
+}
+
+// sysctl is "name=value" as the command takes it. It wants names with slashes where an interface's name has dots.
+func sysctl(path, value string) string {
+	if !strings.Contains(path, ".") {
+		path = strings.ReplaceAll(path, "/", ".")
+	}
+	return path + "=" + value
+}
+
+// system is one look at the tables and counters.
+type system struct {
+	joined   []membership
+	versions map[string]string // of IGMP, by name of the interface
+	sockets  []udpSocket
+	counters map[string]uint64
+	routes4  []textRoute
+	routes6  []textRoute
+	links    map[int]link
+}
+
+// link is what package mcast does not tell of an interface.
+type link struct {
+	name      string
+	master    int
+	slaveKind string
+}
+
+func (c *checkup) look() *system {
+	s := &system{counters: make(map[string]uint64), links: make(map[int]link)}
+	s.joined, s.versions = parseIGMP(c.read("igmp"))
+	s.joined = append(s.joined, parseIGMP6(c.read("igmp6"))...)
+	s.sockets = slices.Concat(parseUDP(c.read("udp")), parseUDP(c.read("udp6")))
+	for _, file := range []string{"snmp", "netstat", "snmp6"} {
+		for name, value := range parseCounters(c.read(file)) {
+			s.counters[name] = value
+		}
+	}
+	s.routes4, s.routes6 = parseRoutes(c.read("route")), parseRoutes6(c.read("ipv6_route"))
+	answer, err := syscall.NetlinkRIB(unix.RTM_GETLINK, unix.AF_UNSPEC)
+	if err != nil {
+		c.notVisible(fmt.Sprintf("which interfaces belong to bridges (%v)", err))
+		return s
+	}
+	messages, _ := syscall.ParseNetlinkMessage(answer)
+	for _, m := range messages {
+		if index, l, ok := parseLink(m.Data); ok && m.Header.Type == unix.RTM_NEWLINK {
+			s.links[index] = l
+		}
+	}
+	return s
+}
+
+// read returns a file of /proc/net. A kernel without IPv6 lacks some.
+func (c *checkup) read(file string) string {
+	text, err := os.ReadFile("/proc/thread-self/net/" + file)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		c.notVisible(err.Error())
+	}
+	return string(text)
+}
+
+// parseLink reads the body of an RTM_NEWLINK message.
+func parseLink(b []byte) (index int, l link, ok bool) {
+	if len(b) < unix.SizeofIfInfomsg {
+		return 0, link{}, false
+	}
+	all := attributes(b[unix.SizeofIfInfomsg:])
+	l.name = unix.ByteSliceToString(all[unix.IFLA_IFNAME])
+	l.master = number(all[unix.IFLA_MASTER])
+	l.slaveKind = unix.ByteSliceToString(attributes(all[unix.IFLA_LINKINFO])[unix.IFLA_INFO_SLAVE_KIND])
+	return int(int32(binary.NativeEndian.Uint32(b[4:]))), l, true
+}
+
+// number is an attribute of 32 bits, or 0.
+func number(b []byte) int {
+	if len(b) < 4 {
+		return 0
+	}
+	return int(binary.NativeEndian.Uint32(b))
+}
+
+// master is the name of the bridge or bond that gets what comes in by the interface, or empty. That of a VRF gets nothing.
+func (s *system) master(index int) string {
+	l := s.links[index]
+	if l.master == 0 || !slices.Contains([]string{"bridge", "bond", "team"}, l.slaveKind) {
+		return ""
+	}
+	return s.links[l.master].name
+}
+
+func (s *system) inVRF(index int) bool { return s.links[index].slaveKind == "vrf" }
+
+// parameter reads a kernel parameter.
+func parameter(path string) (int, bool) {
+	text, err := os.ReadFile("/proc/sys/" + path)
+	n, err2 := strconv.Atoi(strings.TrimSpace(string(text)))
+	return n, err == nil && err2 == nil
+}
+
+// checkSystem makes the findings that need no watching. It runs before anything is joined, so that the tables show what
+// other programs have.
+func (c *checkup) checkSystem(s *system) {
+	for _, i := range c.ifaces {
+		if master := s.master(i.Index); master != "" {
+			c.add(Finding{Code: BridgePort, Severity: Error, Interface: i.Name,
+				Summary: fmt.Sprintf("the interface belongs to %s, which gets what comes in", master),
+				Detail:  fmt.Sprintf("rtnetlink shows %s as its master, which is a %s. A group that is joined on the interface itself receives nothing.", master, s.links[i.Index].slaveKind),
+				Fix:     "join on " + master + " instead of " + i.Name})
+		}
+		if i.IsLoopback() {
+			c.checkLoRoute(i, s)
+		}
+		c.checkVersions(i, s)
+	}
+	c.checkPathFilter(s)
+	c.checkLimits()
+	c.checkManyDefaults(s)
+	c.checkOthersJoined(s)
+}
+
+// Flags of routes (include/uapi/linux/route.h and ipv6_route.h).
+const (
+	routeUp     = 0x1
+	routeReject = 0x200
+	routeLocal  = 0x80000000
+)
+
+// checkLoRoute looks for the route that IPv6 multicast over lo needs. The kernel turns one that is not of type local
+// into a reject route, and drops what is sent by it without an error.
+func (c *checkup) checkLoRoute(lo mcast.Interface, s *system) {
+	for _, g := range c.Groups {
+		if g.Is4() {
+			continue
+		}
+		var best *textRoute
+		for i, r := range s.routes6 {
+			better := best == nil || r.dst.Bits() > best.dst.Bits() || r.dst.Bits() == best.dst.Bits() && r.metric < best.metric
+			if r.ifName == lo.Name && r.dst.Bits() > 0 && r.dst.Contains(g) && better {
+				best = &s.routes6[i]
+			}
+		}
+		f := Finding{Code: LoRoute, Severity: Error, Group: g, Interface: lo.Name, Fix: "sudo ip -6 route add local ff00::/8 dev " + lo.Name}
+		switch {
+		case best == nil:
+			f.Summary = "the loopback interface has no route for IPv6 multicast"
+			f.Detail = "/proc/net/ipv6_route shows none that leads to the group by it. Sending fails with \"network is unreachable\"."
+		case best.flags&routeLocal == 0 || best.flags&routeReject != 0:
+			f.Summary = fmt.Sprintf("the route %s of the loopback interface is not of type local", best.dst)
+			f.Detail = "/proc/net/ipv6_route shows it without the flag of local routes. Sending succeeds, and the kernel drops it all."
+			f.Fix = fmt.Sprintf("sudo ip -6 route del %s dev %s; sudo ip -6 route add local ff00::/8 dev %[2]s", best.dst, lo.Name)
+		default:
+			continue
+		}
+		c.add(f)
+	}
+}
+
+// checkVersions tells interfaces whose reports name no sources.
+func (c *checkup) checkVersions(i mcast.Interface, s *system) {
+	for _, g := range c.Groups {
+		if len(c.sources(g)) == 0 || !usable(i, g) || i.IsLoopback() {
+			continue
+		}
+		f := Finding{Code: IGMPVersion, Severity: Info, Group: g, Interface: i.Name}
+		if sourceSpecific(g) {
+			f.Severity = Warning // routers do not take IGMPv2 reports for these (RFC 4604, section 2.2)
+		}
+		consequence := " Sources are filtered on this host, and not told to switches and routers."
+		if g.Is4() {
+			version := s.versions[i.Name]
+			if version != "V1" && version != "V2" {
+				continue
+			}
+			f.Summary = fmt.Sprintf("sources are named, but the interface speaks IGMP%s", strings.ToLower(version))
+			f.Detail = "/proc/net/igmp shows that version: an old querier on the network, or force_igmp_version, has lowered it." + consequence
+			f.Fix = "set the querier (a router or switch) to IGMPv3; and: sudo sysctl -w " + sysctl("net/ipv4/conf/"+i.Name+"/force_igmp_version", "0")
+		} else {
+			all, _ := parameter("net/ipv6/conf/all/force_mld_version")
+			own, ok := parameter("net/ipv6/conf/" + i.Name + "/force_mld_version")
+			if all == 0 && ok {
+				all = own
+			}
+			c.notVisible("whether an old querier has lowered MLD to version 1: Linux does not tell")
+			if all != 1 {
+				continue
+			}
+			f.Summary = "sources are named, but the interface speaks MLDv1"
+			f.Detail = "The kernel parameter force_mld_version, of all interfaces or of this one, is 1." + consequence
+			f.Fix = "sudo sysctl -w net.ipv6.conf.all.force_mld_version=0 " + sysctl("net/ipv6/conf/"+i.Name+"/force_mld_version", "0")
+		}
+		c.add(f)
+	}
+}
+
+// pathFilter is the mode of the reverse path filter: the larger of two parameters counts (IN_DEV_RPFILTER in
+// include/linux/inetdevice.h).
+func pathFilter(name string) (mode int, text string, ok bool) {
+	all, ok := parameter("net/ipv4/conf/all/rp_filter")
+	own, ok2 := parameter("net/ipv4/conf/" + name + "/rp_filter")
+	text = fmt.Sprintf("net.ipv4.conf.all.rp_filter is %d and that of %s is %d; the larger one counts", all, name, own)
+	return max(all, own), text, ok && ok2
+}
+
+// checkPathFilter asks of each source whether the kernel would take a packet from it, as fib_validate_source in
+// net/ipv4/fib_frontend.c does. A source that one of the interfaces takes is none to complain about.
+func (c *checkup) checkPathFilter(s *system) {
+	type verdict struct {
+		code, why, fix string
+	}
+	for _, source := range c.Sources {
+		if !source.Is4() {
+			continue
+		}
+		r, err := lookUp(source)
+		if err != nil {
+			c.notVisible(fmt.Sprintf("the route to %s (%v)", source, err))
+			return
+		}
+		dropped := make(map[string]verdict)
+		for _, i := range c.ifaces {
+			mode, modeText, ok := pathFilter(i.Name)
+			if !ok || !usable(i, netip.IPv4Unspecified()) || i.IsLoopback() || s.inVRF(i.Index) {
+				clear(dropped) // unknown, or found elsewhere
+				break
+			}
+			acceptAll, _ := parameter("net/ipv4/conf/all/accept_local")
+			acceptOwn, _ := parameter("net/ipv4/conf/" + i.Name + "/accept_local")
+			loosen := "sudo sysctl -w " + sysctl("net/ipv4/conf/"+i.Name+"/rp_filter", "2")
+			switch {
+			case r.kind == unix.RTN_LOCAL && slices.Contains(r.hops, i.Index): // comes back to it as a copy, not by a wire
+				clear(dropped)
+			case r.kind == unix.RTN_LOCAL && acceptAll == 0 && acceptOwn == 0:
+				dropped[i.Name] = verdict{AcceptLocal,
+					"It is an address of this machine itself, by rtnetlink, and of another interface. The kernel takes such packets from a wire for forged, and drops them without a counter, as long as net.ipv4.conf." + i.Name + ".accept_local is 0.",
+					"sudo sysctl -w " + sysctl("net/ipv4/conf/"+i.Name+"/accept_local", "1") + " " + sysctl("net/ipv4/conf/"+i.Name+"/rp_filter", "2")}
+				continue
+			case r.kind == 0 && mode != 0:
+				dropped[i.Name] = verdict{RPFilter, "There is no route to it (ip route get " + source.String() + "), and " + modeText + ".",
+					"sudo ip route add " + source.String() + "/32 dev " + i.Name}
+				continue
+			case mode == 1 && len(r.hops) > 0 && !slices.Contains(r.hops, i.Index) && (r.kind == unix.RTN_UNICAST || r.kind == unix.RTN_LOCAL):
+				dropped[i.Name] = verdict{RPFilter, fmt.Sprintf("The route to it leads by %s (ip route get %s), and %s: packets from it that come in by another interface are dropped.",
+					s.links[r.hops[0]].name, source, modeText), loosen}
+				continue
+			default:
+				clear(dropped)
+			}
+			break
+		}
+		for _, i := range c.ifaces {
+			if v, ok := dropped[i.Name]; ok {
+				c.add(Finding{Code: v.code, Severity: Error, Interface: i.Name,
+					Summary: fmt.Sprintf("the kernel drops what the source %s sends", source), Detail: v.why, Fix: v.fix})
+			}
+		}
+	}
+}
+
+// lookedUp is the route that the kernel would take: its type, 0 if there is none, and by which interfaces.
+type lookedUp struct {
+	kind byte
+	hops []int
+}
+
+// lookUp asks the kernel for its route to an address.
+func lookUp(dst netip.Addr) (lookedUp, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	if err != nil {
+		return lookedUp{}, os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd)
+	// RTM_F_FIB_MATCH (4.13) has the kernel show the entry of the table, with all its next hops, and not one that it chose.
+	request := make([]byte, unix.SizeofNlMsghdr+unix.SizeofRtMsg+unix.SizeofRtAttr, 64)
+	binary.NativeEndian.PutUint16(request[4:], unix.RTM_GETROUTE)
+	binary.NativeEndian.PutUint16(request[6:], unix.NLM_F_REQUEST)
+	body := request[unix.SizeofNlMsghdr:]
+	body[0], body[1] = unix.AF_INET, 32
+	binary.NativeEndian.PutUint32(body[8:], unix.RTM_F_FIB_MATCH)
+	binary.NativeEndian.PutUint16(body[unix.SizeofRtMsg:], unix.SizeofRtAttr+4)
+	binary.NativeEndian.PutUint16(body[unix.SizeofRtMsg+2:], unix.RTA_DST)
+	request = append(request, dst.AsSlice()...)
+	binary.NativeEndian.PutUint32(request, uint32(len(request)))
+	if err := unix.Sendto(fd, request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return lookedUp{}, os.NewSyscallError("sendto", err)
+	}
+	answer := make([]byte, 1<<15)
+	n, _, err := unix.Recvfrom(fd, answer, 0)
+	if err != nil {
+		return lookedUp{}, os.NewSyscallError("recvfrom", err)
+	}
+	messages, err := syscall.ParseNetlinkMessage(answer[:n])
+	if err != nil {
+		return lookedUp{}, os.NewSyscallError("netlink", err)
+	}
+	for _, m := range messages {
+		if m.Header.Type == unix.RTM_NEWROUTE {
+			return parseRoute(m.Data), nil
+		}
+	}
+	return lookedUp{}, nil // an error message: each type of route that rejects has its own errno
+}
+
+// parseRoute reads the body of an RTM_NEWROUTE message.
+func parseRoute(b []byte) (r lookedUp) {
+	if len(b) < unix.SizeofRtMsg {
+		return lookedUp{}
+	}
+	all := attributes(b[unix.SizeofRtMsg:])
+	switch kind := b[7]; kind {
+	case unix.RTN_BLACKHOLE, unix.RTN_UNREACHABLE, unix.RTN_PROHIBIT, unix.RTN_THROW:
+		return lookedUp{}
+	default:
+		r.kind = kind
+	}
+	if index := number(all[unix.RTA_OIF]); index != 0 {
+		r.hops = append(r.hops, index)
+	}
+	r.hops = append(r.hops, nextHops(all[unix.RTA_MULTIPATH])...)
+	return r
+}
+
+// checkLimits tells limits that a program that joins all on one socket would meet. This module does not: what it could
+// not join is told as an error, elsewhere.
+func (c *checkup) checkLimits() {
+	const others = " That is Linux's limit for one socket. Sockets of this module have a system socket for each group and interface, and more where sources need them; others fail with ENOBUFS."
+	groups := 0
+	for _, g := range c.Groups {
+		if g.Is4() {
+			groups++
+		}
+	}
+	const memberships = "net/ipv4/igmp_max_memberships"
+	if limit, ok := parameter(memberships); ok && groups*len(c.ifaces) > limit {
+		want := groups * len(c.ifaces)
+		c.add(Finding{Code: MembershipLimit, Severity: Info,
+			Summary: fmt.Sprintf("a socket can have %d IPv4 memberships, and these are %d", limit, want),
+			Detail:  fmt.Sprintf("%s is %d, and %d IPv4 groups on %d interfaces were asked for.", memberships, limit, groups, len(c.ifaces)) + others,
+			Fix:     "sudo sysctl -w " + sysctl(memberships, strconv.Itoa(want))})
+	}
+	for _, g := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+		name, want := "net/ipv4/igmp_max_msf", len(c.sources(g))
+		if g.Is6() {
+			name = "net/ipv6/mld_max_msf"
+		}
+		if limit, ok := parameter(name); ok && want > limit {
+			c.add(Finding{Code: SourceLimit, Severity: Info,
+				Summary: fmt.Sprintf("a socket can have %d %s sources of a group, and these are %d", limit, familyName(g.Is4()), want),
+				Detail:  fmt.Sprintf("%s is %d.", name, limit) + others,
+				Fix:     "sudo sysctl -w " + sysctl(name, strconv.Itoa(want))})
+		}
+	}
+}
+
+// checkManyDefaults tells where those send who name no interface, if there is more than one answer.
+func (c *checkup) checkManyDefaults(s *system) {
+	for _, v4 := range []bool{true, false} {
+		if !c.hasFamily(v4) {
+			continue
+		}
+		routes := s.routes6
+		if v4 {
+			routes = s.routes4
+		}
+		lowest := make(map[string]uint64) // metric by interface
+		for _, r := range routes {
+			if r.dst.Bits() == 0 && r.flags&routeUp != 0 && r.flags&routeReject == 0 {
+				if m, known := lowest[r.ifName]; !known || r.metric < m {
+					lowest[r.ifName] = r.metric
+				}
+			}
+		}
+		best := ""
+		var texts []string
+		for name, metric := range lowest {
+			texts = append(texts, fmt.Sprintf("%s (metric %d)", name, metric))
+			if best == "" || metric < lowest[best] {
+				best = name
+			}
+		}
+		if len(lowest) < 2 {
+			continue
+		}
+		slices.Sort(texts)
+		f := Finding{Code: MultipleDefault, Severity: Info,
+			Summary: fmt.Sprintf("there are %s default routes by several interfaces: %s", familyName(v4), list(texts)),
+			Detail:  "This is what /proc/net/route and /proc/net/ipv6_route show. Who sends without naming an interface uses that of the lowest metric, which may not be where the receivers are.",
+			Fix:     "name the interface in senders"}
+		tied := 0
+		for _, metric := range lowest {
+			if metric == lowest[best] {
+				tied++
+			}
+		}
+		switch {
+		case tied > 1 && !c.named:
+			f.Severity = Warning
+			f.Detail += " Several have the lowest metric: which of them it is may change."
+		case tied == 1 && len(c.ifaces) == 1 && c.ifaces[0].Name == best:
+			continue // all agree
+		}
+		c.add(f)
+	}
+}
+
+// onPort returns the sockets that receive the group, or would if it were joined.
+func (s *system) onPort(group netip.Addr, port uint16) (all []udpSocket) {
+	for _, u := range s.sockets {
+		addr := u.local.Addr()
+		wildcard := addr.IsUnspecified() && (addr.Is4() == group.Is4() || addr.Is6()) // [::] takes IPv4, too, unless it is IPv6 only
+		if u.local.Port() == port && (wildcard || addr == group) {
+			all = append(all, u)
+		}
+	}
+	return all
+}
+
+// checkOthersJoined looks whether the program that should receive has joined.
+func (c *checkup) checkOthersJoined(s *system) {
+	for _, g := range c.Groups {
+		var on []string
+		for _, m := range s.joined {
+			if m.group == g {
+				on = append(on, m.ifName)
+			}
+		}
+		var missing []string
+		for _, i := range c.ifaces {
+			if usable(i, g) && !slices.Contains(on, i.Name) {
+				missing = append(missing, i.Name)
+			}
+		}
+		enough := slices.ContainsFunc(c.ifaces, func(i mcast.Interface) bool { return slices.Contains(on, i.Name) })
+		if len(missing) == 0 || enough && !c.named {
+			continue
+		}
+		f := Finding{Code: NotJoined, Severity: Info, Group: g,
+			Summary: "no program on this machine has joined the group on " + list(missing),
+			Detail:  "/proc/net/igmp and /proc/net/igmp6 did not show it there before this examination joined it by itself.",
+			Fix:     "start the program that receives, and have it join the group on " + list(missing)}
+		if len(missing) == 1 {
+			f.Interface = missing[0]
+		}
+		users := s.onPort(g, c.Port)
+		switch {
+		case len(on) > 0:
+			f.Severity = Warning
+			f.Summary = fmt.Sprintf("the group is joined on %s, and not on %s", list(on), list(missing))
+		case len(users) > 0:
+			f.Severity = Warning
+			f.Summary = fmt.Sprintf("a program has port %d, but none has joined the group on %s", c.Port, list(missing))
+			f.Detail += fmt.Sprintf(" /proc/net/udp shows the socket: %s.", describe(users))
+			f.Fix = "have that program join the group on " + list(missing)
+		}
+		c.add(f)
+	}
+}
+
+// checkJoined looks whether the kernel agrees that the groups are joined, now that they are.
+func (c *checkup) checkJoined(s *system, listeners []*listener) {
+	if len(s.joined) == 0 { // not visible
+		return
+	}
+	for _, l := range listeners {
+		if !slices.Contains(s.joined, membership{l.ifc.Name, l.group}) {
+			c.add(Finding{Code: NotJoined, Severity: Error, Group: l.group, Interface: l.ifc.Name,
+				Summary: "the kernel does not show the group as joined, although it was",
+				Detail:  "A socket joined it without an error, and /proc/net/igmp or /proc/net/igmp6 does not show it. The interface may have gone or changed just now.",
+				Fix:     "examine once more; if it stays so: sudo ip link set dev " + l.ifc.Name + " down; sudo ip link set dev " + l.ifc.Name + " up"})
+		}
+	}
+}
+
+// holders says who has the port.
+func (s *system) holders(c *checkup, group netip.Addr) string {
+	users := s.onPort(group, c.Port)
+	if len(users) == 0 {
+		return " /proc/net/udp does not show who holds it."
+	}
+	return fmt.Sprintf(" /proc/net/udp shows who has it: %s.", describe(users))
+}
+
+// describe names the sockets and, where it may, their programs.
+func describe(sockets []udpSocket) string {
+	owners := owners(sockets)
+	var texts []string
+	for _, u := range sockets {
+		text := u.local.String() + " of "
+		if who := owners[u.inode]; who != "" {
+			text += who
+		} else {
+			text += "user " + u.uid + " (which program, is not visible)"
+		}
+		texts = append(texts, text)
+	}
+	return list(texts)
+}
+
+// owners finds the programs that have the sockets, by inode, among those whose descriptors may be seen: one's own, and
+// for root all.
+func owners(sockets []udpSocket) map[uint64]string {
+	inodes := make(map[string]uint64, len(sockets))
+	for _, u := range sockets {
+		inodes[fmt.Sprintf("socket:[%d]", u.inode)] = u.inode
+	}
+	found := make(map[uint64]string)
+	processes, _ := filepath.Glob("/proc/[0-9]*")
+	for _, p := range processes {
+		entries, _ := os.ReadDir(p + "/fd")
+		for _, e := range entries {
+			target, _ := os.Readlink(p + "/fd/" + e.Name())
+			if inode, ok := inodes[target]; ok {
+				name, _ := os.ReadFile(p + "/comm")
+				found[inode] = fmt.Sprintf("process %s (%s)", filepath.Base(p), strings.TrimSpace(string(name)))
+			}
+		}
+	}
+	return found
+}
+
+// checkWatched makes the findings of what moved. before is from before anything was joined.
+func (c *checkup) checkWatched(before, start, end *system) {
+	moved := func(name string) uint64 {
+		was, known := start.counters[name]
+		if is := end.counters[name]; known && is > was {
+			return is - was
+		}
+		return 0
+	}
+	c.checkFiltered(moved("TcpExtIPReversePathFilter"))
+	// IgnoredMulti counts broadcasts, too: what is more than all broadcasts must have been multicast.
+	if ignored, broadcasts := moved("UdpIgnoredMulti"), moved("IpExtInBcastPkts"); ignored > broadcasts {
+		c.checkPort(true, ignored-broadcasts, "UdpIgnoredMulti, less IpExtInBcastPkts since it counts broadcasts too")
+	}
+	if ignored := moved("Udp6IgnoredMulti"); ignored > 0 {
+		c.checkPort(false, ignored, "Udp6IgnoredMulti")
+	}
+
+	// Sockets that were there before are none of this examination.
+	drops := make(map[uint64]uint64)
+	for _, u := range before.sockets {
+		drops[u.inode] = 0
+	}
+	for _, u := range start.sockets {
+		if _, known := drops[u.inode]; known {
+			drops[u.inode] = u.drops
+		}
+	}
+	for _, g := range c.Groups {
+		for _, u := range end.onPort(g, c.Port) {
+			was, known := drops[u.inode]
+			if !known || u.drops <= was {
+				continue
+			}
+			c.add(Finding{Code: BufferOverflow, Severity: Warning,
+				Summary: fmt.Sprintf("a program lost %d datagrams since its receive buffer was full", u.drops-was),
+				Detail:  fmt.Sprintf("The drops of %s rose by so many in /proc/net/udp while it was watched.", describe([]udpSocket{u})),
+				Fix:     "have the program read faster, or ask for a larger buffer (mcast.RxConfig.ReadBuffer), which this may have to allow: sudo sysctl -w net.core.rmem_max=16777216"})
+			drops[u.inode] = u.drops // once, if several groups are asked for
+		}
+	}
+}
+
+// checkFiltered is about the counter of the reverse path filter, which tells neither group nor interface.
+func (c *checkup) checkFiltered(n uint64) {
+	if n == 0 || !c.hasFamily(true) {
+		return
+	}
+	for _, i := range c.ifaces {
+		mode, text, ok := pathFilter(i.Name)
+		if !ok || mode == 0 || !usable(i, netip.IPv4Unspecified()) {
+			continue
+		}
+		f := Finding{Code: RPFilter, Severity: Info, Interface: i.Name,
+			Summary: fmt.Sprintf("the reverse path filter dropped %d packets while it was watched", n),
+			Detail:  fmt.Sprintf("The counter TcpExtIPReversePathFilter of /proc/net/netstat rose. It is for all interfaces and groups together. %s.", text),
+			Fix:     "sudo sysctl -w " + sysctl("net/ipv4/conf/"+i.Name+"/rp_filter", "2")}
+		if mode == 2 {
+			f.Fix = "add routes to the networks of the sources: in loose mode, only what has no route at all is dropped"
+		}
+		if c.someSilent(true) {
+			f.Severity = Warning
+		}
+		if len(c.ifaces) > 1 {
+			f.Summary += ", here or on another interface"
+		}
+		c.add(f)
+	}
+}
+
+// someSilent reports whether nothing came in for some group of the family.
+func (c *checkup) someSilent(v4 bool) bool {
+	return slices.ContainsFunc(c.Groups, func(g netip.Addr) bool { return g.Is4() == v4 && c.silent(g) })
+}
+
+// checkPort is about datagrams to groups that are joined by somebody, and that no socket took.
+func (c *checkup) checkPort(v4 bool, n uint64, counters string) {
+	if !c.someSilent(v4) {
+		return
+	}
+	f := Finding{Code: WrongPort, Severity: Warning,
+		Summary: fmt.Sprintf("%d %s multicast datagrams came in for ports that nobody receives on, and none for port %d", n, familyName(v4), c.Port),
+		Detail: fmt.Sprintf("These counters of the kernel rose while it was watched: %s. They are of groups that are joined on this machine, "+
+			"but do not tell which: perhaps the sender sends to another port.", counters),
+		Fix: "compare the sender's port; this shows it: sudo tcpdump -ni any udp and multicast"}
+	if len(c.Sources) > 0 {
+		f.Detail += " Datagrams of other hosts than the Sources count as well, if another program has joined the group without sources."
+	}
+	var silent []netip.Addr
+	for _, g := range c.Groups {
+		if g.Is4() == v4 && c.silent(g) {
+			silent = append(silent, g)
+		}
+	}
+	if len(silent) == 1 {
+		f.Group = silent[0]
+	}
+	c.add(f)
+}

@@ -1,0 +1,173 @@
+// Which interfaces are examined, and what is wrong with them by themselves: what every system tells through package
+// mcast. What else Linux knows is in facts_linux.go.
+
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/go-multicast/mcast"
+)
+
+// choose decides which interfaces to examine. Those the user named may have changed since he scanned.
+func (c *checkup) choose(s *system) {
+	c.named = c.Interfaces != nil
+	if c.named {
+		c.choseNamed()
+	} else {
+		c.chooseUsable(s)
+	}
+	for _, i := range c.ifaces {
+		c.Report.Facts.Interfaces = append(c.Report.Facts.Interfaces, i.Name)
+	}
+}
+
+func (c *checkup) choseNamed() {
+	for _, want := range c.Interfaces {
+		now := slices.IndexFunc(c.all, func(i mcast.Interface) bool { return i.Name == want.Name })
+		if now < 0 { // renamed, or made by hand without a name
+			now = slices.IndexFunc(c.all, func(i mcast.Interface) bool { return i.Index == want.Index })
+		}
+		if now < 0 {
+			c.add(Finding{Code: InterfaceDown, Severity: Error, Interface: want.Name,
+				Summary: "there is no such interface",
+				Detail:  fmt.Sprintf("A scan found none of that name, nor one with the index %d. It was removed, or is in another network namespace.", want.Index),
+				Fix:     "plug it in, or name another one"})
+			continue
+		}
+		if i := c.all[now]; !slices.ContainsFunc(c.ifaces, func(j mcast.Interface) bool { return j.Index == i.Index }) {
+			c.ifaces = append(c.ifaces, i)
+		}
+	}
+}
+
+func (c *checkup) chooseUsable(s *system) {
+	var others []mcast.Interface
+	for _, i := range c.all {
+		switch {
+		case i.IsLoopback() || s.master(i.Index) != "":
+		case i.Flags&net.FlagUp != 0 && hasCarrier(i) && i.Flags&net.FlagMulticast != 0 && c.hasAddress(i):
+			c.ifaces = append(c.ifaces, i)
+		default:
+			others = append(others, i)
+		}
+	}
+	if len(c.ifaces) == 0 {
+		c.ifaces = others
+		return
+	}
+	// A cable may have fallen out while another interface works. But bridges of containers often have no carrier.
+	for _, i := range others {
+		if i.Flags&net.FlagUp != 0 && !hasCarrier(i) && c.hasAddress(i) {
+			c.add(noCarrier(i, Info))
+		}
+	}
+}
+
+// hasAddress reports whether the interface has an address of the family of some group.
+func (c *checkup) hasAddress(i mcast.Interface) bool {
+	return slices.ContainsFunc(c.Groups, func(g netip.Addr) bool { return hasFamily(i, g.Is4()) })
+}
+
+func hasFamily(i mcast.Interface, v4 bool) bool {
+	if v4 {
+		return len(i.IPv4) > 0
+	}
+	return len(i.IPv6) > 0
+}
+
+// usable reports whether a group can be received by the interface at all: what else is wrong is found elsewhere.
+func usable(i mcast.Interface, g netip.Addr) bool {
+	return i.Flags&net.FlagUp != 0 && hasFamily(i, g.Is4())
+}
+
+func (c *checkup) checkInterfaces() {
+	for _, i := range c.ifaces {
+		if i.Flags&net.FlagUp == 0 {
+			c.add(Finding{Code: InterfaceDown, Severity: Error, Interface: i.Name,
+				Summary: "the interface is down",
+				Detail:  fmt.Sprintf("A scan shows its flags as %s. It neither sends nor receives.", i.Flags),
+				Fix:     cure(InterfaceDown, i.Name)})
+			continue // what else it lacks it may get when it is up
+		}
+		if !hasCarrier(i) {
+			c.add(noCarrier(i, Error))
+		}
+		if i.Flags&net.FlagMulticast == 0 && !i.IsLoopback() {
+			c.add(Finding{Code: NoMulticastFlag, Severity: Warning, Interface: i.Name,
+				Summary: "the interface says that it cannot multicast",
+				Detail: fmt.Sprintf("A scan shows its flags as %s. Receivers that name no interface pass it by, "+
+					"and tunnels without the flag carry no multicast.", i.Flags),
+				Fix: cure(NoMulticastFlag, i.Name)})
+		}
+		for _, v4 := range []bool{true, false} {
+			if c.hasFamily(v4) && !hasFamily(i, v4) && (c.named || !c.someHas(v4)) {
+				c.add(Finding{Code: NoAddress, Severity: Error, Interface: i.Name,
+					Summary: fmt.Sprintf("the interface has no %s address, but a group is %[1]s", familyName(v4)),
+					Detail:  "A scan shows none. Without an address of the family nothing is sent from it, and this module does not join on it.",
+					Fix:     cure(NoAddress+familyName(v4), i.Name)})
+			}
+		}
+	}
+	if len(c.ifaces) == 0 && !c.named {
+		c.add(Finding{Code: InterfaceDown, Severity: Error,
+			Summary: "the machine has no network interface but the loopback",
+			Detail:  "A scan found no other one, or only ports of bridges.",
+			Fix:     "plug one in; a container or network namespace has to be given one. To use the loopback, name it"})
+	}
+}
+
+// someHas reports whether an examined interface that is up has an address of the family.
+func (c *checkup) someHas(v4 bool) bool {
+	return slices.ContainsFunc(c.ifaces, func(i mcast.Interface) bool { return i.Flags&net.FlagUp != 0 && hasFamily(i, v4) })
+}
+
+func noCarrier(i mcast.Interface, s Severity) Finding {
+	return Finding{Code: NoCarrier, Severity: s, Interface: i.Name,
+		Summary: "the interface is up but has no carrier",
+		Detail:  fmt.Sprintf("A scan shows its flags as %s, without \"running\": there is no cable, nothing at its other end, or no Wi-Fi network that it belongs to.", i.Flags),
+		Fix:     cure(NoCarrier, i.Name)}
+}
+
+// checkDefaults looks at what those go by who name no interface: senders, and IPv4 joins of other libraries.
+func (c *checkup) checkDefaults() {
+	for _, v4 := range []bool{true, false} {
+		if !c.hasFamily(v4) {
+			continue
+		}
+		network := map[bool]string{true: "ip4", false: "ip6"}[v4]
+		if _, err := mcast.DefaultInterface(network); !errors.Is(err, mcast.ErrNoInterface) {
+			continue // there is one; or the system does not tell
+		}
+		f := Finding{Code: NoDefaultRoute, Severity: Warning,
+			Summary: fmt.Sprintf("there is no default route for %s", familyName(v4)),
+			Detail: "mcast.DefaultInterface found none in the system's routes. Who sends without naming an interface fails, " +
+				"and so do IPv4 joins without one in other libraries. Receivers of this module do without.",
+			Fix: "name the interface in senders and receivers, or: " + cure(NoDefaultRoute+familyName(v4), c.anyName())}
+		if c.named {
+			f.Severity = Info
+		}
+		c.add(f)
+	}
+}
+
+// anyName is a name for commands that are about any interface.
+func (c *checkup) anyName() string {
+	if len(c.ifaces) > 0 {
+		return c.ifaces[0].Name
+	}
+	return "eth0"
+}
+
+func names(all []mcast.Interface) string {
+	var s []string
+	for _, i := range all {
+		s = append(s, i.Name)
+	}
+	return strings.Join(s, ", ")
+}

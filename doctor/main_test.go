@@ -1,0 +1,9 @@
+package doctor_test
+
+import (
+	"testing"
+
+	"github.com/go-multicast/mcast/mcasttest"
+)
+
+func TestMain(m *testing.M) { mcasttest.Main(m) }

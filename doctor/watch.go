@@ -1,0 +1,286 @@
+// What is found out by doing: joining the groups as any receiver does, sending a datagram to oneself, and waiting for
+// others to send.
+
+package doctor
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/go-multicast/mcast"
+)
+
+// listener receives one group by one interface. Each pair has a socket of its own, so that one that cannot be joined
+// does not keep the others from it.
+type listener struct {
+	group netip.Addr
+	ifc   mcast.Interface
+	rx    *mcast.RxSocket
+	done  chan struct{}
+
+	mu        sync.Mutex
+	nonce     []byte        // of the self-test
+	echo      chan struct{} // closed when it has come back
+	datagrams uint64
+	sources   []netip.Addr
+}
+
+const maxSources = 16 // so that a forger cannot fill the report
+
+// listen joins every group on every interface that can have it. What cannot be joined becomes a finding.
+func (c *checkup) listen(groups []netip.Addr, sources func(netip.Addr) []netip.Addr, s *system) (all []*listener) {
+	clamped := false
+	for _, group := range groups {
+		for _, ifc := range c.ifaces {
+			if !usable(ifc, group) {
+				continue
+			}
+			rx, err := mcast.OpenRx(mcast.RxConfig{Groups: []netip.Addr{group}, Port: c.Port, Interfaces: []mcast.Interface{ifc},
+				Sources: sources(group), ReadBuffer: c.ReadBuffer, Loopback: true, Static: true})
+			if err != nil {
+				c.cannotJoin(group, ifc, err, s)
+				continue
+			}
+			l := &listener{group: group, ifc: ifc, rx: rx, done: make(chan struct{})}
+			go l.receive()
+			all = append(all, l)
+			if !clamped {
+				clamped = c.checkBuffer(rx)
+			}
+		}
+	}
+	return all
+}
+
+func (l *listener) close() {
+	l.rx.Close()
+	<-l.done
+}
+
+func (l *listener) receive() {
+	defer close(l.done)
+	buf := make([]byte, 1<<16)
+	for {
+		n, src, err := l.rx.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			time.Sleep(10 * time.Millisecond) // an error of one read does not end a socket
+			continue
+		}
+		l.received(buf[:n], src.Addr().WithZone(""))
+	}
+}
+
+func (l *listener) received(data []byte, src netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if bytes.HasPrefix(data, []byte(selfTestMark)) {
+		if l.nonce != nil && bytes.Equal(data, l.nonce) {
+			l.nonce = nil
+			close(l.echo)
+		}
+		return // another doctor's, too
+	}
+	l.datagrams++
+	if len(l.sources) < maxSources && !slices.Contains(l.sources, src) {
+		l.sources = append(l.sources, src)
+	}
+}
+
+func (l *listener) expect(nonce []byte) (echo <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.nonce, l.echo = nonce, make(chan struct{})
+	return l.echo
+}
+
+// report says what came in.
+func (c *checkup) report(all []*listener, watched time.Duration) {
+	c.Report.Facts.Watched = watched.Round(10 * time.Millisecond).String()
+	for _, l := range all {
+		l.mu.Lock()
+		c.Report.Facts.Traffic = append(c.Report.Facts.Traffic,
+			Traffic{Group: l.group, Interface: l.ifc.Name, Datagrams: l.datagrams, Sources: slices.Clone(l.sources)})
+		l.mu.Unlock()
+	}
+}
+
+// silent reports whether nothing came in for a group by any interface.
+func (c *checkup) silent(group netip.Addr) bool {
+	return !slices.ContainsFunc(c.Report.Facts.Traffic, func(t Traffic) bool { return t.Group == group && t.Datagrams > 0 })
+}
+
+// cannotJoin says why a pair could not be joined.
+func (c *checkup) cannotJoin(group netip.Addr, ifc mcast.Interface, err error, s *system) {
+	f := Finding{Code: NotJoined, Severity: Error, Group: group, Interface: ifc.Name,
+		Summary: "the group cannot be joined",
+		Detail:  fmt.Sprintf("This was tried: %v.", err)}
+	if e := (*mcast.OpError)(nil); errors.As(err, &e) {
+		f.Fix = e.Hint
+	}
+	switch failure(err) {
+	case failedPort:
+		f.Code, f.Interface = PortTaken, ""
+		f.Summary = fmt.Sprintf("port %d is held by a program that does not share it", c.Port)
+		f.Detail += s.holders(c, group)
+		f.Fix = "end that program, take another port, or have it set SO_REUSEADDR (macOS: SO_REUSEPORT, too) before it binds"
+	case failedMemberships:
+		f.Code, f.Interface = MembershipLimit, ""
+		f.Summary = "the system refuses to join even one group on a socket"
+	}
+	same := func(o Finding) bool { return o.Code == f.Code && o.Group == f.Group && o.Interface == f.Interface }
+	if !slices.ContainsFunc(c.Report.Findings, same) {
+		c.add(f)
+	}
+}
+
+// What a failure to join comes from, as far as there is a code for it.
+const (
+	failedOtherwise = iota
+	failedPort
+	failedMemberships
+)
+
+// checkBuffer compares what was asked for and granted.
+func (c *checkup) checkBuffer(rx *mcast.RxSocket) (clamped bool) {
+	granted := rx.Memberships()[0].ReadBuffer / grantedPerByte
+	if c.ReadBuffer == 0 || granted == 0 || granted >= c.ReadBuffer {
+		return false
+	}
+	c.add(Finding{Code: BufferClamped, Severity: Warning,
+		Summary: fmt.Sprintf("a receive buffer of %d bytes was asked for, and %d are granted", c.ReadBuffer, granted),
+		Detail:  "A socket was opened with that buffer, and the system then asked for its size. It clamps it silently; what does not fit into the buffer while the program is busy is lost.",
+		Fix:     cure(BufferClamped, fmt.Sprint(c.ReadBuffer))})
+	return true
+}
+
+// selfTestMark is what the datagrams of a self-test begin with.
+const selfTestMark = "mcast doctor self-test "
+
+// selfTest sends to each pair, so that it comes back to this machine alone, and waits for it.
+func (c *checkup) selfTest(ctx context.Context, listeners []*listener) {
+	if len(c.Sources) > 0 {
+		// The machine itself is hardly one of the sources, so these are other sockets, which join for its own addresses:
+		// no router takes that for a wish to have the group.
+		for _, ifc := range c.ifaces {
+			one := &checkup{Config: c.Config, ifaces: []mcast.Interface{ifc}} // what cannot be joined is known already
+			own := func(g netip.Addr) []netip.Addr { return ownAddrs(ifc, g.Is4()) }
+			for _, l := range one.listen(slices.DeleteFunc(slices.Clone(c.Groups), func(g netip.Addr) bool {
+				return !slices.ContainsFunc(listeners, func(l *listener) bool { return l.group == g && l.ifc.Index == ifc.Index })
+			}), own, &system{}) {
+				defer l.close()
+				if c.sendTo(l) {
+					c.awaitEcho(ctx, []*listener{l})
+				}
+			}
+		}
+		return
+	}
+	var sent []*listener
+	for _, l := range listeners {
+		if c.sendTo(l) {
+			sent = append(sent, l)
+		}
+	}
+	c.awaitEcho(ctx, sent)
+}
+
+func ownAddrs(ifc mcast.Interface, v4 bool) (own []netip.Addr) {
+	prefixes := ifc.IPv6
+	if v4 {
+		prefixes = ifc.IPv4
+	}
+	for _, p := range prefixes {
+		own = append(own, p.Addr())
+	}
+	return own
+}
+
+// sendTo sends the datagram of the self-test, and reports whether it could be sent.
+func (c *checkup) sendTo(l *listener) (sent bool) {
+	if slices.ContainsFunc(c.Report.Findings, func(f Finding) bool { return f.Code == LoRoute && f.Group == l.group }) {
+		return false // it is known why it would fail
+	}
+	nonce := []byte(selfTestMark + rand.Text())
+	l.expect(nonce)
+	tx, err := mcast.OpenTx(mcast.TxConfig{Groups: []netip.Addr{l.group}, Interfaces: []mcast.Interface{l.ifc},
+		TTL: mcast.TTLHost, Loopback: true})
+	if err == nil {
+		_, err = tx.WriteToUDPAddrPort(nonce, netip.AddrPortFrom(l.group, c.Port))
+		tx.Close()
+	}
+	if err == nil {
+		return true
+	}
+	f := Finding{Code: SelfTest, Severity: Error, Group: l.group, Interface: l.ifc.Name,
+		Summary: "a datagram cannot be sent to the group by this interface",
+		Detail:  fmt.Sprintf("This was tried, with a hop limit of 0: %v.", err)}
+	if e := (*mcast.OpError)(nil); errors.As(err, &e) {
+		f.Fix = e.Hint
+	}
+	c.add(f)
+	return false
+}
+
+func (c *checkup) awaitEcho(ctx context.Context, sent []*listener) {
+	late := time.NewTimer(echoTime)
+	defer late.Stop()
+	over := false
+	for _, l := range sent {
+		l.mu.Lock()
+		echo := l.echo
+		l.mu.Unlock()
+		if !over {
+			select {
+			case <-echo:
+				continue
+			case <-late.C:
+				over = true
+			case <-ctx.Done():
+				return // nothing can be said
+			}
+		}
+		select {
+		case <-echo:
+		default:
+			c.add(Finding{Code: SelfTest, Severity: Error, Group: l.group, Interface: l.ifc.Name,
+				Summary: "a datagram that this machine sent to the group did not come back to it",
+				Detail: fmt.Sprintf("It was sent by this interface to port %d with a hop limit of 0, which keeps it on the machine, and a socket that has joined the group there "+
+					"did not get it within %v. No network is involved, so it is something on this machine.", c.Port, echoTime),
+				Fix: cure(SelfTest, l.ifc.Name)})
+		}
+	}
+}
+
+// checkSilence is the last resort: all looks right, and nothing came in.
+func (c *checkup) checkSilence(listeners []*listener, watched time.Duration) {
+	if watched < silence {
+		return
+	}
+	for _, g := range c.Groups {
+		joined := slices.ContainsFunc(listeners, func(l *listener) bool { return l.group == g && !l.ifc.IsLoopback() })
+		explained := slices.ContainsFunc(c.Report.Findings, func(f Finding) bool {
+			return f.Severity > Info && (f.Group == g || !f.Group.IsValid())
+		})
+		if !joined || !c.silent(g) || explained {
+			continue
+		}
+		c.add(Finding{Code: Silent, Severity: Warning, Group: g,
+			Summary: fmt.Sprintf("all looks right here, yet nothing came in for port %d", c.Port),
+			Detail: fmt.Sprintf("The group was joined on %s and watched for %v. Either nobody sends, or it is lost on the way, or a firewall of this machine "+
+				"drops it: its rules are not visible here.", names(c.ifaces), watched.Round(10*time.Millisecond)),
+			Fix: "in this order: does the sender send to this group and port, by the right interface, with a TTL above 1 if a router is in between? " +
+				"does this machine's firewall let the port in? does the switch list this port as a member of the group " +
+				"(on most: show ip igmp snooping groups, or show ipv6 mld snooping), and does the VLAN have a querier?"})
+	}
+}
