@@ -166,7 +166,7 @@ type Finding struct {
 	Group     netip.Addr `json:"group,omitzero"`      // the zero Addr: it is about no single one
 	Summary   string     `json:"summary"`             // what is wrong, in a line
 	Detail    string     `json:"detail"`              // how that was established, and what follows from it
-	Fix       string     `json:"fix,omitempty"`       // what to do; if it is a command, nothing but that
+	Fix       string     `json:"fix,omitempty"`       // what to do: a command, or advice
 }
 
 // Facts are what the findings rest on, as far as it is of use by itself.
@@ -256,7 +256,6 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 
 	c.checkGroups()
 	c.checkInterfaces()
-	c.checkDefaults()
 	c.checkSystem(before)
 
 	listeners := c.listen(c.Groups, c.sources, before)
@@ -273,6 +272,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	watched := wait(ctx, cfg.Watch)
 	end := c.look()
 	c.report(listeners, watched)
+	c.checkDefaults()
 	c.checkWatched(before, start, end)
 	c.checkSilence(listeners, watched)
 

@@ -49,13 +49,13 @@ func cure(code, arg string) string {
 	case NoMulticastFlag:
 		return "sudo ip link set dev " + arg + " multicast on"
 	case NoAddress + "IPv4":
-		return "sudo ip address add 192.0.2.1/24 dev " + arg + " (with an address of your network)"
+		return "with an address of your network instead of 192.0.2.1/24: sudo ip address add 192.0.2.1/24 dev " + arg
 	case NoAddress + "IPv6":
-		return "sudo sysctl -w " + sysctl("net/ipv6/conf/"+arg+"/disable_ipv6", "0") + " (and see that the MTU is 1280 or more)"
+		return "sudo sysctl -w " + sysctl("net/ipv6/conf/"+arg+"/disable_ipv6", "0") + "; and see that the MTU is 1280 or more"
 	case NoDefaultRoute + "IPv4":
-		return "sudo ip route add 224.0.0.0/4 dev " + arg + " (serves other libraries; this module wants a default route)"
+		return "name the interface in senders and receivers; for programs that cannot: sudo ip route add 224.0.0.0/4 dev " + arg
 	case NoDefaultRoute + "IPv6":
-		return "sudo ip -6 route add default dev " + arg
+		return "name the interface in senders and receivers"
 	case BufferClamped:
 		return "sudo sysctl -w net.core.rmem_max=" + arg
 	case SelfTest:
@@ -650,11 +650,6 @@ func (c *checkup) checkFiltered(n uint64) {
 		}
 		c.add(f)
 	}
-}
-
-// someSilent reports whether nothing came in for some group of the family.
-func (c *checkup) someSilent(v4 bool) bool {
-	return slices.ContainsFunc(c.Groups, func(g netip.Addr) bool { return g.Is4() == v4 && c.silent(g) })
 }
 
 // checkPort is about datagrams to groups that are joined by somebody, and that no socket took.

@@ -29,9 +29,9 @@ func cure(code, arg string) string {
 	case NoAddress + "IPv6":
 		return "give " + arg + " an IPv6 address: networksetup -setv6automatic, with the name of the service"
 	case NoDefaultRoute + "IPv4":
-		return "sudo route -n add -net 224.0.0.0/4 -interface " + arg
+		return "name the interface in senders and receivers; for programs that cannot: sudo route -n add -net 224.0.0.0/4 -interface " + arg
 	case NoDefaultRoute + "IPv6":
-		return "give " + arg + " a default gateway"
+		return "name the interface in senders and receivers"
 	case SelfTest:
 		return "look at the application firewall, and at System Settings, Privacy & Security, Local Network"
 	case BufferClamped:

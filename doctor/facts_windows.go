@@ -35,7 +35,7 @@ func cure(code, arg string) string {
 	case NoAddress + "IPv6":
 		return `in an elevated PowerShell: Enable-NetAdapterBinding -ComponentID ms_tcpip6 -Name "` + arg + `"`
 	case NoDefaultRoute + "IPv4", NoDefaultRoute + "IPv6":
-		return "give " + arg + " a default gateway"
+		return "name the interface in senders and receivers, or give " + arg + " a default gateway"
 	case SelfTest:
 		return "look at the firewall: Get-NetFirewallProfile, Get-NetConnectionProfile (the profile Public blocks most)"
 	case BufferClamped:

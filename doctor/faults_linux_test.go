@@ -227,6 +227,14 @@ func TestNoCarrier(t *testing.T) {
 	host := mcasttest.NewLAN(t, 1).Hosts[0]
 	never(t, examine(t, host, asks(both...)), doctor.NoCarrier)
 	host.Unplug()
+	host.Do(func() { // the kernel takes up to a second to tell (net/core/link_watch.c)
+		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+			if i, err := net.InterfaceByName("eth0"); err == nil && i.Flags&net.FlagRunning == 0 {
+				return
+			}
+		}
+		t.Fatal("eth0 keeps its carrier")
+	})
 	want(t, examine(t, host, asks(both...)), doctor.NoCarrier, doctor.Error, "eth0", noGroup)
 	want(t, examine(t, host, asks(both...), "eth0"), doctor.NoCarrier, doctor.Error, "eth0", noGroup)
 	host.NewVeth("v0", netip.MustParsePrefix("10.70.0.1/24")) // now one works, and it may be meant so
@@ -662,6 +670,18 @@ func TestSilent(t *testing.T) {
 	cfg.Watch = 1100 * time.Millisecond
 	send(t, lan.Hosts[1], "eth0", port, 10, group6)
 	want(t, examine(t, host, cfg), doctor.Silent, doctor.Warning, "", group4)
+
+	// What is wrong for other programs alone does not explain it.
+	lone := mcasttest.NewHost(t)
+	veth := lone.NewVeth("v0", netip.MustParsePrefix("10.70.0.1/24"))
+	cfg.Groups, cfg.ReadBuffer = []netip.Addr{group4}, 1<<30
+	report := examine(t, lone, cfg)
+	want(t, report, doctor.NoDefaultRoute, doctor.Warning, "", noGroup)
+	want(t, report, doctor.Silent, doctor.Warning, "", group4)
+	send(t, veth.Peer(), "eth0", port, 10, group4)
+	report = examine(t, lone, cfg)
+	want(t, report, doctor.NoDefaultRoute, doctor.Info, "", noGroup)
+	never(t, report, doctor.Silent)
 }
 
 // A report is plain data.

@@ -97,6 +97,7 @@ func (c *checkup) checkInterfaces() {
 		}
 		if !hasCarrier(i) {
 			c.add(noCarrier(i, Error))
+			continue // without, there are no addresses by DHCP, nor by IPv6 itself
 		}
 		if i.Flags&net.FlagMulticast == 0 && !i.IsLoopback() {
 			c.add(Finding{Code: NoMulticastFlag, Severity: Warning, Interface: i.Name,
@@ -134,7 +135,8 @@ func noCarrier(i mcast.Interface, s Severity) Finding {
 		Fix:     cure(NoCarrier, i.Name)}
 }
 
-// checkDefaults looks at what those go by who name no interface: senders, and IPv4 joins of other libraries.
+// checkDefaults looks at what those go by who name no interface: senders, and IPv4 joins of other libraries. It comes
+// after the watch, since for a receiver that receives it makes no difference.
 func (c *checkup) checkDefaults() {
 	for _, v4 := range []bool{true, false} {
 		if !c.hasFamily(v4) {
@@ -148,9 +150,9 @@ func (c *checkup) checkDefaults() {
 			Summary: fmt.Sprintf("there is no default route for %s", familyName(v4)),
 			Detail: "mcast.DefaultInterface found none in the system's routes. Who sends without naming an interface fails, " +
 				"and so do IPv4 joins without one in other libraries. Receivers of this module do without.",
-			Fix: "name the interface in senders and receivers, or: " + cure(NoDefaultRoute+familyName(v4), c.anyName())}
-		if c.named {
-			f.Severity = Info
+			Fix: cure(NoDefaultRoute+familyName(v4), c.anyName())}
+		if c.named || !c.someSilent(v4) {
+			f.Severity = Info // nobody goes by it, or who does found another way
 		}
 		c.add(f)
 	}

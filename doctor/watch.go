@@ -120,6 +120,11 @@ func (c *checkup) silent(group netip.Addr) bool {
 	return !slices.ContainsFunc(c.Report.Facts.Traffic, func(t Traffic) bool { return t.Group == group && t.Datagrams > 0 })
 }
 
+// someSilent reports whether nothing came in for some group of the family.
+func (c *checkup) someSilent(v4 bool) bool {
+	return slices.ContainsFunc(c.Groups, func(g netip.Addr) bool { return g.Is4() == v4 && c.silent(g) })
+}
+
 // cannotJoin says why a pair could not be joined.
 func (c *checkup) cannotJoin(group netip.Addr, ifc mcast.Interface, err error, s *system) {
 	f := Finding{Code: NotJoined, Severity: Error, Group: group, Interface: ifc.Name,
@@ -267,10 +272,12 @@ func (c *checkup) checkSilence(listeners []*listener, watched time.Duration) {
 	if watched < silence {
 		return
 	}
+	// These keep other programs from receiving, and not this one.
+	aside := []string{NotJoined, NoDefaultRoute, MultipleDefault, BufferClamped, BufferOverflow}
 	for _, g := range c.Groups {
 		joined := slices.ContainsFunc(listeners, func(l *listener) bool { return l.group == g && !l.ifc.IsLoopback() })
 		explained := slices.ContainsFunc(c.Report.Findings, func(f Finding) bool {
-			return f.Severity > Info && (f.Group == g || !f.Group.IsValid())
+			return f.Severity > Info && (f.Group == g || !f.Group.IsValid()) && !slices.Contains(aside, f.Code)
 		})
 		if !joined || !c.silent(g) || explained {
 			continue

@@ -4,6 +4,7 @@ package examples
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -18,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-multicast/mcast/doctor"
 	"github.com/go-multicast/mcast/mcasttest"
 )
 
@@ -42,6 +44,7 @@ func TestExamples(t *testing.T) {
 		{"SenderAlone", testSenderAlone},
 		{"Ifaces", testIfaces},
 		{"IfacesWatch", testIfacesWatch},
+		{"Doctor", testDoctor},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, dir) })
 	}
@@ -68,6 +71,12 @@ func testUsage(t *testing.T, dir programs) {
 		"receiver -source nonsense",
 		"receiver -port 0",
 		"ifaces -nonsense",
+		"doctor 239.1.2.3",
+		"doctor -group 239.1.2.3,",
+		"doctor -source nonsense",
+		"doctor -port 65536",
+		"doctor -watch 0s",
+		"doctor -buffer -1",
 	} {
 		args := strings.Fields(command)
 		p := dir.start(t, nil, args...)
@@ -75,7 +84,7 @@ func testUsage(t *testing.T, dir programs) {
 			t.Errorf("exit code %d, want 2 and the usage from %s", code, p)
 		}
 	}
-	for _, name := range []string{"communicator", "sender", "receiver", "ifaces"} {
+	for _, name := range []string{"communicator", "sender", "receiver", "ifaces", "doctor"} {
 		p := dir.start(t, nil, name, "-h")
 		if code := p.wait(); code != 0 || !strings.Contains(p.stderr.String(), "For example:\n\n  "+name) {
 			t.Errorf("exit code %d, want 0 and the usage from %s", code, p)
@@ -98,6 +107,8 @@ func testErrors(t *testing.T, dir programs) {
 		{"sender -ttl -2 hello", "TTL -2"},
 		{"receiver -group 239.1.2.3,::1", "::1: not a multicast address"},
 		{"receiver -source fe80::1", "fe80::1"},
+		{"doctor -group 10.88.0.1 -json", "10.88.0.1: not a multicast address"},
+		{"doctor -iface lo,nonsense", `no such interface: "nonsense" (there is: lo (index 1) 127.0.0.1`},
 	} {
 		args := strings.Fields(test.command)
 		p := dir.start(t, nil, args...)
@@ -349,6 +360,46 @@ func testIfacesWatch(t *testing.T, dir programs) {
 	}
 	if said := other.stdout.String(); strings.Contains(said, "vx0") {
 		t.Errorf("not asked for vx0: %s", other)
+	}
+}
+
+func testDoctor(t *testing.T, dir programs) {
+	lan := mcasttest.NewLAN(t, 2)
+	here, there := lan.Hosts[0], lan.Hosts[1]
+	const groups = "239.1.2.3,ff15::1234"
+	receiver := dir.start(t, here, "receiver", "-group", groups)
+	receiver.waitFor("listening to ff15::1234")
+	talker := dir.start(t, there, "communicator", "-group", "239.1.2.3", "-interval", "50ms")
+	talker.waitFor("round 1")
+
+	// All is well with the one group, and nobody sends to the other.
+	p := dir.start(t, here, "doctor", "-group", "239.1.2.3", "-watch", "1200ms", "-send")
+	code, said := p.wait(), p.stdout.String()
+	traffic := regexp.MustCompile(`(?m)^RECEIVED   239\.1\.2\.3 by eth0, in 1\.\d+s: \d+ datagrams from ` + there.IPv4.String() + "$")
+	if code != 0 || !traffic.MatchString(said) || !strings.HasSuffix(said, "\nNothing is wrong on this machine.\n") {
+		t.Errorf("exit code %d, want 0 and no finding from %s", code, p)
+	}
+	p = dir.start(t, here, "doctor", "-group", groups, "-watch", "1200ms")
+	if code, said := p.wait(), p.stdout.String(); code != 1 || !strings.Contains(said, "\nWARNING    silent, group ff15::1234: ") {
+		t.Errorf("exit code %d, want 1 and a silent group from %s", code, p)
+	}
+
+	// The worst comes first, with its cure, and Ctrl-C ends the watch.
+	here.Interface("eth0").Down()
+	p = dir.start(t, here, "doctor", "-group", "224.0.0.251", "-watch", "1h", "-iface", "eth0")
+	p.waitFor("looking")
+	time.Sleep(100 * time.Millisecond) // it may look as long as it likes, but not an hour
+	p.interrupt()
+	code, said = p.wait(), p.stdout.String()
+	cure := strings.Index(said, "\n           cure     sudo ip link set dev eth0 up\n")
+	if first := strings.Index(said, "\nERROR      interface-down, eth0: "); code != 1 || first < 0 || cure < first || strings.Index(said, "\nINFO ") < cure {
+		t.Errorf("exit code %d, want 1 and the error first from %s", code, p)
+	}
+	p = dir.start(t, here, "doctor", "-watch", "1ms", "-iface", "eth0", "-json")
+	var report doctor.Report
+	code = p.wait()
+	if err := json.Unmarshal([]byte(p.stdout.String()), &report); err != nil || code != 1 || report.Findings[0].Code != doctor.InterfaceDown {
+		t.Errorf("exit code %d, %v, want 1 and that in JSON from %s", code, err, p)
 	}
 }
 
