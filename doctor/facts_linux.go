@@ -51,7 +51,8 @@ func cure(code, arg string) string {
 	case NoAddress + "IPv4":
 		return "with an address of your network instead of 192.0.2.1/24: sudo ip address add 192.0.2.1/24 dev " + arg
 	case NoAddress + "IPv6":
-		return "sudo sysctl -w " + sysctl("net/ipv6/conf/"+arg+"/disable_ipv6", "0") + "; and see that the MTU is 1280 or more"
+		return "sudo sysctl -w " + sysctl("net/ipv6/conf/"+arg+"/disable_ipv6", "0") + "; and see that the MTU is 1280 " +
+			"or more"
 	case NoDefaultRoute + "IPv4":
 		return "name the interface in senders and receivers; for programs that cannot: sudo ip route add 224.0.0.0/4 dev " + arg
 	case NoDefaultRoute + "IPv6":
@@ -59,7 +60,8 @@ func cure(code, arg string) string {
 	case BufferClamped:
 		return "sudo sysctl -w net.core.rmem_max=" + arg
 	case SelfTest:
-		return "look at the firewall (sudo nft list ruleset, sudo iptables -L -nv) and at IPsec policies (sudo ip xfrm policy)"
+		return "look at the firewall (sudo nft list ruleset, sudo iptables -L -nv) and at IPsec policies (sudo ip xfrm " +
+			"policy)"
 	}
 	return ""
 }
@@ -169,8 +171,9 @@ func (c *checkup) checkSystem(s *system) {
 		if master := s.master(i.Index); master != "" {
 			c.add(Finding{Code: BridgePort, Severity: Error, Interface: i.Name,
 				Summary: fmt.Sprintf("the interface belongs to %s, which gets what comes in", master),
-				Detail:  fmt.Sprintf("rtnetlink shows %s as its master, which is a %s. A group that is joined on the interface itself receives nothing.", master, s.links[i.Index].slaveKind),
-				Fix:     "join on " + master + " instead of " + i.Name})
+				Detail: fmt.Sprintf("rtnetlink shows %s as its master, which is a %s. A group that is joined on the "+
+					"interface itself receives nothing.", master, s.links[i.Index].slaveKind),
+				Fix: "join on " + master + " instead of " + i.Name})
 		}
 		if i.IsLoopback() {
 			c.checkLoRoute(i, s)
@@ -204,14 +207,17 @@ func (c *checkup) checkLoRoute(lo mcast.Interface, s *system) {
 				best = &s.routes6[i]
 			}
 		}
-		f := Finding{Code: LoRoute, Severity: Error, Group: g, Interface: lo.Name, Fix: "sudo ip -6 route add local ff00::/8 dev " + lo.Name}
+		f := Finding{Code: LoRoute, Severity: Error, Group: g, Interface: lo.Name, Fix: "sudo ip -6 route add local " +
+			"ff00::/8 dev " + lo.Name}
 		switch {
 		case best == nil:
 			f.Summary = "the loopback interface has no route for IPv6 multicast"
-			f.Detail = "/proc/net/ipv6_route shows none that leads to the group by it. Sending fails with \"network is unreachable\"."
+			f.Detail = "/proc/net/ipv6_route shows none that leads to the group by it. Sending fails with \"network is " +
+				"unreachable\"."
 		case best.flags&routeLocal == 0 || best.flags&routeReject != 0:
 			f.Summary = fmt.Sprintf("the route %s of the loopback interface is not of type local", best.dst)
-			f.Detail = "/proc/net/ipv6_route shows it without the flag of local routes. Sending succeeds, and the kernel drops it all."
+			f.Detail = "/proc/net/ipv6_route shows it without the flag of local routes. Sending succeeds, and the kernel " +
+				"drops it all."
 			f.Fix = fmt.Sprintf("sudo ip -6 route del %s dev %s; sudo ip -6 route add local ff00::/8 dev %[2]s", best.dst, lo.Name)
 		default:
 			continue
@@ -237,7 +243,8 @@ func (c *checkup) checkVersions(i mcast.Interface, s *system) {
 				continue
 			}
 			f.Summary = fmt.Sprintf("sources are named, but the interface speaks IGMP%s", strings.ToLower(version))
-			f.Detail = "/proc/net/igmp shows that version: an old querier on the network, or force_igmp_version, has lowered it." + consequence
+			f.Detail = "/proc/net/igmp shows that version: an old querier on the network, or force_igmp_version, has " +
+				"lowered it." + consequence
 			f.Fix = "set the querier (a router or switch) to IGMPv3; and: sudo sysctl -w " + sysctl("net/ipv4/conf/"+i.Name+"/force_igmp_version", "0")
 		} else {
 			all, _ := parameter("net/ipv6/conf/all/force_mld_version")
@@ -266,12 +273,9 @@ func pathFilter(name string) (mode int, text string, ok bool) {
 	return max(all, own), text, ok && ok2
 }
 
-// checkPathFilter asks of each source whether the kernel would take a packet from it, as fib_validate_source in
-// net/ipv4/fib_frontend.c does. A source that one of the interfaces takes is none to complain about.
+// checkPathFilter asks of each source whether the kernel would take a packet from it. A source that one of the
+// interfaces takes is none to complain about.
 func (c *checkup) checkPathFilter(s *system) {
-	type verdict struct {
-		code, why, fix string
-	}
 	for _, source := range c.Sources {
 		if !source.Is4() {
 			continue
@@ -281,44 +285,59 @@ func (c *checkup) checkPathFilter(s *system) {
 			c.notVisible(fmt.Sprintf("the route to %s (%v)", source, err))
 			return
 		}
-		dropped := make(map[string]verdict)
+		var drops []Finding
+		taken := false
 		for _, i := range c.ifaces {
-			mode, modeText, ok := pathFilter(i.Name)
-			if !ok || !usable(i, netip.IPv4Unspecified()) || i.IsLoopback() || s.inVRF(i.Index) {
-				clear(dropped) // unknown, or found elsewhere
-				break
+			if !usable(i, source) {
+				continue // that is found elsewhere
 			}
-			acceptAll, _ := parameter("net/ipv4/conf/all/accept_local")
-			acceptOwn, _ := parameter("net/ipv4/conf/" + i.Name + "/accept_local")
-			loosen := "sudo sysctl -w " + sysctl("net/ipv4/conf/"+i.Name+"/rp_filter", "2")
-			switch {
-			case r.kind == unix.RTN_LOCAL && slices.Contains(r.hops, i.Index): // comes back to it as a copy, not by a wire
-				clear(dropped)
-			case r.kind == unix.RTN_LOCAL && acceptAll == 0 && acceptOwn == 0:
-				dropped[i.Name] = verdict{AcceptLocal,
-					"It is an address of this machine itself, by rtnetlink, and of another interface. The kernel takes such packets from a wire for forged, and drops them without a counter, as long as net.ipv4.conf." + i.Name + ".accept_local is 0.",
-					"sudo sysctl -w " + sysctl("net/ipv4/conf/"+i.Name+"/accept_local", "1") + " " + sysctl("net/ipv4/conf/"+i.Name+"/rp_filter", "2")}
-				continue
-			case r.kind == 0 && mode != 0:
-				dropped[i.Name] = verdict{RPFilter, "There is no route to it (ip route get " + source.String() + "), and " + modeText + ".",
-					"sudo ip route add " + source.String() + "/32 dev " + i.Name}
-				continue
-			case mode == 1 && len(r.hops) > 0 && !slices.Contains(r.hops, i.Index) && (r.kind == unix.RTN_UNICAST || r.kind == unix.RTN_LOCAL):
-				dropped[i.Name] = verdict{RPFilter, fmt.Sprintf("The route to it leads by %s (ip route get %s), and %s: packets from it that come in by another interface are dropped.",
-					s.links[r.hops[0]].name, source, modeText), loosen}
-				continue
-			default:
-				clear(dropped)
+			if f, dropped := filtered(i, source, r, s); dropped {
+				drops = append(drops, f)
+			} else {
+				taken = true
 			}
-			break
 		}
-		for _, i := range c.ifaces {
-			if v, ok := dropped[i.Name]; ok {
-				c.add(Finding{Code: v.code, Severity: Error, Interface: i.Name,
-					Summary: fmt.Sprintf("the kernel drops what the source %s sends", source), Detail: v.why, Fix: v.fix})
-			}
+		if !taken {
+			c.Report.Findings = append(c.Report.Findings, drops...)
 		}
 	}
+}
+
+// filtered tells whether the kernel drops packets of a source that come in by the interface, as fib_validate_source in
+// net/ipv4/fib_frontend.c decides. Of loopback, VRFs and what cannot be read it says that they are taken.
+func filtered(i mcast.Interface, source netip.Addr, r lookedUp, s *system) (f Finding, dropped bool) {
+	mode, modeText, ok := pathFilter(i.Name)
+	if !ok || i.IsLoopback() || s.inVRF(i.Index) {
+		return f, false
+	}
+	conf := "net/ipv4/conf/" + i.Name
+	acceptAll, _ := parameter("net/ipv4/conf/all/accept_local")
+	acceptOwn, _ := parameter(conf + "/accept_local")
+	own := r.kind == unix.RTN_LOCAL
+	here := slices.Contains(r.hops, i.Index)
+
+	f = Finding{Code: RPFilter, Severity: Error, Interface: i.Name,
+		Summary: fmt.Sprintf("the kernel drops what the source %s sends", source)}
+	switch {
+	case here: // own, too: copies of what is sent by this very interface do not come by a wire
+		return f, false
+	case own && acceptAll == 0 && acceptOwn == 0:
+		f.Code = AcceptLocal
+		f.Detail = "It is an address of this machine itself, by rtnetlink, and of another interface. The kernel takes packets " +
+			"with such a source that come by a wire for forged, and drops them without a counter: accept_local is 0, " +
+			"for all interfaces and for this one."
+		f.Fix = "sudo sysctl -w " + sysctl(conf+"/accept_local", "1") + " " + sysctl(conf+"/rp_filter", "2")
+	case r.kind == 0 && mode != 0:
+		f.Detail = fmt.Sprintf("There is no route to it (ip route get %s), and %s.", source, modeText)
+		f.Fix = fmt.Sprintf("sudo ip route add %s/32 dev %s", source, i.Name)
+	case mode == 1 && len(r.hops) > 0 && (own || r.kind == unix.RTN_UNICAST):
+		f.Detail = fmt.Sprintf("The route to it leads by %s (ip route get %s), and %s: packets from it that come in by "+
+			"another interface are dropped.", s.links[r.hops[0]].name, source, modeText)
+		f.Fix = "sudo sysctl -w " + sysctl(conf+"/rp_filter", "2")
+	default:
+		return f, false
+	}
+	return f, true
 }
 
 // lookedUp is the route that the kernel would take: its type, 0 if there is none, and by which interfaces.
@@ -387,7 +406,8 @@ func parseRoute(b []byte) (r lookedUp) {
 // checkLimits tells limits that a program that joins all on one socket would meet. This module does not: what it could
 // not join is told as an error, elsewhere.
 func (c *checkup) checkLimits() {
-	const others = " That is Linux's limit for one socket. Sockets of this module have a system socket for each group and interface, and more where sources need them; others fail with ENOBUFS."
+	const others = " That is Linux's limit for one socket. Sockets of this module have a system socket for each " +
+		"group and interface, and more where sources need them; others fail with ENOBUFS."
 	groups := 0
 	for _, g := range c.Groups {
 		if g.Is4() {
@@ -448,8 +468,9 @@ func (c *checkup) checkManyDefaults(s *system) {
 		slices.Sort(texts)
 		f := Finding{Code: MultipleDefault, Severity: Info,
 			Summary: fmt.Sprintf("there are %s default routes by several interfaces: %s", familyName(v4), list(texts)),
-			Detail:  "This is what /proc/net/route and /proc/net/ipv6_route show. Who sends without naming an interface uses that of the lowest metric, which may not be where the receivers are.",
-			Fix:     "name the interface in senders"}
+			Detail: "This is what /proc/net/route and /proc/net/ipv6_route show. Who sends without naming an interface " +
+				"uses that of the lowest metric, which may not be where the receivers are.",
+			Fix: "name the interface in senders"}
 		tied := 0
 		for _, metric := range lowest {
 			if metric == lowest[best] {
@@ -471,7 +492,8 @@ func (c *checkup) checkManyDefaults(s *system) {
 func (s *system) onPort(group netip.Addr, port uint16) (all []udpSocket) {
 	for _, u := range s.sockets {
 		addr := u.local.Addr()
-		wildcard := addr.IsUnspecified() && (addr.Is4() == group.Is4() || addr.Is6()) // [::] takes IPv4, too, unless it is IPv6 only
+		// [::] takes IPv4, too, unless it is for IPv6 only, which is not told.
+		wildcard := addr.IsUnspecified() && (addr.Is4() == group.Is4() || addr.Is6())
 		if u.local.Port() == port && (wildcard || addr == group) {
 			all = append(all, u)
 		}
@@ -529,8 +551,10 @@ func (c *checkup) checkJoined(s *system, listeners []*listener) {
 		if !slices.Contains(s.joined, membership{l.ifc.Name, l.group}) {
 			c.add(Finding{Code: NotJoined, Severity: Error, Group: l.group, Interface: l.ifc.Name,
 				Summary: "the kernel does not show the group as joined, although it was",
-				Detail:  "A socket joined it without an error, and /proc/net/igmp or /proc/net/igmp6 does not show it. The interface may have gone or changed just now.",
-				Fix:     "examine once more; if it stays so: sudo ip link set dev " + l.ifc.Name + " down; sudo ip link set dev " + l.ifc.Name + " up"})
+				Detail: "A socket joined it without an error, and /proc/net/igmp or /proc/net/igmp6 does not show it. The " +
+					"interface may have gone or changed just now.",
+				Fix: "examine once more; if it stays so: sudo ip link set dev " + l.ifc.Name + " down; sudo ip link set " +
+					"dev " + l.ifc.Name + " up"})
 		}
 	}
 }
@@ -619,7 +643,8 @@ func (c *checkup) checkWatched(before, start, end *system) {
 			c.add(Finding{Code: BufferOverflow, Severity: Warning,
 				Summary: fmt.Sprintf("a program lost %d datagrams since its receive buffer was full", u.drops-was),
 				Detail:  fmt.Sprintf("The drops of %s rose by so many in /proc/net/udp while it was watched.", describe([]udpSocket{u})),
-				Fix:     "have the program read faster, or ask for a larger buffer (mcast.RxConfig.ReadBuffer), which this may have to allow: sudo sysctl -w net.core.rmem_max=16777216"})
+				Fix: "have the program read faster, or ask for a larger buffer (mcast.RxConfig.ReadBuffer), which this " +
+					"may have to allow: sudo sysctl -w net.core.rmem_max=16777216"})
 			drops[u.inode] = u.drops // once, if several groups are asked for
 		}
 	}
@@ -637,8 +662,9 @@ func (c *checkup) checkFiltered(n uint64) {
 		}
 		f := Finding{Code: RPFilter, Severity: Info, Interface: i.Name,
 			Summary: fmt.Sprintf("the reverse path filter dropped %d packets while it was watched", n),
-			Detail:  fmt.Sprintf("The counter TcpExtIPReversePathFilter of /proc/net/netstat rose. It is for all interfaces and groups together. %s.", text),
-			Fix:     "sudo sysctl -w " + sysctl("net/ipv4/conf/"+i.Name+"/rp_filter", "2")}
+			Detail: fmt.Sprintf("The counter TcpExtIPReversePathFilter of /proc/net/netstat rose. It is for all "+
+				"interfaces and groups together. %s.", text),
+			Fix: "sudo sysctl -w " + sysctl("net/ipv4/conf/"+i.Name+"/rp_filter", "2")}
 		if mode == 2 {
 			f.Fix = "add routes to the networks of the sources: in loose mode, only what has no route at all is dropped"
 		}
@@ -659,11 +685,13 @@ func (c *checkup) checkPort(v4 bool, n uint64, counters string) {
 	}
 	f := Finding{Code: WrongPort, Severity: Warning,
 		Summary: fmt.Sprintf("%d %s multicast datagrams came in for ports that nobody receives on, and none for port %d", n, familyName(v4), c.Port),
-		Detail: fmt.Sprintf("These counters of the kernel rose while it was watched: %s. They are of groups that are joined on this machine, "+
+		Detail: fmt.Sprintf("These counters of the kernel rose while it was watched: %s. They are of groups that are "+
+			"joined on this machine, "+
 			"but do not tell which: perhaps the sender sends to another port.", counters),
 		Fix: "compare the sender's port; this shows it: sudo tcpdump -ni any udp and multicast"}
 	if len(c.Sources) > 0 {
-		f.Detail += " Datagrams of other hosts than the Sources count as well, if another program has joined the group without sources."
+		f.Detail += " Datagrams of other hosts than the Sources count as well, if another program has joined the group " +
+			"without sources."
 	}
 	var silent []netip.Addr
 	for _, g := range c.Groups {

@@ -29,7 +29,8 @@ func cure(code, arg string) string {
 	case NoAddress + "IPv6":
 		return "give " + arg + " an IPv6 address: networksetup -setv6automatic, with the name of the service"
 	case NoDefaultRoute + "IPv4":
-		return "name the interface in senders and receivers; for programs that cannot: sudo route -n add -net 224.0.0.0/4 -interface " + arg
+		return "name the interface in senders and receivers; for programs that cannot: sudo route -n add -net " +
+			"224.0.0.0/4 -interface " + arg
 	case NoDefaultRoute + "IPv6":
 		return "name the interface in senders and receivers"
 	case SelfTest:

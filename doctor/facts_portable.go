@@ -13,7 +13,8 @@ const grantedPerByte = 1
 type system struct{}
 
 func (c *checkup) look() *system {
-	c.notVisible("who else has joined, who has the port, and what the system dropped: on this system that is not looked at")
+	c.notVisible("who else has joined, who has the port, and what the system dropped: on this system that is not " +
+		"looked at")
 	return &system{}
 }
 

@@ -355,6 +355,7 @@ func TestAcceptLocal(t *testing.T) {
 	}
 	report := examine(t, host, cfg, "eth1")
 	never(t, report, doctor.AcceptLocal)
+	never(t, report, doctor.RPFilter)
 	if report.Facts.Traffic[0].Datagrams == 0 {
 		t.Errorf("the cure did not help:\n%s", report)
 	}
@@ -682,6 +683,45 @@ func TestSilent(t *testing.T) {
 	report = examine(t, lone, cfg)
 	want(t, report, doctor.NoDefaultRoute, doctor.Info, "", noGroup)
 	never(t, report, doctor.Silent)
+}
+
+// Nothing of an examination is on the wire but the reports of its memberships.
+func TestNothingSent(t *testing.T) {
+	host := mcasttest.NewHost(t)
+	veth := host.NewVeth("v0", netip.MustParsePrefix("10.70.0.1/24"))
+	peer := veth.Peer()
+	for _, group := range both {
+		count := peer.Interface("eth0").CountUDP(group)
+		for _, sendTest := range []bool{false, true} {
+			cfg := asks(group)
+			cfg.SendTest = sendTest
+			never(t, examine(t, host, cfg), doctor.SelfTest)
+		}
+		if n := count(); n != 0 {
+			t.Errorf("%d datagrams to %v left the machine", n, group)
+		}
+		host.Do(func() { // and now one does, which shows that they would be counted
+			ifaces, err := mcast.FindInterfaces("v0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			tx, err := mcast.OpenTx(mcast.TxConfig{Groups: []netip.Addr{group}, Interfaces: ifaces})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer tx.Close()
+			if _, err := tx.WriteToUDPAddrPort([]byte("x"), netip.AddrPortFrom(group, port)); err != nil {
+				t.Fatal(err)
+			}
+		})
+		n := count()
+		for end := time.Now().Add(10 * time.Second); n == 0 && time.Now().Before(end); n = count() {
+			time.Sleep(time.Millisecond)
+		}
+		if n != 1 {
+			t.Errorf("%d datagrams to %v were counted, want 1", n, group)
+		}
+	}
 }
 
 // A report is plain data.

@@ -36,8 +36,9 @@ func (c *checkup) choseNamed() {
 		if now < 0 {
 			c.add(Finding{Code: InterfaceDown, Severity: Error, Interface: want.Name,
 				Summary: "there is no such interface",
-				Detail:  fmt.Sprintf("A scan found none of that name, nor one with the index %d. It was removed, or is in another network namespace.", want.Index),
-				Fix:     "plug it in, or name another one"})
+				Detail: fmt.Sprintf("A scan found none of that name, nor one with the index %d. It was removed, or is in "+
+					"another network namespace.", want.Index),
+				Fix: "plug it in, or name another one"})
 			continue
 		}
 		if i := c.all[now]; !slices.ContainsFunc(c.ifaces, func(j mcast.Interface) bool { return j.Index == i.Index }) {
@@ -110,8 +111,9 @@ func (c *checkup) checkInterfaces() {
 			if c.hasFamily(v4) && !hasFamily(i, v4) && (c.named || !c.someHas(v4)) {
 				c.add(Finding{Code: NoAddress, Severity: Error, Interface: i.Name,
 					Summary: fmt.Sprintf("the interface has no %s address, but a group is %[1]s", familyName(v4)),
-					Detail:  "A scan shows none. Without an address of the family nothing is sent from it, and this module does not join on it.",
-					Fix:     cure(NoAddress+familyName(v4), i.Name)})
+					Detail: "A scan shows none. Without an address of the family nothing is sent from it, and this module does " +
+						"not join on it.",
+					Fix: cure(NoAddress+familyName(v4), i.Name)})
 			}
 		}
 	}
@@ -131,8 +133,9 @@ func (c *checkup) someHas(v4 bool) bool {
 func noCarrier(i mcast.Interface, s Severity) Finding {
 	return Finding{Code: NoCarrier, Severity: s, Interface: i.Name,
 		Summary: "the interface is up but has no carrier",
-		Detail:  fmt.Sprintf("A scan shows its flags as %s, without \"running\": there is no cable, nothing at its other end, or no Wi-Fi network that it belongs to.", i.Flags),
-		Fix:     cure(NoCarrier, i.Name)}
+		Detail: fmt.Sprintf("A scan shows its flags as %s, without \"running\": there is no cable, nothing at its "+
+			"other end, or no Wi-Fi network that it belongs to.", i.Flags),
+		Fix: cure(NoCarrier, i.Name)}
 }
 
 // checkDefaults looks at what those go by who name no interface: senders, and IPv4 joins of other libraries. It comes
