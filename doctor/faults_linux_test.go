@@ -649,7 +649,10 @@ func TestSelfTest(t *testing.T) {
 	cfg := asks(both...)
 	cfg.SendTest = true
 	never(t, examine(t, host, cfg), doctor.SelfTest)
-	never(t, examine(t, host, cfg, "lo"), doctor.SelfTest)
+	never(t, examine(t, host, cfg, "lo", "eth0"), doctor.SelfTest)
+	cfg.Groups = []netip.Addr{netip.MustParseAddr("224.0.0.251"), netip.MustParseAddr("ff12::1234"), netip.MustParseAddr("ff11::1234")}
+	never(t, examine(t, host, cfg), doctor.SelfTest)
+	cfg.Groups = both
 	// An IPsec policy drops silently what it blocks, as a firewall does.
 	command(t, host, "ip xfrm policy add src 0.0.0.0/0 dst 239.1.2.3/32 dir in action block")
 	report := examine(t, host, cfg)
