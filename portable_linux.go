@@ -6,7 +6,6 @@ package mcast
 
 import (
 	"errors"
-	"net"
 	"net/netip"
 	"os"
 
@@ -18,20 +17,14 @@ const canCoalesce = false
 
 // listen makes c, whose descriptor is open, ready to be added. The runtime gets a duplicate of the descriptor.
 func (c *conn) listen() error {
-	var udp *net.UDPConn
-	if err := call("dup", func() error {
-		fd, err := unix.FcntlInt(uintptr(c.fd), unix.F_DUPFD_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		file := os.NewFile(uintptr(fd), "mcast")
-		defer file.Close()
-		pc, err := net.FilePacketConn(file)
-		if err == nil {
-			udp = pc.(*net.UDPConn)
-		}
-		return err
-	}); err != nil {
+	fd, err := unix.FcntlInt(uintptr(c.fd), unix.F_DUPFD_CLOEXEC, 0) // for the file, which closes its own
+	if err != nil {
+		return os.NewSyscallError("fcntl", err)
+	}
+	file := os.NewFile(uintptr(fd), "mcast")
+	defer file.Close()
+	udp, err := fileConn(file)
+	if err != nil {
 		return err
 	}
 	c.in = newInbox(udp, c.group, c.checkIf)

@@ -346,7 +346,7 @@ func (s *RxSocket) own(link *rxLink) (own []netip.Addr) {
 // sources cannot be opened to all, nor the other way round, without leaving it first.
 //
 // As with OpenRx, an interface that was named must be able to join; otherwise one of them must. On error nothing
-// has changed.
+// has changed. On Linux both join in the network namespace of the calling thread.
 func (s *RxSocket) Join(group netip.Addr, sources ...netip.Addr) error {
 	group, err := checkGroup("join", group)
 	if err != nil {

@@ -80,18 +80,14 @@ func listenGroup(group netip.AddrPort, ifIndex int) (*net.UDPConn, error) {
 		return nil, err
 	}
 	file := os.NewFile(uintptr(fd), "mcast")
-	defer file.Close() // FilePacketConn makes a duplicate
+	defer file.Close()
 	if err := call("setsockopt", func() error { return setSharedFD(fd, group.Addr().Is4(), true) }); err != nil {
 		return nil, err
 	}
 	if err := call("bind", func() error { return unix.Bind(fd, sockaddr(group, ifIndex)) }); err != nil {
 		return nil, err
 	}
-	var pc net.PacketConn
-	if err := call("dup", func() (err error) { pc, err = net.FilePacketConn(file); return err }); err != nil {
-		return nil, err
-	}
-	return pc.(*net.UDPConn), nil
+	return fileConn(file)
 }
 
 func openSocket(family netip.Addr) (fd int, err error) {
@@ -256,14 +252,6 @@ func replyConn(to *sender, v4 bool) (*conn, error) {
 	c.release = func() error { return to.conn.SetReadDeadline(longAgo) }
 	// Packet information tells the zone, and what came to 224.0.0.1, which no membership is needed for.
 	return c, call("setsockopt", func() error { return tellInterface(to.conn, anyAddr(v4, 0).Addr(), false) })
-}
-
-// control runs f on the descriptor of rc.
-func control(rc syscall.RawConn, f func(fd int) error) (err error) {
-	if cerr := rc.Control(func(fd uintptr) { err = f(int(fd)) }); cerr != nil {
-		return cerr
-	}
-	return err
 }
 
 func controlUDP(udp *net.UDPConn, f func(fd int) error) error {

@@ -330,26 +330,14 @@ func listenReply(group netip.Addr, port uint16) (*net.UDPConn, error) {
 		return nil, err
 	}
 	file := os.NewFile(uintptr(fd), "mcast reply")
-	defer file.Close() // FilePacketConn makes a duplicate
+	defer file.Close()
 	if err := call("setsockopt", func() error { return setSharedFD(fd, domain, true) }); err != nil {
 		return nil, err
 	}
 	if err := call("bind", func() error { return unix.Bind(fd, sockaddr(netip.AddrPortFrom(group, port), 0)) }); err != nil {
 		return nil, err
 	}
-	var pc net.PacketConn
-	if err := call("dup", func() (err error) { pc, err = net.FilePacketConn(file); return err }); err != nil {
-		return nil, err
-	}
-	return pc.(*net.UDPConn), nil
-}
-
-// control runs f on the descriptor of rc.
-func control(rc syscall.RawConn, f func(fd int) error) (err error) {
-	if cerr := rc.Control(func(fd uintptr) { err = f(int(fd)) }); cerr != nil {
-		return cerr
-	}
-	return err
+	return fileConn(file)
 }
 
 // setMulticastInterface makes a sender send its multicast by ifc. On the loopback interface the source must be given
