@@ -21,6 +21,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -135,6 +136,9 @@ type model struct {
 	txLinks []modelLink
 	serial  int
 	log     []string // of the operations, for whoever has to find out
+
+	marker *mcasttest.Interface // one that nobody joins on
+	marks  atomic.Int32         // how often followers were told that it had been away
 }
 
 func TestFollowModel(t *testing.T) {
@@ -175,6 +179,7 @@ func playModel(t *testing.T, seed uint64) {
 		}
 	}()
 	m.plain(m.host)
+	m.addMarker()
 	for n := range modelWires {
 		m.addWire(n)
 	}
@@ -240,6 +245,37 @@ func (m *model) plain(h *mcasttest.Host) {
 	h.Sysctl("net/ipv4/conf/default/rp_filter", "0")
 	// IN6_ADDR_GEN_MODE_NONE: the kernel must not give an interface that has IPv6 again an address of its own.
 	h.Sysctl("net/ipv6/conf/default/addr_gen_mode", "1")
+}
+
+func (m *model) addMarker() {
+	m.marker = m.host.NewVeth("marker")
+	m.marker.DelAddress(netip.PrefixFrom(m.marker.LinkLocal, 64))
+	m.marker.Down()
+	index := m.marker.Index()
+	m.host.Do(func() {
+		stop, err := processWatch.follow(func(c networkChange) bool {
+			if c.Gone[index] {
+				m.marks.Add(1)
+			}
+			return false
+		})
+		if err != nil {
+			m.Fatal(err)
+		}
+		m.Cleanup(stop)
+	})
+}
+
+// settle waits until all that has happened was told to the sockets. That an interface was away is told after the scan
+// that may already show it again; and with a name that it was given in between, it would be another one to them.
+func (m *model) settle() {
+	want := m.marks.Load() + 1
+	m.marker.Travel()
+	for end := time.Now().Add(modelPatience); m.marks.Load() < want; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			m.Fatal("nobody was told that the marker had been away")
+		}
+	}
 }
 
 func (m *model) addWire(n int) {
@@ -750,6 +786,9 @@ func (m *model) quiet() {
 	m.adopt(m.txLinks, m.txIndex)
 	for _, w := range m.wires {
 		w.rx.check(m.T)
+	}
+	if slices.ContainsFunc(m.wires, func(w *modelWire) bool { return w.there && w.was.lost[w.index] }) {
+		m.settle()
 	}
 	if m.Failed() {
 		m.FailNow()
