@@ -175,6 +175,9 @@ func (m *merge) readMany(c *conn, ms []Message) (got, kept int, err error) {
 		return 0, 0, err
 	}
 	m.budget -= got
+	if m.fresh {
+		m.delivers(c)
+	}
 	for i := range ms[:got] {
 		h := &b.hdrs[i].hdr
 		src := b.names[i].addrPort(&m.zones)

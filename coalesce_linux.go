@@ -104,6 +104,9 @@ func (m *merge) readCoalesced(c *conn, ms []Message) (got, kept int, err error) 
 		}
 	}
 	m.budget -= kept + refused
+	if m.fresh && kept+refused > 0 {
+		m.delivers(c)
+	}
 	if kept > 0 {
 		err = nil // it is met again
 	}

@@ -35,6 +35,9 @@ const (
 	// trusted is in how many turns a socket is taken to have as many datagrams as it had when it was emptied.
 	trusted = 15
 
+	// certain is how often in a row one socket must have come after another to be tried unasked.
+	certain = 2
+
 	// refusedBudget bounds how many datagrams in a row are looked at and refused before the runtime is asked
 	// again about deadlines and Close, which a flood of unwanted datagrams must not put off.
 	refusedBudget = 256
@@ -47,6 +50,9 @@ type place struct {
 	many    int   // how many datagrams the next batch asks for
 	expect  int   // datagrams in a turn
 	trust   uint8 // turns for which that holds
+	after   *conn // whose turn came next the last time,
+	often   uint8 // and that how many times in a row, up to certain
+	pause   bool  // the reader had to wait for it
 }
 
 // merge reads from many conns as if they were one. All methods may be called concurrently.
@@ -72,12 +78,11 @@ type merge struct {
 	hot    *conn             // the socket that delivers now
 	turn   int               // how many datagrams it might deliver at first
 	budget int               // how many datagrams it still may
-
-	// The socket that ended the last wait, and whether it had ended the one before, too: then it is tried first the
-	// next time. Question and answer by one group are spared an epoll_wait that way.
-	woke   *conn
-	again  bool
-	parked bool // the reader waits, or is about to
+	fresh  bool              // it has delivered none yet
+	last   *conn             // whose turn was before
+	blind  int               // datagrams that were guessed at since epoll was asked
+	parked bool              // the reader waits, or is about to
+	waited bool              // it did since the last turn
 	zones  zoneCache
 	batch  *recvBatch // made by the first batch
 	one    [1]Message
@@ -187,8 +192,8 @@ func (m *merge) drop(c *conn) bool {
 	if m.hot == c {
 		m.hot = nil
 	}
-	if m.woke == c {
-		m.woke = nil
+	if m.last == c {
+		m.last = nil
 	}
 	for i := range m.ready {
 		if m.ready[i].Fd == c.slot {
@@ -200,9 +205,14 @@ func (m *merge) drop(c *conn) bool {
 
 // empty ends the turn of c, which has nothing more.
 func (m *merge) empty(c *conn) {
-	if c.trust > 0 {
+	switch {
+	case m.fresh:
+		if m.last != nil {
+			m.last.often = 0 // it was not its turn
+		}
+	case c.trust > 0:
 		c.trust = 0 // it had fewer than expected: see how many it has the next time
-	} else {
+	default:
 		c.expect, c.trust = min(max(m.turn-m.budget, 1), readBudget), trusted
 	}
 	m.hot = nil
@@ -295,7 +305,7 @@ func (m *merge) close() error {
 			err = errors.Join(err, c.release())
 		}
 	}
-	m.conns, m.ready, m.hot, m.woke = nil, nil, nil, nil
+	m.conns, m.ready, m.hot, m.last = nil, nil, nil, nil
 	return err
 }
 
@@ -329,7 +339,7 @@ func (m *merge) readKnown(p []byte) (n int, src netip.AddrPort, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for range refusedBudget {
-		c := m.known()
+		c := m.known(false)
 		if c == nil {
 			break
 		}
@@ -372,9 +382,9 @@ func (m *merge) tryRead(epfd uintptr) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r := &m.req
-	woken := m.parked && r.batch == nil
-	if m.parked = false; woken && m.again && m.woke != nil {
-		m.hot, m.budget, m.turn = m.woke, 1, 1
+	if m.parked {
+		m.parked, m.waited = false, true
+		m.known(true)
 	}
 	for refused := 0; refused < refusedBudget; {
 		c, err := m.next(int(epfd))
@@ -392,9 +402,6 @@ func (m *merge) tryRead(epfd uintptr) bool {
 				continue
 			}
 			if ok || err != nil {
-				if woken {
-					m.again, m.woke = m.woke == c, c
-				}
 				r.err = c.readError(err)
 				return true
 			}
@@ -426,22 +433,25 @@ func (m *merge) tryRead(epfd uintptr) bool {
 // next says which socket to read from; nil: none has anything.
 func (m *merge) next(epfd int) (*conn, error) {
 	for {
-		if c := m.known(); c != nil {
+		if c := m.known(false); c != nil {
 			return c, nil
 		}
 		n, err := epollWait(epfd, m.events[:])
 		if n == 0 || err != nil {
 			return nil, err
 		}
-		m.ready = m.events[:n]
+		m.ready, m.blind = m.events[:n], 0
 	}
 }
 
-// known says which socket to read from, of those that were reported: the one at work while its turn lasts, then the
-// others. To find a socket empty takes a system call in vain, while the next epoll_wait tells of many sockets at once
-// which are not. So a turn brings as many datagrams as there were when the socket was emptied, and only now and then as
-// many as there are.
-func (m *merge) known() *conn {
+// known says which socket to read from without asking epoll: the one at work while its turn lasts, then the others that
+// were reported, then the one that came next the last times, as in an exchange by one group, or where many groups are
+// sent to in turn.
+//
+// To find a socket empty takes a system call in vain, while the next epoll_wait tells of many sockets at once which are
+// not. So a turn brings as many datagrams as there were when the socket was emptied, and only now and then as many as
+// there are; and where the reader had to wait the last time, nothing is guessed until it has.
+func (m *merge) known(woken bool) *conn {
 	if m.coalesced.pending() { // to the end, before another is received
 		m.hot = m.coalesced.conn
 		m.budget = max(m.budget, m.coalesced.datagrams())
@@ -456,19 +466,40 @@ func (m *merge) known() *conn {
 		if slot < 0 {
 			continue
 		}
-		c := m.conns[slot]
-		m.hot, m.budget = c, readBudget
-		switch {
-		case c.retired: // to the end, and beyond, since it must be found empty
-			m.budget = math.MaxInt
-		case c.trust > 0:
-			c.trust--
-			m.budget = c.expect
-		}
-		m.turn = m.budget
-		return c
+		return m.begin(m.conns[slot])
+	}
+	l, most := m.last, max(readBudget, len(m.conns)) // or others might wait for ever
+	if l != nil && l.often == certain && (woken || !l.pause) && m.blind < most && m.holds(l.after) {
+		m.begin(l.after)
+		m.blind += min(m.budget, readBudget)
+		return m.hot
 	}
 	return nil
+}
+
+// begin gives c its turn.
+func (m *merge) begin(c *conn) *conn {
+	m.hot, m.fresh, m.budget = c, true, readBudget
+	switch {
+	case c.retired: // to the end, and beyond, since it must be found empty
+		m.budget = math.MaxInt
+	case c.trust > 0:
+		c.trust--
+		m.budget = c.expect
+	}
+	m.turn = m.budget
+	return c
+}
+
+// delivers is called for the first datagram of a turn.
+func (m *merge) delivers(c *conn) {
+	if l := m.last; l != nil {
+		if l.after != c {
+			l.after, l.often = c, 0
+		}
+		l.often, l.pause = min(l.often+1, certain), m.waited
+	}
+	m.last, m.fresh, m.waited = c, false, false
 }
 
 // epollWait takes what is ready and never waits.
@@ -506,6 +537,9 @@ func (m *merge) readPlain(c *conn, p []byte) (size int, src netip.AddrPort, ok b
 		return 0, src, false, err
 	}
 	m.budget--
+	if m.fresh {
+		m.delivers(c)
+	}
 	src = name.addrPort(&m.zones)
 	if c.screen.refuses(src.Addr()) {
 		return 0, src, false, nil

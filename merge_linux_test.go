@@ -3,7 +3,9 @@
 package mcast_test
 
 import (
+	"net/netip"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 )
@@ -44,4 +46,52 @@ func TestRxFairnessCount(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestRxExchange reads groups that are sent to in turn, each datagram as soon as it was sent, so that the next socket can
+// be foretold: a group beside them must have its turn all the same, and when the order changes nothing is lost or late.
+func TestRxExchange(t *testing.T) {
+	noLeaks(t)
+	w := newWires(t, 1)[0]
+	forEachRange(t, func(t *testing.T, r contractRange) {
+		const soon = 150 // datagrams: what an exchange may go on without a look at the others, and some
+		port := newPort()
+		third := r.other.Next()
+		rx := openRx(t, onWire(w, port, r.group, r.other, third))
+		rx.SetReadDeadline(time.Now().Add(patience))
+		from := w.station(t, r.group, 0)
+		buf := make([]byte, 100)
+		read := func() string {
+			t.Helper()
+			n, _, err := rx.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(buf[:n])
+		}
+		exchange := func(groups ...netip.Addr) {
+			t.Helper()
+			for i := range 100 {
+				want := strconv.Itoa(i)
+				from.send(groups[i%len(groups)], port, want)
+				if got := read(); got != want {
+					t.Fatalf("got %q, want %q", got, want)
+				}
+			}
+		}
+		exchange(r.group)
+		exchange(r.group, r.other)
+		exchange(r.other, r.other, r.group)
+		exchange(third, r.other, r.group)
+		exchange(r.group, r.other)
+
+		from.send(third, port, "third")
+		for i, found := 0, false; !found; i++ {
+			if i > soon {
+				t.Fatalf("not among the first %d datagrams", soon)
+			}
+			from.send([]netip.Addr{r.group, r.other}[i%2], port, "exchange")
+			found = read() == "third"
+		}
+	})
 }
