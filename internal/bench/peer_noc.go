@@ -10,7 +10,8 @@ func openCReceiver(place, []netip.AddrPort, int) (receiver, error) {
 	return nil, leftOut("this program was built without cgo")
 }
 
-var openCBatch, openCBare, openCOne, openCMany, openCCoalesced opener = openCReceiver, openCReceiver, openCReceiver, openCReceiver, openCReceiver
+var openCBatch, openCBare, openCOne, openCMany, openCTold, openCCoalesced opener = openCReceiver, openCReceiver, openCReceiver,
+	openCReceiver, openCReceiver, openCReceiver
 
 func openCSender(place, []netip.AddrPort, int, int) (sender, error) {
 	return nil, leftOut("this program was built without cgo")

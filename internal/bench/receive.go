@@ -70,6 +70,13 @@ func receiveRows(on string) (rows []row) {
 				"C, recvmmsg, without group and interface", 1, openCBare, goal{}))
 		}
 	}
+	if on == "lo" {
+		for _, s := range shares[2:] {
+			const work = "C, recvfrom, as many sockets that all have some"
+			rows = append(rows, receiveRow(on, "floor", work, s.pairs, s.depth, small, openCTold,
+				"C, recvmmsg", s.pairs, openCBatch, goal{}))
+		}
+	}
 	for _, s := range shares {
 		if s.pairs < 1000 {
 			rows = append(rows, receiveRow(on, "batch-xnet", "read in batches", s.pairs, s.depth, small, openMineBatch,
