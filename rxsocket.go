@@ -473,22 +473,23 @@ func (s *RxSocket) Memberships() (all []Membership) {
 	if s.closed {
 		return nil
 	}
-	s.m.update(func() {
-		for _, g := range s.groups {
-			for _, p := range g.pairs {
-				m := p.past
-				m.Group, m.Interface, m.IfIndex = g.addr, p.link.ifc.Name, p.link.ifc.Index
-				m.Sources, m.Blocked = slices.Clone(g.sources), slices.Clone(g.blocked)
-				m.Joined, m.Err = p.err == nil, p.err
+	for _, g := range s.groups {
+		for _, p := range g.pairs {
+			var m Membership
+			s.m.update(func() { // for one pair: readers need not wait for all of them to be counted
+				m = p.past
 				for _, c := range slices.Concat(p.retired, p.conns) {
 					if s.m.holds(c) { // else it has told its past
 						c.tell(&m)
 					}
 				}
-				all = append(all, m)
-			}
+			})
+			m.Group, m.Interface, m.IfIndex = g.addr, p.link.ifc.Name, p.link.ifc.Index
+			m.Sources, m.Blocked = slices.Clone(g.sources), slices.Clone(g.blocked)
+			m.Joined, m.Err = p.err == nil, p.err
+			all = append(all, m)
 		}
-	})
+	}
 	return all
 }
 

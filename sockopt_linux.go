@@ -380,10 +380,10 @@ func (c *conn) stats() (dropped uint64, readBuffer int) {
 	size := uint32(unsafe.Sizeof(info))
 	if _, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(c.fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
 		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0); errno == 0 {
-		dropped = uint64(info[8]) // SK_MEMINFO_DROPS
+		return uint64(info[8]), int(info[1]) // SK_MEMINFO_DROPS, SK_MEMINFO_RCVBUF
 	}
 	readBuffer, _ = unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
-	return dropped, readBuffer
+	return 0, readBuffer
 }
 
 // joinHint says what to do about an error of opening a pair's socket, where that is known.
