@@ -77,6 +77,10 @@ func testUsage(t *testing.T, dir programs) {
 		"doctor -port 65536",
 		"doctor -watch 0s",
 		"doctor -buffer -1",
+		"mdns eth0",
+		"mdns -timeout 0s",
+		"mdns -service http",
+		"mdns -service _printer._sub._http._tcp",
 	} {
 		args := strings.Fields(command)
 		p := dir.start(t, nil, args...)
@@ -84,7 +88,7 @@ func testUsage(t *testing.T, dir programs) {
 			t.Errorf("exit code %d, want 2 and the usage from %s", code, p)
 		}
 	}
-	for _, name := range []string{"communicator", "sender", "receiver", "ifaces", "doctor"} {
+	for _, name := range []string{"communicator", "sender", "receiver", "ifaces", "doctor", "mdns"} {
 		p := dir.start(t, nil, name, "-h")
 		if code := p.wait(); code != 0 || !strings.Contains(p.stderr.String(), "For example:\n\n  "+name) {
 			t.Errorf("exit code %d, want 0 and the usage from %s", code, p)
@@ -109,6 +113,8 @@ func testErrors(t *testing.T, dir programs) {
 		{"receiver -source fe80::1", "fe80::1"},
 		{"doctor -group 10.88.0.1 -json", "10.88.0.1: not a multicast address"},
 		{"doctor -iface lo,nonsense", `no such interface: "nonsense" (there is: lo (index 1) 127.0.0.1`},
+		{"mdns -iface lo,nonsense", `no such interface: "nonsense" (there is: lo (index 1) 127.0.0.1`},
+		{"mdns -service _nobody._tcp -timeout 300ms", "no services"},
 	} {
 		args := strings.Fields(test.command)
 		p := dir.start(t, nil, args...)
