@@ -81,6 +81,22 @@ func testUsage(t *testing.T, dir programs) {
 		"mdns -timeout 0s",
 		"mdns -service http",
 		"mdns -service _printer._sub._http._tcp",
+		"ping -nonsense",
+		"ping -group 239.1.2.3,",
+		"ping -group 239.1.2.3,239.1.2.4",
+		"ping -ssm 232.1.2.3",
+		"ping -source nonsense",
+		"ping -port 0",
+		"ping -port 65535",
+		"ping -n 0",
+		"ping -n 10001",
+		"ping -interval 19ms",
+		"ping -wait 0s",
+		"ping -ttl 0",
+		"ping -ttl 256",
+		"ping -listen 192.0.2.1",
+		"ping -listen -n 10",
+		"ping -listen -source 192.0.2.1",
 	} {
 		args := strings.Fields(command)
 		p := dir.start(t, nil, args...)
@@ -88,7 +104,7 @@ func testUsage(t *testing.T, dir programs) {
 			t.Errorf("exit code %d, want 2 and the usage from %s", code, p)
 		}
 	}
-	for _, name := range []string{"communicator", "sender", "receiver", "ifaces", "doctor", "mdns"} {
+	for _, name := range []string{"communicator", "sender", "receiver", "ifaces", "doctor", "mdns", "ping"} {
 		p := dir.start(t, nil, name, "-h")
 		if code := p.wait(); code != 0 || !strings.Contains(p.stderr.String(), "For example:\n\n  "+name) {
 			t.Errorf("exit code %d, want 0 and the usage from %s", code, p)
@@ -112,6 +128,11 @@ func testErrors(t *testing.T, dir programs) {
 		{"receiver -group 239.1.2.3,::1", "::1: not a multicast address"},
 		{"receiver -source fe80::1", "fe80::1"},
 		{"doctor -group 10.88.0.1 -json", "10.88.0.1: not a multicast address"},
+		{"ping -iface nonsense", `no such interface: "nonsense" (there is: lo (index 1) 127.0.0.1`},
+		{"ping -listen -iface nonsense", `no such interface: "nonsense" (there is: lo (index 1) 127.0.0.1`},
+		{"ping -iface mc*", `"mc*" names 2 interfaces, among them mc0 and mc1`},
+		{"ping -group 10.88.0.1", "10.88.0.1: not a multicast address"},
+		{"ping -listen -group 239.1.2.3 -ssm 10.88.0.1", "10.88.0.1: not a multicast address"},
 		{"doctor -iface lo,nonsense", `no such interface: "nonsense" (there is: lo (index 1) 127.0.0.1`},
 		{"mdns -iface lo,nonsense", `no such interface: "nonsense" (there is: lo (index 1) 127.0.0.1`},
 		{"mdns -service _nobody._tcp -timeout 300ms", "no services"},

@@ -1,0 +1,200 @@
+// Ping says what multicast does between machines, next to unicast, and what the numbers mean.
+//
+// Start it with -listen on one or more machines, and without on another, the prober. For each listener and each of
+// IPv4 and IPv6 it sends four kinds of numbered probes: by unicast, answered by unicast; to a group that the listeners
+// have joined (ASM), answered by unicast; by unicast, answered to that group; and by unicast, answered to a group that
+// the prober has joined for that listener alone (source-specific multicast, SSM). To try SSM in the other direction,
+// change places.
+//
+// Round trips are measured in the program, so they hold what two systems and two Go programs need. The time after the
+// join is that from the call that joins to the first multicast: it holds a trip by unicast, is exact to the 20 ms
+// between two questions, and is what a switch needs that snoops, if it did not know of the group before. It forgets a
+// group some seconds after the last member has left.
+//
+// A listener answers a probe with one packet of the same size, to nobody but who asked, or to its own groups if the
+// asker has shown that it receives at its address; in a second 500 to one address, 2000 to all, 1000 of them by
+// multicast. A prober remembers 64 listeners at most. Whoever is on the link can see what is sent, and lie.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-multicast/mcast"
+)
+
+const usage = `Ping says what multicast does between machines, next to unicast, by IPv4 and IPv6, and what the numbers mean.
+Run it with -listen on one or more machines, and without on another. With the addresses or names of listeners as
+arguments it shows what unicast does even if multicast does not get there. It exits with 1 if something is lost.
+For example:
+
+  ping -listen
+  ping
+  ping -iface eth0 -ttl 8 -n 100 192.168.0.7 otherhost
+
+`
+
+const (
+	maxProbes   = 10000
+	minInterval = 20 * time.Millisecond // with which one prober stays below what a listener answers
+)
+
+var (
+	groups   = [families]netip.Addr{netip.AddrFrom4([4]byte{239, 1, 2, 3}), netip.MustParseAddr("ff15::1234")}
+	ssms     = [families]netip.Addr{netip.AddrFrom4([4]byte{232, 1, 2, 3}), netip.MustParseAddr("ff35::8000:1234")}
+	sources  []netip.Addr
+	named    bool // the groups were, so it is an error if one of them cannot be used
+	answer   = flag.Bool("listen", false, "answer the probes of others, until Ctrl-C")
+	port     = flag.Uint("port", 12350, "UDP port of the groups; the `port` after it is for unicast")
+	ttl      = flag.Int("ttl", mcast.TTLSubnet, "how many `links` multicast may cross, at this end; -1 keeps it on this machine")
+	probes   = flag.Int("n", 10, "`how many` probes to send of each kind")
+	interval = flag.Duration("interval", 200*time.Millisecond, "time between two probes of a kind")
+	wait     = flag.Duration("wait", time.Second, "how long to look for listeners, and to wait for the last answers and, after\n"+
+		"joining, for the first multicast")
+	iface = flag.String("iface", "", "the one `interface` to use: name, index, address, prefix or pattern\n"+
+		"(default that of the default route, or the loopback if there is none)")
+)
+
+func main() {
+	flag.Func("group", "multicast `addresses` for ASM, one of each family or of one, separated by a comma\n"+
+		"(default 239.1.2.3,ff15::1234)", func(value string) error { named = true; return onePerFamily(&groups, value) })
+	flag.Func("ssm", "multicast `addresses` for SSM, one for each of -group (default 232.1.2.3,ff35::8000:1234)",
+		func(value string) error { return onePerFamily(&ssms, value) })
+	flag.Func("source", "`addresses`, separated by commas, from which listeners send multicast, if it does not come from\n"+
+		"those they answer from", func(value string) (err error) { sources, err = addresses(value); return err })
+	flag.Usage = func() { fmt.Fprint(os.Stderr, usage); flag.PrintDefaults() }
+	flag.Parse()
+	if problem := check(); problem != "" {
+		flag.Usage()
+		fmt.Fprintln(os.Stderr, "\nping: want", problem)
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	context.AfterFunc(ctx, stop) // who presses Ctrl-C twice does not want to wait for the summary
+	fine, err := true, error(nil)
+	if *answer {
+		err = listen(ctx)
+	} else {
+		fine, err = probe(ctx, flag.Args())
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "ping:", err)
+	}
+	if err != nil || !fine {
+		os.Exit(1)
+	}
+}
+
+// check returns what is wanted of the flags and not so, or nothing.
+func check() string {
+	for f := range families {
+		if groups[f].IsValid() && !ssms[f].IsValid() {
+			return "an -ssm group for each -group"
+		}
+	}
+	switch {
+	case *port < 1 || *port > 65534:
+		return "a port from 1 to 65534"
+	case *probes < 1 || *probes > maxProbes:
+		return fmt.Sprintf("1 to %d probes", maxProbes)
+	case *interval < minInterval:
+		return fmt.Sprintf("an interval of at least %v", minInterval)
+	case *wait <= 0:
+		return "something to wait for"
+	case *ttl < -1 || *ttl == 0 || *ttl > 255:
+		return "a TTL from 1 to 255, or -1"
+	}
+	problem := ""
+	if *answer {
+		if flag.NArg() > 0 {
+			problem = "no arguments with -listen"
+		}
+		flag.Visit(func(f *flag.Flag) {
+			if slices.Contains([]string{"n", "interval", "wait", "source"}, f.Name) {
+				problem = "no -" + f.Name + " with -listen: it is for the prober"
+			}
+		})
+	}
+	return problem
+}
+
+// addresses reads a list.
+func addresses(value string) (list []netip.Addr, err error) {
+	for text := range strings.SplitSeq(value, ",") {
+		addr, err := netip.ParseAddr(text)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, addr.Unmap())
+	}
+	return list, nil
+}
+
+func onePerFamily(to *[families]netip.Addr, value string) error {
+	list, err := addresses(value)
+	*to = [families]netip.Addr{}
+	for _, addr := range list {
+		if to[familyOf(addr)].IsValid() {
+			return fmt.Errorf("more than one address of %v", familyOf(addr))
+		}
+		to[familyOf(addr)] = addr
+	}
+	return err
+}
+
+// choose returns the interface that the user named: without a name, that of the default route, or else the loopback.
+func choose() ([]mcast.Interface, error) {
+	if *iface != "" {
+		list, err := mcast.FindInterfaces(*iface)
+		if err == nil && len(list) > 1 {
+			err = fmt.Errorf("%q names %d interfaces, among them %s and %s: name one, since each is a network of its own",
+				*iface, len(list), list[0].Name, list[1].Name)
+		}
+		return list, err
+	}
+	for _, network := range []string{"ip4", "ip6"} {
+		ifc, err := mcast.DefaultInterface(network)
+		if err == nil {
+			return []mcast.Interface{ifc}, nil
+		} else if !errors.Is(err, mcast.ErrNoInterface) {
+			return nil, err
+		}
+	}
+	return mcast.FindInterfaces("127.0.0.1")
+}
+
+// openEach opens the sockets of the families that have a group. Many networks have only one of the two: unless the
+// user has named groups, one that does not work is told and left out.
+func openEach(open func(family) (*end, error)) (ends []*end, err error) {
+	var failed []error
+	for f := range families {
+		if !groups[f].IsValid() {
+			continue
+		}
+		e, err := open(f)
+		if err == nil {
+			ends = append(ends, e)
+		} else {
+			failed = append(failed, err)
+		}
+	}
+	if len(ends) == 0 || named && len(failed) > 0 {
+		for _, e := range ends {
+			e.close()
+		}
+		return nil, errors.Join(failed...)
+	}
+	for _, err := range failed {
+		fmt.Fprintln(os.Stderr, "ping: left out:", err)
+	}
+	return ends, nil
+}
