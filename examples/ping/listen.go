@@ -138,8 +138,7 @@ func (l *listener) answer(d datagram) (p packet, ok, isNew bool) {
 		return packet{}, false, false // another listener's answer to the group
 	}
 	// What came to a group must be a probe for all, and the other way round; and an answer goes to one host.
-	if !ok || probe.answer || d.group.IsValid() != (probe.kind == asmTo) ||
-		!from.IsValid() || from.IsMulticast() || from.IsUnspecified() || d.from.Port() == 0 {
+	if !ok || probe.answer || d.group.IsValid() != (probe.kind == asmTo) || !d.fromHost() {
 		l.strange++
 		return packet{}, false, false
 	}
@@ -154,7 +153,8 @@ func (l *listener) answer(d datagram) (p packet, ok, isNew bool) {
 	if probe.kind == asmTo && probe.seq > 0 {
 		r.heard++
 	}
-	if !a.bucket.take(d.at, perAsker) || !l.all.take(d.at, perSecond) || byMulticast && !l.multicast.take(d.at, perMulticast) {
+	if !a.bucket.take(d.at, perAsker) || !l.all.take(d.at, perSecond) ||
+		byMulticast && !l.multicast.take(d.at, perMulticast) {
 		r.refused = true
 		l.refused++
 		return packet{}, false, false
@@ -237,7 +237,7 @@ func listen(ctx context.Context) error {
 		e.close()
 	}
 	wg.Wait()
-	fmt.Printf("answered %d probes, left %d unanswered that were too many, and ignored %d datagrams that were no probes\n",
+	fmt.Printf("answered %d probes, left %d unanswered that were too many, and ignored %d datagrams\n",
 		l.answered, l.refused, l.strange)
 	return nil
 }

@@ -30,8 +30,8 @@ func TestAnswer(t *testing.T) {
 	}
 
 	got, ok := ask(packet{kind: asmTo, nonce: 5, seq: 1, path: noPath, ttl: 1}, here)
-	want := packet{answer: true, kind: asmTo, flags: flagIP4, nonce: 5, id: l.id, token: got.token, seq: 1, heard: 1, path: noPath,
-		ttl: unicastTTL, seen: 63, mttl: 1}
+	want := packet{answer: true, kind: asmTo, flags: flagIP4, nonce: 5, id: l.id, token: got.token, seq: 1, heard: 1,
+		path: noPath, ttl: unicastTTL, seen: 63, mttl: 1}
 	if !ok || got != want || got.token == 0 {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
@@ -98,7 +98,8 @@ func TestAnswerRefused(t *testing.T) {
 		t.Error("a good probe gets no answer")
 	}
 	strange := l.strange
-	if _, ok, _ := l.answer(byGroup(arrival(packet{answer: true, kind: asmFrom, id: 9}, there, now))); ok || l.strange != strange {
+	other := byGroup(arrival(packet{answer: true, kind: asmFrom, id: 9}, there, now))
+	if _, ok, _ := l.answer(other); ok || l.strange != strange {
 		t.Error("another listener's multicast is answered, or a cause for complaint")
 	}
 }
@@ -143,7 +144,8 @@ func TestAnswerLimits(t *testing.T) {
 		}
 	}
 	if answers != perSecond || len(l.askers) != maxAskers {
-		t.Errorf("%d answers to many askers, of whom %d are remembered, want %d and %d", answers, len(l.askers), perSecond, maxAskers)
+		t.Errorf("%d answers to many askers, of whom %d are remembered, want %d and %d",
+			answers, len(l.askers), perSecond, maxAskers)
 	}
 	for i := range 1000 {
 		flood(packet{kind: unicast, nonce: uint64(i)}, here, 1)

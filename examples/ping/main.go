@@ -7,7 +7,7 @@
 // change places.
 //
 // Round trips are measured in the program, so they hold what two systems and two Go programs need. The time after the
-// join is that from the call that joins to the first multicast: it holds a trip by unicast, is exact to the 20 ms
+// join is that from the call that joins to the first multicast: it holds a trip by unicast, is exact to the 10 ms
 // between two questions, and is what a switch needs that snoops, if it did not know of the group before. It forgets a
 // group some seconds after the last member has left.
 //
@@ -31,10 +31,9 @@ import (
 	"github.com/go-multicast/mcast"
 )
 
-const usage = `Ping says what multicast does between machines, next to unicast, by IPv4 and IPv6, and what the numbers mean.
-Run it with -listen on one or more machines, and without on another. With the addresses or names of listeners as
-arguments it shows what unicast does even if multicast does not get there. It exits with 1 if something is lost.
-For example:
+const usage = `Ping says what multicast does between machines, next to unicast, by IPv4 and IPv6, and what it means. Run it with
+-listen on one or more machines, and without on another. With the addresses or names of listeners as arguments it
+shows what unicast does even if multicast does not get there. It exits with 1 if something is lost. For example:
 
   ping -listen
   ping
@@ -48,17 +47,17 @@ const (
 )
 
 var (
-	groups   = [families]netip.Addr{netip.AddrFrom4([4]byte{239, 1, 2, 3}), netip.MustParseAddr("ff15::1234")}
-	ssms     = [families]netip.Addr{netip.AddrFrom4([4]byte{232, 1, 2, 3}), netip.MustParseAddr("ff35::8000:1234")}
+	groups   = [families]netip.Addr{netip.MustParseAddr("239.1.2.3"), netip.MustParseAddr("ff15::1234")}
+	ssms     = [families]netip.Addr{netip.MustParseAddr("232.1.2.3"), netip.MustParseAddr("ff35::8000:1234")}
 	sources  []netip.Addr
 	named    bool // the groups were, so it is an error if one of them cannot be used
 	answer   = flag.Bool("listen", false, "answer the probes of others, until Ctrl-C")
 	port     = flag.Uint("port", 12350, "UDP port of the groups; the `port` after it is for unicast")
-	ttl      = flag.Int("ttl", mcast.TTLSubnet, "how many `links` multicast may cross, at this end; -1 keeps it on this machine")
+	ttl      = flag.Int("ttl", mcast.TTLSubnet, "how many `links` multicast may cross; -1 keeps it on this machine")
 	probes   = flag.Int("n", 10, "`how many` probes to send of each kind")
 	interval = flag.Duration("interval", 200*time.Millisecond, "time between two probes of a kind")
-	wait     = flag.Duration("wait", time.Second, "how long to look for listeners, and to wait for the last answers and, after\n"+
-		"joining, for the first multicast")
+	wait     = flag.Duration("wait", time.Second, "how long to look for listeners and, at most, to wait for the first\n"+
+		"multicast after a join and for the last answers")
 	iface = flag.String("iface", "", "the one `interface` to use: name, index, address, prefix or pattern\n"+
 		"(default that of the default route, or the loopback if there is none)")
 )
@@ -68,8 +67,8 @@ func main() {
 		"(default 239.1.2.3,ff15::1234)", func(value string) error { named = true; return onePerFamily(&groups, value) })
 	flag.Func("ssm", "multicast `addresses` for SSM, one for each of -group (default 232.1.2.3,ff35::8000:1234)",
 		func(value string) error { return onePerFamily(&ssms, value) })
-	flag.Func("source", "`addresses`, separated by commas, from which listeners send multicast, if it does not come from\n"+
-		"those they answer from", func(value string) (err error) { sources, err = addresses(value); return err })
+	flag.Func("source", "`addresses`, separated by commas, that listeners send SSM from, if they answer from others",
+		func(value string) (err error) { sources, err = addresses(value); return err })
 	flag.Usage = func() { fmt.Fprint(os.Stderr, usage); flag.PrintDefaults() }
 	flag.Parse()
 	if problem := check(); problem != "" {
@@ -156,7 +155,7 @@ func choose() ([]mcast.Interface, error) {
 	if *iface != "" {
 		list, err := mcast.FindInterfaces(*iface)
 		if err == nil && len(list) > 1 {
-			err = fmt.Errorf("%q names %d interfaces, among them %s and %s: name one, since each is a network of its own",
+			err = fmt.Errorf("%q names %d interfaces, among them %s and %s: name one, since each is a network by itself",
 				*iface, len(list), list[0].Name, list[1].Name)
 		}
 		return list, err

@@ -34,7 +34,7 @@ func TestLAN(t *testing.T) {
 	for _, host := range lan.Hosts[1:] {
 		listeners = append(listeners, listenOn(t, lan, host, ""))
 	}
-	// Both are found, and nothing is lost. 4 rows of 2 families for each, one below the other.
+	// Both are found, and nothing is lost.
 	p := ping(t, lan.Hosts[0], quick, 0, `(?s)\nfound 10\..*\nfound 10\..*`+regexp.QuoteMeta(fine)+"$")
 	said := p.stdout.String()
 	if p.stderr.String() != "" {
@@ -79,17 +79,18 @@ func TestRouter(t *testing.T) {
 		code             int
 		want             string
 	}{
-		{"-ttl 1", "", 1, "unicast is fine and multicast is lost, since its TTL (1 here, 1 there) is too small for a way with 1 router: " +
-			"start both ends with -ttl 2 or more; the routers must route multicast, too."},
-		{"-ttl 1", "-ttl 2 ", 1, "multicast gets there and does not come back, since its TTL of 1 is too small for a way with 1 router: " +
-			"start the listener with -ttl 2 or more."},
-		{"-ttl 2", "", 1, "multicast comes from there, and does not get there, since its TTL of 1 is too small for a way with 1 router: " +
-			"use -ttl 2 or more here."},
+		{"-ttl 1", "", 1, "unicast is fine and multicast is lost, since its TTL (1 here, 1 there) is too small for a way with " +
+			"1 router: start both ends with -ttl 2 or more; the routers must route multicast, too."},
+		{"-ttl 1", "-ttl 2 ", 1, "multicast gets there and does not come back, since its TTL of 1 is too small for a way with " +
+			"1 router: start the listener with -ttl 2 or more."},
+		{"-ttl 2", "", 1, "multicast comes from there, and does not get there, since its TTL of 1 is too small for a way with " +
+			"1 router: use -ttl 2 or more here."},
 		{"-ttl 2", "-ttl 2 ", 0, "everything arrives: unicast, and multicast both ways, ASM and SSM."},
 	} {
 		l := listenOn(t, b, there, test.listener)
 		p := ping(t, here, quick+test.prober+hosts, test.code, "\nWhat it means: "+regexp.QuoteMeta(test.want)+"\n$")
-		if n := len(regexp.MustCompile(`(?m)^ *IPv[46] .* +1 +\S+$`).FindAllString(p.stdout.String(), -1)); n < 2 || test.code == 0 && n != 2*int(kinds) {
+		n := len(regexp.MustCompile(`(?m)^ *IPv[46] .* +1 +\S+$`).FindAllString(p.stdout.String(), -1))
+		if n < 2 || test.code == 0 && n != 2*int(kinds) {
 			t.Errorf("%d rows know of the router in %s", n, p)
 		}
 		l.interrupt()
@@ -105,13 +106,16 @@ func TestSwitch(t *testing.T) {
 	here, there := lan.Hosts[0], lan.Hosts[1]
 	listenOn(t, lan, there, "-group 239.1.2.4,ff15::4 -ssm 232.1.2.4,ff35::8000:4")
 	count := there.Interface("eth0").CountUDP(netip.MustParseAddr("239.1.2.3"))
-	p := ping(t, here, quick+there.IPv4.String()+" "+there.IPv6.String(), 1, "\nWhat it means: unicast is fine and multicast is lost both ways: the switch")
+	p := ping(t, here, quick+there.IPv4.String()+" "+there.IPv6.String(), 1,
+		"\nWhat it means: unicast is fine and multicast is lost both ways: the switch")
 	if n := count(); n != 0 {
 		t.Errorf("the switch has forwarded %d packets: this test is not about what it says", n)
 	}
-	for _, kind := range []string{"IPv4 unicast +4 +0 ", "IPv6 unicast +4 +0 ", "IPv4 ASM to it +4 +4 ", "IPv6 ASM from it +4 +4 ", "IPv4 SSM from it +4 +4 "} {
-		if !regexp.MustCompile(kind).MatchString(p.stdout.String()) {
-			t.Errorf("want %q from %s", kind, p)
+	for row, lost := range map[string]int{"unicast": 0, "ASM to it": 4, "ASM from it": 4, "SSM from it": 4} {
+		for _, family := range []string{"IPv4", "IPv6"} {
+			if want := fmt.Sprintf("%s %s +4 +%d ", family, row, lost); !regexp.MustCompile(want).MatchString(p.stdout.String()) {
+				t.Errorf("want %q from %s", want, p)
+			}
 		}
 	}
 
@@ -130,8 +134,8 @@ func TestNobody(t *testing.T) {
 	// One that answers and one that does not are told apart.
 	listenOn(t, lan, there, "")
 	ping(t, here, quick+silent.IPv4.String()+" "+there.IPv4.String(), 1,
-		regexp.QuoteMeta(fmt.Sprintf("\n- %s by IPv4: nothing comes back", silent.IPv4))+"(?s:.*)"+regexp.QuoteMeta(
-			fmt.Sprintf("\n- %s (%[1]s and %s) by IPv4, %[1]s (%[1]s and %[2]s) by IPv6: everything arrives", there.IPv4, there.IPv6)))
+		regexp.QuoteMeta(fmt.Sprintf("\n- %s by IPv4: nothing comes back", silent.IPv4))+"(?s:.*)"+
+			regexp.QuoteMeta(fmt.Sprintf("\n- %s by IPv4, %s: everything arrives", there.IPv4, there.IPv6)))
 }
 
 // TestSource: a listener that answers from one address and sends multicast from another.
@@ -160,7 +164,8 @@ func TestInterrupt(t *testing.T) {
 	p.waitFor("pinging ")
 	time.Sleep(100 * time.Millisecond) // it may look for listeners as long as it likes, but not an hour
 	p.interrupt()
-	if code, said := p.wait(), p.stdout.String(); code != 1 || !strings.Contains(said, "\nWhat it means: ") || strings.Contains(said, "everything") {
+	code, said := p.wait(), p.stdout.String()
+	if code != 1 || !strings.Contains(said, "\nWhat it means: ") || strings.Contains(said, "everything") {
 		t.Errorf("exit code %d, want 1 from %s", code, p)
 	}
 }
@@ -220,7 +225,7 @@ func TestHostile(t *testing.T) {
 	})
 	p := ping(t, here, quick+"-group 239.1.2.3", 1, `\nnot counted: \d+ answers of listeners that came late or were too many, `+
 		`[1-9]\d* datagrams that were no answers\n(?s:.*)`+
-		regexp.QuoteMeta(fmt.Sprintf("\n- %s by IPv4: everything arrives: unicast, and multicast both ways, ASM and SSM.", honest.IPv4)))
+		regexp.QuoteMeta(fmt.Sprintf("\n- %s: everything arrives: ", honest.IPv4)))
 	if strings.Count(p.stdout.String(), "\n"+hostile.IPv4.String()+"\n") != 5 {
 		t.Errorf("want each of the liar's five names from %s", p)
 	}

@@ -17,7 +17,7 @@ import (
 
 const (
 	findEvery = 100 * time.Millisecond
-	joinEvery = 20 * time.Millisecond
+	joinEvery = 10 * time.Millisecond
 )
 
 // prober is a session with its sockets.
@@ -50,14 +50,17 @@ func probe(ctx context.Context, hosts []string) (fine bool, err error) {
 	defer wg.Wait()
 	for _, e := range p.ends {
 		defer e.close()
-		e.receiveUnicast(&wg, p.take)
-		e.receiveReplies(&wg, p.take)
-		fmt.Printf("pinging %s and %s port %d by %s, TTL %d\n", groups[e.family], ssms[e.family], *port, ifaces[0].Name, *ttl)
+		fmt.Printf("pinging %s and %s port %d by %s, TTL %d\n",
+			groups[e.family], ssms[e.family], *port, ifaces[0].Name, *ttl)
 	}
 	if err := p.resolve(ctx, hosts, ifaces[0]); err != nil {
 		return false, err
 	}
 
+	for _, e := range p.ends {
+		e.receiveUnicast(&wg, p.take)
+		e.receiveReplies(&wg, p.take)
+	}
 	p.find(ctx)
 	for _, e := range p.ends {
 		if err := p.joinASM(e, ifaces); err != nil {
@@ -80,7 +83,7 @@ func probe(ctx context.Context, hosts []string) (fine bool, err error) {
 	return report(os.Stdout, p.session), nil
 }
 
-// resolve makes paths to the hosts that the user named.
+// resolve makes paths to the hosts that the user named. Nothing is received yet, so they come first.
 func (p *prober) resolve(ctx context.Context, hosts []string, ifc mcast.Interface) error {
 	for _, host := range hosts {
 		list, err := []netip.Addr(nil), error(nil)
@@ -101,10 +104,8 @@ func (p *prober) resolve(ctx context.Context, hosts []string, ifc mcast.Interfac
 			if !slices.ContainsFunc(p.ends, func(e *end) bool { return e.family == familyOf(addr) }) {
 				continue
 			}
-			p.mu.Lock()
-			to := p.add(path{family: familyOf(addr), name: host, addr: netip.AddrPortFrom(addr, uint16(*port)+1)})
-			p.mu.Unlock()
-			if to == nil {
+			to := path{family: familyOf(addr), name: host, addr: netip.AddrPortFrom(addr, uint16(*port)+1)}
+			if p.add(to) == nil {
 				return fmt.Errorf("%s is one host too many", host)
 			}
 			added++

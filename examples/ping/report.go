@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -19,10 +20,21 @@ func title(who []*path) string {
 		}
 	}
 	name, list := who[0].name, strings.Join(addrs, " and ")
-	if name == "" || name == list {
+	if name == "" || slices.Contains(addrs, name) {
 		return list
 	}
 	return fmt.Sprintf("%s (%s)", name, list)
+}
+
+// label is what to call a path of a listener.
+func label(who []*path, p *path) string {
+	switch {
+	case p.name != "":
+		return fmt.Sprintf("%s by %v", p.name, p.family)
+	case p.addr.IsValid():
+		return p.addr.Addr().String()
+	}
+	return fmt.Sprintf("%s by %v", title(who), p.family)
 }
 
 // report writes it all, and reports whether all is well.
@@ -43,15 +55,16 @@ func report(w io.Writer, s *session) (fine bool) {
 				row(t, p.family, k, &p.streams[k])
 				fine = fine && len(p.streams[k].sent) > 0 && p.streams[k].lost() == 0
 			}
-			f := facts{family: p.family, streams: &p.streams, found: p.id != 0, heard: p.heard, limited: p.flags&flagLimited != 0,
-				ttl: max(*ttl, 0), mttl: p.mttl, source: p.source}
-			names = append(names, fmt.Sprintf("%s by %v", title(who), p.family))
+			f := facts{family: p.family, streams: &p.streams, found: p.id != 0, heard: p.heard,
+				limited: p.flags&flagLimited != 0, ttl: max(*ttl, 0), mttl: p.mttl, source: p.source}
+			names = append(names, label(who, p))
 			sentences = append(sentences, meaning(f)+remarks(f))
 		}
 		t.Flush()
 	}
 	if s.late > 0 || s.strange > 0 {
-		fmt.Fprintf(w, "\nnot counted: %d answers of listeners that came late or were too many, %d datagrams that were no answers\n", s.late, s.strange)
+		fmt.Fprintf(w, "\nnot counted: %d answers of listeners that came late or were too many, "+
+			"%d datagrams that were no answers\n", s.late, s.strange)
 	}
 	fmt.Fprintf(w, "\nWhat it means: %s\n", conclude(names, sentences))
 	return fine
@@ -73,7 +86,8 @@ func row(w io.Writer, f family, k kind, s *stream) {
 		joined = round(d).String()
 	}
 	const width = len("IPv4 SSM from it") // the numbers are aligned to the right, and the words are not
-	fmt.Fprintf(w, "%-*s\t%d\t%d\t%d\t%d\t%s\t%s\t%s\t\n", width, fmt.Sprint(f, " ", k), len(s.sent), s.lost(), s.twice, s.reordered, times, hops, joined)
+	fmt.Fprintf(w, "%-*s\t%d\t%d\t%d\t%d\t%s\t%s\t%s\t\n", width, fmt.Sprint(f, " ", k),
+		len(s.sent), s.lost(), s.twice, s.reordered, times, hops, joined)
 }
 
 // round leaves of a duration what can be measured.
@@ -82,9 +96,9 @@ func round(d time.Duration) time.Duration { return d.Round(time.Microsecond) }
 // conclude makes one text of what is to be said of each path: one sentence, if it is the same of all.
 func conclude(names, sentences []string) string {
 	if len(sentences) == 0 {
-		return fmt.Sprintf("nobody answers. Either no ping -listen runs within reach (with -port %d and the same groups), or multicast does "+
-			"not get there, or a firewall, there or here, stops UDP to the ports %d and %d. To tell these apart, give the address "+
-			"of a listener as an argument: unicast is tried then, too.", *port, *port, *port+1)
+		return fmt.Sprintf("nobody answers. Either no ping -listen runs within reach (with -port %d and the same groups), "+
+			"or multicast does not get there, or a firewall, there or here, stops UDP to the ports %d and %d. To tell these "+
+			"apart, give the address of a listener as an argument: unicast is tried then, too.", *port, *port, *port+1)
 	}
 	var distinct []string
 	about := make(map[string][]string)

@@ -64,7 +64,7 @@ func (s *session) take(d datagram) {
 	if ok && p.nonce == s.nonce && !p.answer || ok && p.nonce != s.nonce {
 		return // our own probe come back, and what is for somebody else
 	}
-	if !ok || !arrivedRight(p, d) {
+	if !ok || !arrivedRight(p, d) || !d.fromHost() {
 		s.strange++
 		return
 	}

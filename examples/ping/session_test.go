@@ -85,6 +85,7 @@ func TestSessionIgnores(t *testing.T) {
 		{"by unicast", nil, func(d *datagram) { d.group = netip.Addr{} }, 1},
 		{"by the other group", nil, func(d *datagram) { d.group = ssms[ip4] }, 1},
 		{"by the other family", nil, func(d *datagram) { d.end, d.group = &end{family: ip6}, groups[ip6] }, 1},
+		{"from nobody", nil, func(d *datagram) { d.from = netip.MustParseAddrPort("[::]:2222") }, 1},
 		{"unicast by a group", func(p *packet) { p.kind = unicast }, func(d *datagram) { d.group = groups[ip4] }, 1},
 		{"of another listener", func(p *packet) { p.id++ }, nil, 1},
 		{"on a path there is not", func(p *packet) { p.path = 1 }, nil, 1},
@@ -152,7 +153,8 @@ func TestSessionNames(t *testing.T) {
 	if !s.paths[1].same || to.name != "host" || len(s.listeners()) != 1 {
 		t.Errorf("got %+v", s.paths[1])
 	}
-	if s.take(from(packet{kind: unicast, id: 77, path: 1, seq: 1})); to.streams[unicast].twice != 0 || to.streams[unicast].lost() != 1 {
+	s.take(from(packet{kind: unicast, id: 77, path: 1, seq: 1}))
+	if st := to.streams[unicast]; st.twice != 0 || st.lost() != 1 {
 		t.Error("what was sent to the other address counts")
 	}
 	// Another listener has the name's address later.

@@ -29,7 +29,7 @@ type end struct {
 	read   func([]byte) (n, ttl int, from net.Addr, err error) // from uni
 }
 
-// datagram is what came in.
+// datagram is what came in. Its buffer is used again for the next one.
 type datagram struct {
 	end   *end
 	buf   []byte
@@ -42,7 +42,8 @@ type datagram struct {
 // openEnd opens the sockets to send with. The port is for unicast; 0 is any.
 func openEnd(f family, ifaces []mcast.Interface, port int) (*end, error) {
 	// Loopback, so that two windows of one machine see each other as well.
-	tx, err := mcast.OpenTx(mcast.TxConfig{Groups: []netip.Addr{groups[f], ssms[f]}, Interfaces: ifaces, TTL: *ttl, Loopback: true})
+	config := mcast.TxConfig{Groups: []netip.Addr{groups[f], ssms[f]}, Interfaces: ifaces, TTL: *ttl, Loopback: true}
+	tx, err := mcast.OpenTx(config)
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +122,8 @@ func (e *end) receiveUnicast(wg *sync.WaitGroup, handle func(datagram)) {
 		n, ttl, from, err := e.read(buf)
 		if err == nil {
 			addr := from.(*net.UDPAddr).AddrPort()
-			handle(datagram{e, buf[:n], netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()), netip.Addr{}, ttl, time.Now()})
+			addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
+			handle(datagram{e, buf[:n], addr, netip.Addr{}, ttl, time.Now()})
 		}
 		return err
 	})
@@ -137,6 +139,12 @@ func (e *end) receiveReplies(wg *sync.WaitGroup, handle func(datagram)) {
 		}
 		return err
 	})
+}
+
+// fromHost reports whether it can be answered: its source is the address of one host.
+func (d datagram) fromHost() bool {
+	from := d.from.Addr()
+	return from.IsValid() && !from.IsMulticast() && !from.IsUnspecified() && d.from.Port() != 0
 }
 
 // receive calls read until the socket is closed. Other errors are told once, and pass: on Windows, that a host has

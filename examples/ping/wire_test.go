@@ -9,7 +9,8 @@ import (
 var examplePackets = []packet{
 	{kind: unicast, nonce: 1, token: 2, seq: 3, path: 4, ttl: 64},
 	{kind: asmTo, nonce: 1 << 63, path: noPath, ttl: 1},
-	{answer: true, kind: unicast, flags: flagIP4 | flagIP6, nonce: 5, id: 6, token: 7, seq: 8, heard: 9, path: 10, ttl: 11, seen: 12, mttl: 13},
+	{answer: true, kind: unicast, flags: flagIP4 | flagIP6, nonce: 5, id: 6, token: 7, seq: 8, heard: 9, path: 10, ttl: 11,
+		seen: 12, mttl: 13},
 	{answer: true, kind: asmTo, flags: flagLimited, nonce: 5, id: 1, seq: 1<<32 - 1, path: noPath},
 	{answer: true, kind: asmFrom, id: 1 << 63},
 	{answer: true, kind: ssmFrom, id: 1, path: noPath - 1, ttl: 255, seen: 255, mttl: 255},
