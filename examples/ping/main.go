@@ -31,9 +31,9 @@ import (
 	"github.com/go-multicast/mcast"
 )
 
-const usage = `Ping says what multicast does between machines, next to unicast, by IPv4 and IPv6, and what it means. Run it with
--listen on one or more machines, and without on another. With the addresses or names of listeners as arguments it
-shows what unicast does even if multicast does not get there. It exits with 1 if something is lost. For example:
+const usage = `Ping says what multicast does between machines, next to unicast, by IPv4 and IPv6, and what that means. Run it
+with -listen on one or more machines, and without on another. With the addresses or names of listeners as arguments
+it shows what unicast does even if multicast does not get there. It exits with 1 if something is lost. For example:
 
   ping -listen
   ping

@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -168,6 +169,48 @@ func TestInterrupt(t *testing.T) {
 	if code != 1 || !strings.Contains(said, "\nWhat it means: ") || strings.Contains(said, "everything") {
 		t.Errorf("exit code %d, want 1 from %s", code, p)
 	}
+}
+
+// TestLate: answers that come after the last probe, out of order and twice. Only the network does such things, and here
+// a listener that knows nothing but unicast.
+func TestLate(t *testing.T) {
+	t.Parallel() // they do little but wait
+	lan := mcasttest.NewLAN(t, 2)
+	here, there := lan.Hosts[0], lan.Hosts[1]
+	var conn *net.UDPConn
+	there.Do(func() {
+		var err error
+		if conn, err = net.ListenUDP("udp4", &net.UDPAddr{Port: 12351}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer conn.Close()
+	wg.Go(func() {
+		buf := make([]byte, 2*packetSize)
+		for {
+			n, from, err := conn.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				return
+			}
+			p, ok := parse(buf[:n])
+			if !ok || p.kind != unicast || p.seq != 0 && p.seq != 4 {
+				continue
+			}
+			p.answer, p.id, p.flags = true, 1, flagIP4
+			numbers := []uint32{0}
+			if p.seq == 4 {
+				time.Sleep(200 * time.Millisecond) // late, and long before anybody gives up
+				numbers = []uint32{2, 1, 3, 3, 4}
+			}
+			for _, p.seq = range numbers {
+				conn.WriteToUDPAddrPort(p.append(nil), from)
+			}
+		}
+	})
+	ping(t, here, quick+"-group 239.1.2.3 "+there.IPv4.String(), 1, `IPv4 unicast +4 +0 +1 +1 (?s:.*)`+
+		`ASM to it +4 +4 (?s:.*) Datagrams come more than once, unicast too: .* The order changes on the way: `)
 }
 
 // TestHostile: a host that answers everything with garbage and lies, and sends garbage to the listener. What the honest

@@ -178,7 +178,8 @@ func TestSessionNames(t *testing.T) {
 	s.complete([]*end{{family: ip4}})
 	to = s.add(named)
 	s.take(from(packet{kind: unicast, id: 77, token: 5, path: 2}))
-	if !s.paths[1].same || to.same || to.id != 77 || to.token != 5 || len(s.listeners()) != 1 {
+	s.take(from(packet{kind: asmTo, id: 77, token: 6, path: noPath}))
+	if !s.paths[1].same || to.same || to.id != 77 || to.token != 6 || len(s.listeners()) != 1 {
 		t.Errorf("got %+v", to)
 	}
 
