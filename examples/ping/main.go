@@ -13,7 +13,8 @@
 //
 // A listener answers a probe with one packet of the same size, to nobody but who asked, or to its own groups if the
 // asker has shown that it receives at its address; in a second 500 to one address, 2000 to all, 1000 of them by
-// multicast. A prober remembers 64 listeners at most. Whoever is on the link can see what is sent, and lie.
+// multicast. A prober remembers 64 listeners, if they use both families. Whoever is on the link sees what is sent, and
+// can lie.
 package main
 
 import (

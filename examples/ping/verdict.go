@@ -94,6 +94,9 @@ func meaning(f facts) string {
 	case asm == nothing && ssm == nothing && far >= f.mttl:
 		return fmt.Sprintf("multicast gets there and does not come back, since its TTL of %d is too small for a way "+
 			"with %s: start the listener with -ttl %d or more.", f.mttl, routers(far), far+1)
+	case asm == nothing && ssm == nothing && back == nothing:
+		return "multicast gets there, and neither multicast from there nor the unicast answers to it come in here, while " +
+			"answers to unicast do: a firewall here lets in only what it takes for an answer."
 	case asm == nothing && ssm == nothing:
 		return "multicast gets there and does not come from there: the switch before this machine does not know that it " +
 			"has joined, or a firewall or path filter here drops it. Run here: " + doctor

@@ -64,7 +64,7 @@ func TestMeaning(t *testing.T) {
 		{"not back", with(numbers(10, 10, 0, 0), nil), "Run here"},
 		{"not back, TTL", with(numbers(10, 10, 0, 0), far(2, 8, 2)), "start the listener with -ttl 3"},
 		{"answers only", with(numbers(10, 0, 10, 10), func(f *facts) { f.heard = 10 }), "a stateful firewall here"},
-		{"answers and back", with(numbers(10, 0, 0, 0), func(f *facts) { f.heard = 4 }), "Run here"},
+		{"answers and back", with(numbers(10, 0, 0, 0), func(f *facts) { f.heard = 4 }), "a firewall here lets in only"},
 		{"no SSM", with(numbers(10, 10, 10, 0), nil), "IGMPv3"},
 		{"no SSM, IPv6", with(numbers(10, 10, 10, 0), func(f *facts) { f.family = ip6 }), "MLDv2"},
 		{"no ASM back", with(numbers(10, 10, 0, 10), nil), "rendezvous point"},
