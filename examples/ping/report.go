@@ -63,8 +63,8 @@ func report(w io.Writer, s *session) (fine bool) {
 		t.Flush()
 	}
 	if s.late > 0 || s.strange > 0 {
-		fmt.Fprintf(w, "\nnot counted: %d answers of listeners that came late or were too many, "+
-			"%d datagrams that were no answers\n", s.late, s.strange)
+		fmt.Fprintf(w, "\nnot counted: %d answers of listeners that were found too late (for them, take a longer -wait) "+
+			"or were too many, %d datagrams that were no answers\n", s.late, s.strange)
 	}
 	fmt.Fprintf(w, "\nWhat it means: %s\n", conclude(names, sentences))
 	return fine
