@@ -172,29 +172,44 @@ func (p *peer) startSend(t *testing.T, h *mcasttest.Host, c channel, payloads ..
 	sender.wait()
 }
 
-// startReceive has a peer receive on the host. The returned function waits for the last of the payloads, as want does,
-// and wants exactly these.
-func (p *peer) startReceive(t *testing.T, h *mcasttest.Host, c channel) (want func(payloads ...string)) {
+// receiving is a peer that receives. Its datagrams can be read one by one.
+type receiving struct {
+	*os.File
+	program *program
+}
+
+// startReceive has a peer receive on the host.
+func (p *peer) startReceive(t *testing.T, h *mcasttest.Host, c channel) receiving {
 	t.Helper()
 	ours, theirs := packets(t)
 	cmd := p.receive(h, c)
 	cmd.Stdout = theirs
-	start(t, h, cmd)
+	program := start(t, h, cmd)
 	theirs.Close()
-	return func(payloads ...string) {
-		t.Helper()
-		ours.SetReadDeadline(time.Now().Add(patience))
-		b := make([]byte, 65536)
-		var got []string
-		for len(got) == 0 || got[len(got)-1] != payloads[len(payloads)-1] {
-			n, err := ours.Read(b)
-			if err != nil {
-				t.Fatalf("from %s after %s: %v", p.name, brief(got), err)
-			}
-			got = append(got, string(b[:n]))
+	return receiving{ours, program}
+}
+
+// want reads until the last of the payloads has come, as the function want does, and wants exactly these.
+func (r receiving) want(payloads ...string) {
+	t := r.program.t
+	t.Helper()
+	r.SetReadDeadline(time.Now().Add(patience))
+	b := make([]byte, 65536)
+	var got []string
+	for len(got) == 0 || got[len(got)-1] != payloads[len(payloads)-1] {
+		n, err := r.Read(b)
+		if err != nil {
+			t.Fatalf("after %s: %v", brief(got), err)
 		}
-		compare(t, got, payloads)
+		got = append(got, string(b[:n]))
 	}
+	compare(t, got, payloads)
+}
+
+// stop ends the program.
+func (r receiving) stop() {
+	r.program.cmd.Process.Kill()
+	r.program.cmd.Wait()
 }
 
 // payloads are some of many sizes, with every value of a byte in them; each is unlike all others. Those that do not fit
@@ -279,7 +294,7 @@ func TestFromPeers(t *testing.T) {
 		p.startSend(t, sender, aside, payloads("aside")...)
 		want(t, control, aside.group, from, payloads("aside")...)
 		if c.source.IsValid() {
-			waitHeard(t, control, stranger, c)
+			waitHeard(t, openTx(t, stranger, mcast.TxConfig{Groups: []netip.Addr{c.group}}), rxReader{control}, c.group, c.port)
 			p.startSend(t, stranger, c, payloads("strange")...)
 			want(t, control, c.group, address(stranger, c.group), payloads("strange")...)
 		}
@@ -289,31 +304,6 @@ func TestFromPeers(t *testing.T) {
 	})
 }
 
-// waitHeard waits until rx is sent what the host sends. The switch has to know of the source as well as of the group,
-// and of that WaitJoined does not tell.
-func waitHeard(t *testing.T, rx *mcast.RxSocket, h *mcasttest.Host, c channel) {
-	t.Helper()
-	tx := openTx(t, h, mcast.TxConfig{Groups: []netip.Addr{c.group}})
-	b := make([]byte, 100)
-	sent, heard := 0, ""
-	probe := func() string { return fmt.Sprintf("probe %d", sent) }
-	until(t, "a probe is heard", func() bool {
-		sent++
-		write(t, tx, c.group, c.port, probe())
-		rx.SetReadDeadline(time.Now().Add(10 * tick))
-		n, _, err := rx.ReadFromUDPAddrPort(b)
-		heard = string(b[:n])
-		return err == nil
-	})
-	for rx.SetReadDeadline(time.Now().Add(patience)); heard != probe(); {
-		n, _, err := rx.ReadFromUDPAddrPort(b)
-		if err != nil {
-			t.Fatal(err)
-		}
-		heard = string(b[:n])
-	}
-}
-
 // TestToPeers sends to others. What we send to another group on the port, or with a source from another host, does not
 // get to them, but to a receiver of ours.
 func TestToPeers(t *testing.T) {
@@ -321,7 +311,7 @@ func TestToPeers(t *testing.T) {
 		sender, receiver, stranger, bystander := lan.Hosts[0], lan.Hosts[1], lan.Hosts[2], lan.Hosts[3]
 		aside := other(c.group)
 		control := openRx(t, bystander, mcast.RxConfig{Groups: []netip.Addr{c.group, aside}, Port: c.port})
-		gets := p.startReceive(t, receiver, c)
+		receives := p.startReceive(t, receiver, c)
 		waitBound(t, receiver, c.group, c.port)
 		lan.WaitJoined(receiver, c.group)
 		lan.WaitJoined(bystander, c.group)
@@ -336,7 +326,7 @@ func TestToPeers(t *testing.T) {
 			want(t, control, c.group, address(stranger, c.group), payloads("strange")...)
 		}
 		write(t, tx, c.group, c.port, payloads("right")...)
-		gets(payloads("right")...)
+		receives.want(payloads("right")...)
 		want(t, control, c.group, address(sender, c.group), payloads("right")...)
 	})
 }

@@ -20,7 +20,7 @@ import (
 )
 
 // patience is how long anything may take. It is so long that it decides only about what hangs.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // tick is how often to look for what nothing tells of.
 const tick = 5 * time.Millisecond
@@ -163,6 +163,16 @@ func openRx(t *testing.T, h *mcasttest.Host, cfg mcast.RxConfig) *mcast.RxSocket
 	return rx
 }
 
+// join has a receiver join a group again.
+func join(t *testing.T, h *mcasttest.Host, rx *mcast.RxSocket, group netip.Addr) {
+	t.Helper()
+	err := errors.New("not joined")
+	h.Do(func() { err = rx.Join(group) })
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // openTx opens a sender on a host.
 func openTx(t *testing.T, h *mcasttest.Host, cfg mcast.TxConfig) *mcast.TxSocket {
 	t.Helper()
@@ -204,6 +214,56 @@ func want(t *testing.T, rx *mcast.RxSocket, group, source netip.Addr, payloads .
 		}
 	}
 	compare(t, got, payloads)
+}
+
+// reader is what datagrams can be read from one by one: the standard output of a program, or our receiver.
+type reader interface {
+	Read(p []byte) (int, error)
+	SetReadDeadline(time.Time) error
+}
+
+type rxReader struct{ *mcast.RxSocket }
+
+func (r rxReader) Read(p []byte) (int, error) {
+	n, _, err := r.ReadFromUDPAddrPort(p)
+	return n, err
+}
+
+// waitHeard waits until r is sent what tx sends, and has read all of it. The way may take longer to open than
+// WaitJoined tells: a switch also has to know of a source, and a router of the group.
+func waitHeard(t *testing.T, tx *mcast.TxSocket, r reader, group netip.Addr, port uint16) {
+	t.Helper()
+	sent := 0
+	probe := func() string {
+		t.Helper()
+		sent++
+		payload := fmt.Sprint("probe ", sent)
+		write(t, tx, group, port, payload)
+		return payload
+	}
+	until(t, "a probe is heard", func() bool {
+		probe()
+		r.SetReadDeadline(time.Now().Add(10 * tick))
+		_, err := r.Read(make([]byte, 100))
+		return err == nil
+	})
+	skip(t, r, probe())
+}
+
+// skip reads until the payload comes.
+func skip(t *testing.T, r reader, payload string) {
+	t.Helper()
+	r.SetReadDeadline(time.Now().Add(patience))
+	b := make([]byte, 100)
+	for {
+		n, err := r.Read(b)
+		if err != nil {
+			t.Fatalf("waiting for %q: %v", payload, err)
+		}
+		if string(b[:n]) == payload {
+			return
+		}
+	}
 }
 
 // compare wants the payloads in their order.
