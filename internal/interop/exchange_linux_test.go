@@ -279,6 +279,7 @@ func sources(of ...netip.Addr) (all []netip.Addr) {
 // TestFromPeers receives what others send: not what goes to another group on the port, and with a source not what
 // somebody else sends, though both reach the host, where another socket of ours has asked for them.
 func TestFromPeers(t *testing.T) {
+	t.Parallel()
 	all := func(*peer) bool { return true } // it takes nothing to send
 	exchanges(t, all, func(t *testing.T, p *peer, lan *mcasttest.LAN, c channel) {
 		sender, receiver, stranger := lan.Hosts[0], lan.Hosts[1], lan.Hosts[2]
@@ -307,6 +308,7 @@ func TestFromPeers(t *testing.T) {
 // TestToPeers sends to others. What we send to another group on the port, or with a source from another host, does not
 // get to them, but to a receiver of ours.
 func TestToPeers(t *testing.T) {
+	t.Parallel()
 	exchanges(t, func(p *peer) bool { return p.ssm }, func(t *testing.T, p *peer, lan *mcasttest.LAN, c channel) {
 		sender, receiver, stranger, bystander := lan.Hosts[0], lan.Hosts[1], lan.Hosts[2], lan.Hosts[3]
 		aside := other(c.group)
@@ -334,6 +336,7 @@ func TestToPeers(t *testing.T) {
 // TestSocatAnswers has a server of socat's on two hosts, which sends every datagram back to where it came from. Both
 // answers come to the socket that has sent the question.
 func TestSocatAnswers(t *testing.T) {
+	t.Parallel()
 	for _, s := range []string{"239.1.2.3", "ff15::1234"} {
 		t.Run(s, func(t *testing.T) {
 			t.Parallel()

@@ -60,6 +60,7 @@ func report(t *testing.T, said, pattern string) (numbers []int) {
 // TestFromIperf receives all that iperf counts as sent, and nothing of what a second iperf sends to another group on
 // the port at the same time.
 func TestFromIperf(t *testing.T) {
+	t.Parallel()
 	for _, c := range iperfCases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -125,6 +126,7 @@ func fromIperf(t *testing.T, rx *mcast.RxSocket, said string, group netip.Addr, 
 // TestToIperf sends to iperf what it takes for its own, and leaves some out: iperf tells how many came and how many did
 // not. What goes to another group on the port, or comes from another source, does not disturb the count.
 func TestToIperf(t *testing.T) {
+	t.Parallel()
 	const count, missing, size = 100, 3, 300
 	for _, c := range iperfCases {
 		t.Run(c.name, func(t *testing.T) {

@@ -209,7 +209,7 @@ func want(t *testing.T, rx *mcast.RxSocket, group, source netip.Addr, payloads .
 		}
 		m := ms[0]
 		got = append(got, string(m.Buf[:m.N]))
-		if m.Group != group || m.Addr.Addr() != source {
+		if m.Group != group || m.Addr.Addr().WithZone("") != source {
 			t.Errorf("%s from %s to %s, want %s to %s", brief(got[len(got)-1:]), m.Addr, m.Group, source, group)
 		}
 	}
@@ -284,4 +284,12 @@ func brief(payloads []string) string {
 		fmt.Fprintf(&b, "%.12q(%d) ", p, len(p))
 	}
 	return b.String()
+}
+
+// source is the address that the host sends to the group from.
+func source(h *mcasttest.Host, group netip.Addr) netip.Addr {
+	if group.Is6() && group.IsLinkLocalMulticast() {
+		return h.LinkLocal
+	}
+	return address(h, group)
 }

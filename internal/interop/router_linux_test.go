@@ -39,6 +39,7 @@ func newRouter(t *testing.T, networks ...*mcasttest.LAN) *mcasttest.Host {
 
 // TestSmcroute has static routes for two groups of each family, one of them with a source.
 func TestSmcroute(t *testing.T) {
+	t.Parallel()
 	for _, c := range routed {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -68,6 +69,7 @@ func TestSmcroute(t *testing.T) {
 
 // TestPimd lets pimd find out: it hears that the receiver joins, and of the sender when that sends. It is for IPv4.
 func TestPimd(t *testing.T) {
+	t.Parallel()
 	for _, c := range routed {
 		if c.group.Is6() {
 			continue

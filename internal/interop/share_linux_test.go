@@ -16,6 +16,7 @@ import (
 // TestSharedPort has another program and a socket of ours in one group on one port of a host. When one of them has left,
 // the other goes on: the last member keeps the switch sending.
 func TestSharedPort(t *testing.T) {
+	t.Parallel()
 	for _, p := range peers {
 		for _, group := range []netip.Addr{netip.MustParseAddr("239.1.2.3"), netip.MustParseAddr("ff15::1234")} {
 			family := "IPv4"
@@ -84,6 +85,7 @@ func testSharedPort(t *testing.T, p *peer, c channel, oursFirst bool) {
 // TestSharedPortUnicast has a plain socket wait for unicast on the port of a group that ours receives: it gets it, before
 // and after ours has written from that port.
 func TestSharedPortUnicast(t *testing.T) {
+	t.Parallel()
 	for _, group := range []netip.Addr{netip.MustParseAddr("239.1.2.3"), netip.MustParseAddr("ff15::1234")} {
 		t.Run(group.String(), func(t *testing.T) {
 			t.Parallel()

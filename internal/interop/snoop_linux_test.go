@@ -13,6 +13,7 @@ import (
 
 // TestSwitch has two members, one of which leaves, and a host that is none. The sender is Python, or socat.
 func TestSwitch(t *testing.T) {
+	t.Parallel()
 	for _, p := range peers[:2] {
 		for _, group := range []netip.Addr{netip.MustParseAddr("239.1.2.3"), netip.MustParseAddr("ff15::1234")} {
 			t.Run(p.name+"/"+group.String(), func(t *testing.T) {

@@ -75,6 +75,7 @@ func groupField(group netip.Addr) []byte {
 // TestSsmpingServer asks two servers: a socket writes the requests, by unicast from the port of the group, and receives
 // the answers to the group; with a source only those of one server, while another socket has both.
 func TestSsmpingServer(t *testing.T) {
+	t.Parallel()
 	for _, c := range ssmpingCases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -140,6 +141,7 @@ func TestSsmpingServer(t *testing.T) {
 // TestSsmpingClient is the server that ssmping and asmping ask. A sender with a source port of its own is sent the
 // requests, and answers them to the group; a receiver on the same port answers them by unicast.
 func TestSsmpingClient(t *testing.T) {
+	t.Parallel()
 	for _, c := range ssmpingCases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
