@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -62,21 +61,21 @@ var peers = []peer{{
 		return socat(fmt.Sprintf("UDP4-RECV:%d,reuseaddr,ip-add-membership=%s:%s", c.port, c.group, h.IPv4), "STDOUT")
 	},
 }, {
-	name:     "SocatDatagram", // a socket that is there for both directions
+	name:     "SocatBound", // it sends from the port of the group, and receives with the group as its address
 	programs: []string{"socat"},
 	send: func(h *mcasttest.Host, c channel) *exec.Cmd {
-		if c.group.Is4() {
-			return socat("STDIN", fmt.Sprintf("UDP4-DATAGRAM:%s,bind=:%d,reuseaddr,ip-add-membership=%s:eth0,ip-multicast-loop=0",
-				c, c.port, c.group))
+		address := "UDP4-DATAGRAM:%s,bind=:%d,reuseaddr,ip-add-membership=%s:eth0"
+		if c.group.Is6() {
+			address = "UDP6-DATAGRAM:%s,bind=:%d,reuseaddr,ipv6-join-group=[%s]:eth0"
 		}
-		return socat("STDIN", fmt.Sprintf("UDP6-DATAGRAM:%s,bind=:%d,reuseaddr,ipv6-join-group=[%s]:eth0,so-bindtodevice=eth0",
-			c, c.port, c.group))
+		return socat("STDIN", fmt.Sprintf(address, c, c.port, c.group))
 	},
 	receive: func(h *mcasttest.Host, c channel) *exec.Cmd {
-		if c.group.Is4() {
-			return socat(fmt.Sprintf("UDP4-RECV:%d,bind=%s,reuseaddr,ip-add-membership=%s:eth0", c.port, c.group, c.group), "STDOUT")
+		address := "UDP4-RECV:%d,bind=%[2]s,reuseaddr,ip-add-membership=%[2]s:eth0"
+		if c.group.Is6() {
+			address = "UDP6-RECV:%d,bind=[%[2]s],reuseaddr,ipv6-join-group=[%[2]s]:eth0"
 		}
-		return socat(fmt.Sprintf("UDP6-RECV:%d,bind=[%s],reuseaddr,ipv6-join-group=[%s]:eth0", c.port, c.group, c.group), "STDOUT")
+		return socat(fmt.Sprintf(address, c.port, c.group), "STDOUT")
 	},
 }, {
 	name:    "GoNet",
@@ -100,7 +99,7 @@ const childVariable = "INTEROP_CHILD"
 
 func goPeer(mode string, c channel) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe", mode, c.String())
-	cmd.Env = append(os.Environ(), childVariable+"=1")
+	cmd.Env = append(os.Environ(), childVariable+"=1", "GORACE=atexit_sleep_ms=0")
 	return cmd
 }
 
@@ -216,7 +215,7 @@ func (r receiving) stop() {
 // into an Ethernet frame travel in fragments.
 func payloads(mark string) (all []string) {
 	for _, size := range []int{0, 1, 17, 256, 1000, 1400, 1440, 1473, 4000, 8000} {
-		b := []byte(fmt.Sprintf("%s %d: ", mark, size))
+		b := fmt.Appendf(nil, "%s %d: ", mark, size)
 		for i := range size {
 			b = append(b, byte(i*7+size))
 		}
@@ -246,7 +245,7 @@ func exchanges(t *testing.T, ssm func(*peer) bool, test func(t *testing.T, p *pe
 				t.Parallel()
 				need(t, p.programs...)
 				lan := mcasttest.NewLAN(t, 4)
-				ch := ch
+				ch := ch // a copy
 				if c.ssm {
 					ch.source = address(lan.Hosts[0], ch.group)
 				}
@@ -369,7 +368,7 @@ func TestSocatAnswers(t *testing.T) {
 			}
 			for _, h := range lan.Hosts[1:] {
 				if a := netip.AddrPortFrom(address(h, c.group), c.port); !from[a] {
-					t.Errorf("no answer from %s, but %v", a, strings.TrimPrefix(fmt.Sprint(from), "map"))
+					t.Errorf("no answer from %s, but %v", a, from)
 				}
 			}
 		})

@@ -168,8 +168,8 @@ func TestToIperf(t *testing.T) {
 	}
 }
 
-// iperfDatagrams are a run of iperf's: a number, the time in seconds and microseconds, the upper half of the number. The
-// last has a negative number.
+// iperfDatagrams are a run of iperf's: a number, the time in seconds and microseconds, the upper half of the number.
+// The last has a negative number.
 func iperfDatagrams(count, size int) (all []string) {
 	now := time.Now()
 	for id := int32(1); id <= int32(count); id++ {

@@ -196,8 +196,8 @@ func write(t *testing.T, tx *mcast.TxSocket, group netip.Addr, port uint16, payl
 	}
 }
 
-// want reads until the last of the payloads has come, which may not be among the others, and wants exactly these, sent to
-// the group by the source.
+// want reads until the last of the payloads has come, which may not be among the others, and wants exactly these, sent
+// to the group by the source.
 func want(t *testing.T, rx *mcast.RxSocket, group, source netip.Addr, payloads ...string) {
 	t.Helper()
 	rx.SetReadDeadline(time.Now().Add(patience))

@@ -5,7 +5,6 @@
 package interop
 
 import (
-	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -19,22 +18,27 @@ import (
 )
 
 // newRouter connects two networks with a host that has eth0 on the first and eth1 on the second, and forwards nothing
-// that goes to a group: that is for a program on it. (One of mcasttest's own would do so.) Its addresses are the largest,
-// so that the switches go on to be the queriers of their networks: in the seconds after another has taken over, they send
-// everything everywhere.
+// that goes to a group: that is for a program on it. (One of mcasttest's own would do so.) Its addresses are the
+// largest, so that the switches go on to be the queriers of their networks: in the seconds after another has taken
+// over, they send everything everywhere.
 func newRouter(t *testing.T, networks ...*mcasttest.LAN) *mcasttest.Host {
 	t.Helper()
 	router := mcasttest.NewHost(t)
 	for _, l := range networks {
 		ifc := l.Attach(router)
-		gateway := ifc.IPv4.As4()
-		gateway[3] = 254
 		ifc.DelAddress(netip.PrefixFrom(ifc.IPv4, 24))
-		ifc.AddAddress(netip.PrefixFrom(netip.AddrFrom4(gateway), 24))
+		ifc.AddAddress(netip.PrefixFrom(gateway(ifc.IPv4), 24))
 	}
 	router.Sysctl("net/ipv4/ip_forward", "1")
 	router.Sysctl("net/ipv6/conf/all/forwarding", "1")
 	return router
+}
+
+// gateway is the router's address on the network of an IPv4 address.
+func gateway(of netip.Addr) netip.Addr {
+	a := of.As4()
+	a[3] = 254
+	return netip.AddrFrom4(a)
 }
 
 // TestSmcroute has static routes for two groups of each family, one of them with a source.
@@ -44,7 +48,7 @@ func TestSmcroute(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			need(t, "smcrouted", "smcroutectl")
-			testRouter(t, c.group, c.ssm, func(t *testing.T, router *mcasttest.Host, source netip.Addr) {
+			testRouter(t, c.group, c.ssm, func(router *mcasttest.Host, source netip.Addr) {
 				dir := t.TempDir()
 				config, socket := filepath.Join(dir, "conf"), filepath.Join(dir, "socket")
 				writeFile(t, config, "phyint eth0 enable\nphyint eth1 enable\n")
@@ -77,20 +81,18 @@ func TestPimd(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			need(t, "pimd", "unshare", "mount")
-			testRouter(t, c.group, c.ssm, func(t *testing.T, router *mcasttest.Host, sender netip.Addr) {
+			testRouter(t, c.group, c.ssm, func(router *mcasttest.Host, sender netip.Addr) {
 				config := filepath.Join(t.TempDir(), "conf")
-				rendezvous := netip.PrefixFrom(sender, 24).Masked().Addr().As4()
-				rendezvous[3] = 254
-				writeFile(t, config, fmt.Sprintf("phyint eth0 enable\nphyint eth1 enable\nrp-address %s 239.0.0.0/8\n",
-					netip.AddrFrom4(rendezvous)))
+				rendezvous := gateway(sender).String()
+				writeFile(t, config, "phyint eth0 enable\nphyint eth1 enable\nrp-address "+rendezvous+" 239.0.0.0/8\n")
 				// It insists on a file in /run.
-				const private = `mount -t tmpfs tmpfs /run && exec "$@"`
-				pimd := start(t, router, exec.Command("unshare", "--mount", "sh", "-c", private, "sh", "pimd", "-f", "-N", "-d", "-c", config))
+				const private = `mount -t tmpfs tmpfs /run && exec pimd -f -N -d -c "$0"`
+				pimd := start(t, router, exec.Command("unshare", "--mount", "sh", "-c", private, config))
 				if c.ssm {
 					return // which does without a rendezvous point
 				}
 				// A rendezvous point takes it 20 seconds, and whoever has joined before would not be heard of for as long again.
-				ready := regexp.MustCompile(regexp.QuoteMeta(netip.AddrFrom4(rendezvous).String()) + ` +\d+ +239/8`)
+				ready := regexp.MustCompile(regexp.QuoteMeta(rendezvous) + ` +\d+ +239/8`)
 				until(t, "pimd has its rendezvous point", func() bool { return ready.MatchString(pimd.said.String()) })
 			})
 		})
@@ -118,7 +120,7 @@ func writeFile(t *testing.T, name, text string) {
 // testRouter starts a program on the router and sends through it. Datagrams with a TTL of 1 stop there, as a receiver
 // on the sender's network proves that they were sent; those with 2 arrive with 1. With a source, another host of its
 // network sends to the group as well, to the same receiver there.
-func testRouter(t *testing.T, group netip.Addr, ssm bool, route func(t *testing.T, router *mcasttest.Host, source netip.Addr)) {
+func testRouter(t *testing.T, group netip.Addr, ssm bool, route func(router *mcasttest.Host, source netip.Addr)) {
 	const port = 5000
 	near, far := mcasttest.NewLAN(t, 3), mcasttest.NewLAN(t, 2)
 	router := newRouter(t, near, far)
@@ -126,7 +128,7 @@ func testRouter(t *testing.T, group netip.Addr, ssm bool, route func(t *testing.
 	receiver, bystander := far.Hosts[0], far.Hosts[1]
 	from := address(sender, group)
 	cfg := mcast.RxConfig{Groups: []netip.Addr{group}, Port: port, HopLimits: true}
-	route(t, router, from)
+	route(router, from)
 
 	open := func(h *mcasttest.Host, ttl int) *mcast.TxSocket {
 		return openTx(t, h, mcast.TxConfig{Groups: []netip.Addr{group}, TTL: ttl})

@@ -58,15 +58,16 @@ func TestDNS(t *testing.T) {
 	for _, h := range servers {
 		rx := openRx(t, h, mcast.RxConfig{Groups: groups, Port: port})
 		conn := &idle{PacketConn: rx}
-		server := &dns.Server{PacketConn: conn, ReadTimeout: tick, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		handler := func(w dns.ResponseWriter, q *dns.Msg) {
 			asked.Add(1)
 			reply := new(dns.Msg).SetReply(q)
-			reply.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 120},
-				A: h.IPv4.AsSlice()}}
+			header := dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 120}
+			reply.Answer = []dns.RR{&dns.A{Hdr: header, A: h.IPv4.AsSlice()}}
 			if err := w.WriteMsg(reply); err != nil {
 				t.Error(err)
 			}
-		})}
+		}
+		server := &dns.Server{PacketConn: conn, ReadTimeout: tick, Handler: dns.HandlerFunc(handler)}
 		served := make(chan error, 1)
 		go func() { served <- server.ActivateAndServe() }()
 		until(t, "some reads have timed out", func() bool { return conn.timeouts.Load() >= 3 })
@@ -233,7 +234,7 @@ func TestCoAP(t *testing.T) {
 	client, servers := lan.Hosts[0], lan.Hosts[1:]
 	for _, h := range servers {
 		rx := openRx(t, h, mcast.RxConfig{Groups: groups, Port: port})
-		server := &coapServer{rx: rx, ctx: t.Context(), handler: func(w *responsewriter.ResponseWriter[*coapclient.Conn], m *pool.Message) {
+		handler := func(w *responsewriter.ResponseWriter[*coapclient.Conn], m *pool.Message) {
 			path, err := m.Path()
 			if err != nil || path != "/name" {
 				t.Errorf("a request for %q, %v", path, err)
@@ -241,7 +242,8 @@ func TestCoAP(t *testing.T) {
 			if err := w.SetResponse(codes.Content, message.TextPlain, strings.NewReader(h.Name)); err != nil {
 				t.Error(err)
 			}
-		}}
+		}
+		server := &coapServer{rx, handler, t.Context()}
 		served := make(chan error, 1)
 		go func() { served <- server.serve() }()
 		t.Cleanup(func() {
@@ -293,7 +295,8 @@ func TestCoAP(t *testing.T) {
 					cancel()
 				}
 			}
-			if err := discoverer.Discover(ctx, netip.AddrPortFrom(group, port).String(), "/name", answer); err != nil && ctx.Err() == nil {
+			err = discoverer.Discover(ctx, netip.AddrPortFrom(group, port).String(), "/name", answer)
+			if err != nil && ctx.Err() == nil {
 				t.Fatal(err)
 			}
 			mu.Lock() // the last answer may be on its way

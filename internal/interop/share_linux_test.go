@@ -13,8 +13,8 @@ import (
 	"github.com/go-multicast/mcast/mcasttest"
 )
 
-// TestSharedPort has another program and a socket of ours in one group on one port of a host. When one of them has left,
-// the other goes on: the last member keeps the switch sending.
+// TestSharedPort has another program and a socket of ours in one group on one port of a host. When one of them has
+// left, the other goes on: the last member keeps the switch sending.
 func TestSharedPort(t *testing.T) {
 	t.Parallel()
 	for _, p := range peers {
@@ -82,8 +82,8 @@ func testSharedPort(t *testing.T, p *peer, c channel, oursFirst bool) {
 	want(t, rx, c.group, from, payloads("ours")...)
 }
 
-// TestSharedPortUnicast has a plain socket wait for unicast on the port of a group that ours receives: it gets it, before
-// and after ours has written from that port.
+// TestSharedPortUnicast has a plain socket wait for unicast on the port of a group that ours receives: it gets it,
+// before and after ours has written from that port.
 func TestSharedPortUnicast(t *testing.T) {
 	t.Parallel()
 	for _, group := range []netip.Addr{netip.MustParseAddr("239.1.2.3"), netip.MustParseAddr("ff15::1234")} {

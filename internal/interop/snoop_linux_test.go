@@ -1,5 +1,5 @@
-// The switch, which belongs to Linux as well: it reads our reports, as switches of others do, and what it sends to a port
-// is counted there, whether somebody takes it or not.
+// The switch, which is Linux's: it reads the reports that our joining and leaving causes, as any other does, and what
+// it sends to a port is counted there, whether somebody takes it or not.
 
 package interop
 
@@ -29,13 +29,9 @@ func TestSwitch(t *testing.T) {
 				}
 				check := func(when string, left, stayed int) {
 					t.Helper()
-					for _, is := range []struct {
-						who  string
-						host *mcasttest.Host
-						want int
-					}{{"the one that leaves", leaver, left}, {"the one that stays", member, stayed}, {"the one that never joined", bystander, 0}} {
-						if n := counts[is.host](); n != uint64(is.want) {
-							t.Errorf("%s, %d datagrams came to the port of %s, want %d", when, n, is.who, is.want)
+					for h, want := range map[*mcasttest.Host]int{leaver: left, member: stayed, bystander: 0} {
+						if n := counts[h](); n != uint64(want) {
+							t.Errorf("%s, %d datagrams have come to the port of %s, want %d", when, n, h.Name, want)
 						}
 					}
 				}
