@@ -41,7 +41,7 @@ func gateway(of netip.Addr) netip.Addr {
 	return netip.AddrFrom4(a)
 }
 
-// TestSmcroute has static routes for two groups of each family, one of them with a source.
+// TestSmcroute has a static route, with a source or without.
 func TestSmcroute(t *testing.T) {
 	t.Parallel()
 	for _, c := range routed {
