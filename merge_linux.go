@@ -116,7 +116,10 @@ func newMerge() (*merge, error) {
 	m := &merge{file: os.NewFile(uintptr(epfd), "mcast")}
 	m.readFn = m.tryRead
 	var err error
-	if m.raw, err = m.file.SyscallConn(); err != nil {
+	if m.raw, err = m.file.SyscallConn(); err == nil {
+		err = watched(m.file)
+	}
+	if err != nil {
 		m.file.Close()
 		return nil, err
 	}
@@ -296,7 +299,7 @@ func (m *merge) setReadDeadline(t time.Time) error {
 
 // close interrupts every read, waits until none is inside, and gives all descriptors back.
 func (m *merge) close() error {
-	err := closedError(m.file.Close())
+	err := systemError("close", m.file.Close())
 	m.deadline.set(time.Time{})
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -389,8 +392,11 @@ func (m *merge) tryRead(epfd uintptr) bool {
 	for refused := 0; refused < refusedBudget; {
 		c, err := m.next(int(epfd))
 		if c == nil {
+			if r.n > 0 { // the caller has the datagrams, and meets the error next time
+				return true
+			}
 			r.err = err
-			m.parked = err == nil && r.n == 0
+			m.parked = err == nil
 			return !m.parked
 		}
 		if r.batch == nil {

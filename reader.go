@@ -257,6 +257,9 @@ func systemError(name string, err error) error {
 	if op := (*net.OpError)(nil); errors.As(err, &op) {
 		err = op.Err
 	}
+	if path := (*os.PathError)(nil); errors.As(err, &path) {
+		err = path.Err
+	}
 	if named := (*os.SyscallError)(nil); errors.As(err, &named) {
 		return named
 	}

@@ -152,7 +152,7 @@ func OpenRx(cfg RxConfig) (*RxSocket, error) {
 	}
 	r, err := newReader()
 	if err != nil {
-		return nil, &OpError{Op: "open", Err: err}
+		return nil, &OpError{Op: "open", Err: err, Hint: openHint(err)}
 	}
 	s := &RxSocket{cfg: cfg, all: all, reader: r}
 	s.replies.port = cfg.Port
@@ -310,7 +310,7 @@ func (s *RxSocket) open(p *pair, sources []netip.Addr) error {
 			for _, c := range conns[i:] {
 				c.release()
 			}
-			return &OpError{Op: "join", Group: p.addr, Interface: p.link.ifc.Name, Err: err}
+			return &OpError{Op: "join", Group: p.addr, Interface: p.link.ifc.Name, Err: err, Hint: openHint(err)}
 		}
 	}
 	p.conns = append(p.conns, conns...)

@@ -429,6 +429,8 @@ func openHint(err error) string {
 		return portPrivileged
 	case errors.Is(err, unix.EADDRNOTAVAIL), errors.Is(err, unix.ENODEV):
 		return "there is no such interface now: scan again"
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, os.ErrNoDeadline): // of epoll_ctl; the latter see watched
+		return sysctlHint("fs.epoll.max_user_watches")
 	}
 	return ""
 }

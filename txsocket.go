@@ -120,7 +120,7 @@ func OpenTx(cfg TxConfig) (*TxSocket, error) {
 	}
 	r, err := newReader()
 	if err != nil {
-		return nil, &OpError{Op: "open", Err: err}
+		return nil, &OpError{Op: "open", Err: err, Hint: openHint(err)}
 	}
 	t := &TxSocket{cfg: cfg, groups: make(map[netip.Addr]struct{}), reader: r}
 	for _, g := range cfg.Groups {

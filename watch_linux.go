@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -85,12 +86,21 @@ func watchOpen() (watchSource, error) {
 	}
 	notices := os.NewFile(uintptr(fd), "rtnetlink")
 	raw, err := notices.SyscallConn()
+	if err == nil {
+		err = watched(notices)
+	}
 	if err != nil {
 		questions.close()
 		notices.Close()
 		return nil, ifaceError("watch", err)
 	}
 	return &watchNetlink{questions: questions, notices: notices, raw: raw, buf: make([]byte, 32<<10)}, nil
+}
+
+// watched reports whether the runtime's poller waits for a file. It says so to nobody when it cannot, for want of memory
+// or of what fs.epoll.max_user_watches allows a user: the file is then as those are that are always ready, and of no use.
+func watched(file *os.File) error {
+	return os.NewSyscallError("epoll_ctl", file.SetReadDeadline(time.Time{})) // os.ErrNoDeadline
 }
 
 // watchFilter has the kernel keep back notices of routes other than default ones, before they take room in the buffer.
