@@ -232,6 +232,30 @@ func TestRunsCounted(t *testing.T) {
 	}
 }
 
+// TestCoalescedDropped sends a run to a socket that has no room: it counts once.
+func TestCoalescedDropped(t *testing.T) {
+	ifc := interfaces(t, "lo")[0]
+	group := sequence("239.1.1.1", 1)
+	rx, err := OpenRx(RxConfig{Groups: group, Port: 5000, Interfaces: []Interface{ifc}, Coalesce: true, ReadBuffer: 1, Static: true})
+	must(t, rx, err)
+	defer rx.Close()
+	tx, err := OpenTx(TxConfig{Groups: group, Interfaces: []Interface{ifc}, Static: true})
+	must(t, tx, err)
+	defer tx.Close()
+	full := Message{Buf: make([]byte, 65507), Addr: netip.AddrPortFrom(group[0], 5000)}
+	run := slices.Repeat([]Message{{Buf: make([]byte, 100), Addr: full.Addr}}, 10)
+	for _, batch := range [][]Message{{full}, run} {
+		if n, err := tx.WriteBatch(batch); n != len(batch) || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	for end := time.Now().Add(20 * time.Second); rx.Memberships()[0].Dropped != 1; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("a run of 10 was dropped, and it says %+v", rx.Memberships()[0])
+		}
+	}
+}
+
 // TestCoalescedTruncated reads a run into buffers that are too small: each datagram loses its own end.
 func TestCoalescedTruncated(t *testing.T) {
 	h := openRuns(t, 1)

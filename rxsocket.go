@@ -452,8 +452,9 @@ type Membership struct {
 	Packets uint64 // datagrams read
 	Bytes   uint64 // of their payload that was read
 
-	// Dropped is how many datagrams the kernel dropped for want of room in the receive buffer. Only Linux tells, from
-	// 4.12 on. Elsewhere it is always 0: macOS counts for all sockets together, and Windows does not tell.
+	// Dropped is how many datagrams the kernel dropped for want of room in the receive buffer, or because their checksum
+	// was wrong, which Linux sees as late as that. With Coalesce, a run that is dropped counts once. Only Linux tells,
+	// from 4.12 on. Elsewhere it is always 0: macOS counts for all sockets together, and Windows does not tell.
 	Dropped uint64
 
 	Truncated uint64 // datagrams that were larger than the buffer they were read into

@@ -388,22 +388,14 @@ func (c *conn) stats() (dropped uint64, readBuffer int) {
 
 // joinHint says what to do about an error of opening a pair's socket, where that is known.
 func joinHint(err error, p *pair) string {
-	var sys *os.SyscallError
-	if !errors.As(err, &sys) {
-		return ""
-	}
 	switch {
 	case errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
-		name := "net.core.optmem_max"
-		switch {
-		case strings.Contains(sys.Syscall, "SOURCE") && p.addr.Is4():
-			name = "net.ipv4.igmp_max_msf"
-		case strings.Contains(sys.Syscall, "SOURCE"):
-			name = "net.ipv6.mld_max_msf"
-		case p.addr.Is4():
-			name = "net.ipv4.igmp_max_memberships"
+		// Each socket has one membership, and as many sources as it takes. So of the limits of IGMP and MLD only one
+		// can be in the way, if it allows none at all. Everything else is about the memory for memberships.
+		if none, err := os.ReadFile("/proc/sys/net/ipv4/igmp_max_memberships"); p.addr.Is4() && err == nil && strings.TrimSpace(string(none)) == "0" {
+			return sysctlHint("net.ipv4.igmp_max_memberships")
 		}
-		return sysctlHint(name)
+		return sysctlHint("net.core.optmem_max")
 	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
 		return "every pair of interface and group takes a file descriptor: raise the limit (ulimit -n)"
 	case errors.Is(err, unix.EADDRINUSE):
