@@ -6,8 +6,8 @@
 //
 //	watchOpen() (watchSource, error)   the ear on the network of the calling thread
 //	watchNamespace() watchKey          which network that is
-//	watchHere() (enter func() error, err error)
-//	                                   enter moves another goroutine there
+//	watchHere() (there func(f func(error)), err error)
+//	                                   there calls f in that network, or with why it cannot
 //
 // Where there is but one network, the latter two are in watch_one.go.
 
@@ -301,7 +301,7 @@ func (h *watchHub) add(one *watchFollower) error {
 		if err != nil {
 			return err
 		}
-		enter, err := watchHere()
+		there, err := watchHere()
 		if err != nil {
 			src.close()
 			return err
@@ -316,10 +316,11 @@ func (h *watchHub) add(one *watchFollower) error {
 		entered := make(chan error, 1)
 		go func() {
 			defer close(w.done)
-			err := enter()
-			if entered <- err; err == nil {
-				watchRun(w, w.quit, w.wake, w.deliver)
-			}
+			there(func(err error) {
+				if entered <- err; err == nil {
+					watchRun(w, w.quit, w.wake, w.deliver)
+				}
+			})
 		}()
 		if err := <-entered; err != nil {
 			src.close()

@@ -25,26 +25,40 @@ func watchNamespace() (key watchKey) {
 	return key
 }
 
-// watchHere returns a function that takes the goroutine that calls it to the network namespace of the thread that
-// called watchHere: for good, and its thread with it, which ends with the goroutine. Where both are there already, as in
-// nearly every program, it does nothing. Otherwise it takes CAP_SYS_ADMIN, as it took to get there in the first place.
-func watchHere() (enter func() error, err error) {
+// watchHere returns a function that calls f in the network namespace of the thread that called watchHere, and returns when
+// f does. A goroutine of its own must call it: its thread is that namespace's from then on, and ends with it. Where both
+// are there already, as in nearly every program, that is not so. Otherwise it takes CAP_SYS_ADMIN, as it took to get there
+// in the first place.
+func watchHere() (there func(f func(error)), err error) {
 	here, err := os.Open("/proc/thread-self/ns/net")
 	if os.IsNotExist(err) {
-		return func() error { return nil }, nil
+		return func(f func(error)) { f(nil) }, nil
 	}
 	if err != nil {
 		return nil, ifaceError("watch", err)
 	}
 	key := watchNamespace()
-	return func() error {
-		defer here.Close()
+	there = func(f func(error)) {
 		if watchNamespace() == key {
-			return nil
+			here.Close()
+			f(nil)
+			return
 		}
 		runtime.LockOSThread()
-		return os.NewSyscallError("setns", unix.Setns(int(here.Fd()), unix.CLONE_NEWNET))
-	}, nil
+		if unix.Gettid() == unix.Getpid() {
+			// The first thread of a process never ends. It would keep the namespace, and /proc/self show that to all. As
+			// long as it is taken, another goroutine gets another one.
+			done := make(chan struct{})
+			go func() { defer close(done); there(f) }()
+			<-done
+			runtime.UnlockOSThread()
+			return
+		}
+		err := os.NewSyscallError("setns", unix.Setns(int(here.Fd()), unix.CLONE_NEWNET))
+		here.Close()
+		f(err)
+	}
+	return there, nil
 }
 
 // watchNetlink is a watchSource.

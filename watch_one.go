@@ -9,4 +9,4 @@ type watchKey struct{}
 
 func watchNamespace() watchKey { return watchKey{} }
 
-func watchHere() (enter func() error, err error) { return func() error { return nil }, nil }
+func watchHere() (there func(f func(error)), err error) { return func(f func(error)) { f(nil) }, nil }

@@ -1,0 +1,392 @@
+// What sockets live through: their interface deleted while it is sent by, their network namespace left by everybody else,
+// the process stopped for a while, a clock that is set.
+
+package mcast_test
+
+import (
+	"bufio"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-multicast/mcast"
+	"github.com/go-multicast/mcast/mcasttest"
+)
+
+// TestInterfaceGoneWhileSending deletes the interface while one goroutine sends by it, datagram by datagram and in
+// batches, and another waits for datagrams from it. What is reported as sent may be lost. But what is reported as not
+// sent has not arrived, nothing arrives twice, the reader notices nothing, and all goes on when the interface is back.
+func TestInterfaceGoneWhileSending(t *testing.T) {
+	noLeaks(t)
+	w := newWires(t, 1)[0]
+	forEachFamily(t, func(t *testing.T, r contractRange) {
+		port, back := newPort(), newPort()
+		tx := openTx(t, toWire(w, r.group))
+		rx := openRx(t, onWire(w, back, r.other))
+		var far *mcast.RxSocket
+		w.peer.Do(func() {
+			far = openRx(t, mcast.RxConfig{Groups: []netip.Addr{r.group}, Port: port, ReadBuffer: 4 << 20})
+		})
+		to := netip.AddrPortFrom(r.group, port)
+
+		// sent tells of each number, until stop, whether it was sent.
+		var mu sync.Mutex
+		var sent []bool
+		kinds := make(map[string]int)
+		failures := func() (n int) {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, k := range kinds {
+				n += k
+			}
+			return n
+		}
+		good := func(n int) bool { // the last n were sent
+			mu.Lock()
+			defer mu.Unlock()
+			for i := range n {
+				if len(sent) < n || !sent[len(sent)-1-i] {
+					return false
+				}
+			}
+			return true
+		}
+		stop := make(chan struct{})
+		var busy sync.WaitGroup
+		busy.Go(func() {
+			ms := make([]mcast.Message, 5)
+			for next := 0; ; {
+				select {
+				case <-stop:
+					return
+				case <-time.After(100 * time.Microsecond):
+				}
+				for i := range ms { // of growing size, so that each leaves by itself
+					ms[i] = mcast.Message{Buf: binary.BigEndian.AppendUint32(make([]byte, 0, 64), uint32(next+i))[:4+i], Addr: to}
+				}
+				n, err := 0, error(nil)
+				if next%2 == 0 {
+					n, err = tx.WriteBatch(ms)
+				} else if _, err = tx.WriteToUDPAddrPort(ms[0].Buf, to); err == nil {
+					n = 1
+				}
+				var op *mcast.OpError
+				if err != nil && (!errors.As(err, &op) || op.Op != "write" || op.Group != r.group || op.Interface != w.Name() || op.Err == nil) {
+					t.Errorf("written %d: %v", n, err)
+				}
+				mu.Lock()
+				for range n {
+					sent = append(sent, true)
+				}
+				next += n
+				if err != nil { // the n-th, which was not sent
+					sent = append(sent, false)
+					next++
+					kinds[op.Err.Error()]++
+				}
+				mu.Unlock()
+			}
+		})
+		quiet := start(func() outcome { return readers[1].read(rx) })
+		got := make(map[int]bool)
+		var highest int
+		var readErr error
+		busy.Go(func() {
+			buf := make([]byte, 100)
+			for {
+				n, _, err := far.ReadFromUDPAddrPort(buf)
+				if err != nil {
+					readErr = err
+					return
+				}
+				number := int(binary.BigEndian.Uint32(buf[:n]))
+				mu.Lock()
+				if got[number] {
+					t.Errorf("%d came twice", number)
+				}
+				got[number], highest = true, max(highest, number)
+				mu.Unlock()
+			}
+		})
+
+		for range 3 {
+			eventually(t, "it is sent", func() bool { return good(50) })
+			before := failures()
+			w.Delete()
+			eventually(t, "it is not sent", func() bool { return failures() > before+5 })
+			w.Create()
+			eventually(t, "it is sent again", func() bool { return good(50) })
+			mu.Lock()
+			now := len(sent)
+			mu.Unlock()
+			eventually(t, "and received again", func() bool { mu.Lock(); defer mu.Unlock(); return highest >= now })
+		}
+		close(stop)
+		w.scan(t)
+		awaitJoined(t, rx, r.other, w.Interface)
+		w.station(t, r.group, 0).send(r.other, back, "at last")
+		if o := await(t, quiet); o.err != nil || o.payload != "at last" {
+			t.Errorf("the reader: %+v", o)
+		}
+		far.Close()
+		busy.Wait()
+		if !errors.Is(readErr, net.ErrClosed) {
+			t.Errorf("the far reader: %v", readErr)
+		}
+		for number := range got {
+			if number >= len(sent) || !sent[number] {
+				t.Errorf("%d arrived, and its write failed", number)
+			}
+		}
+		t.Logf("%d written, %d received; failures: %v", len(sent), len(got), kinds)
+	})
+}
+
+// TestNamespaceLeft opens sockets in a network namespace that nobody else is in any more, nor has a handle of. They live
+// on and follow it, and when they are closed no thread of this process is left there.
+func TestNamespaceLeft(t *testing.T) {
+	noLeaks(t)
+	for _, static := range []bool{false, true} {
+		var rx *mcast.RxSocket
+		var tx *mcast.TxSocket
+		group, port := contractFamilies[0].group, newPort()
+		t.Run("open", func(t *testing.T) { // the host's handle ends with it
+			h := mcasttest.NewHost(t)
+			h.Do(func() {
+				lo := mustFind(t, "lo")
+				var err error
+				if rx, err = mcast.OpenRx(mcast.RxConfig{Groups: []netip.Addr{group}, Port: port, Interfaces: lo, Static: static}); err != nil {
+					t.Fatal(err)
+				}
+				if tx, err = mcast.OpenTx(mcast.TxConfig{Groups: []netip.Addr{group}, Interfaces: lo, Static: static}); err != nil {
+					t.Fatal(err)
+				}
+			})
+		})
+		elsewhere := newNaive(t, nil, group, port, "lo") // whose lo has the same index
+		for range 3 {
+			write(t, tx, group, port, "datagram")
+			rx.SetReadDeadline(time.Now().Add(patience))
+			if o := readers[1].read(rx); o.err != nil || o.payload != "datagram" {
+				t.Errorf("%+v", o)
+			}
+		}
+		newStation(t, nil, "lo", addr("127.0.0.1")).send(group, port, "here")
+		if got := elsewhere.await("here"); len(got) != 1 {
+			t.Errorf("what was sent there is received here: %q", got)
+		}
+		elsewhere.Close()
+		if err := errors.Join(rx.Close(), tx.Close()); err != nil {
+			t.Error(err)
+		}
+		eventually(t, "all threads are here", func() bool {
+			own, err := os.Readlink("/proc/self/ns/net")
+			threads, err2 := os.ReadDir("/proc/self/task")
+			if err != nil || err2 != nil || len(threads) == 0 {
+				t.Fatal(err, err2)
+			}
+			for _, thread := range threads {
+				if its, err := os.Readlink("/proc/self/task/" + thread.Name() + "/ns/net"); err == nil && its != own {
+					return false
+				}
+			}
+			return true
+		})
+	}
+}
+
+// TestWallClockDeadline sets deadlines that are times of the wall clock only, as from a file or another host. They count
+// from when they are set, by the monotonic clock: a clock that is set afterwards moves none of them.
+func TestWallClockDeadline(t *testing.T) {
+	noLeaks(t)
+	w := newWires(t, 1)[0]
+	rx := openRx(t, onWire(w, newPort(), contractFamilies[0].group))
+	tx := openTx(t, toWire(w, contractFamilies[0].group))
+	for name, socket := range map[string]net.PacketConn{"rx": rx, "tx": tx} {
+		for _, after := range []time.Duration{-time.Hour, 0, 20 * time.Millisecond} {
+			begin := time.Now()
+			socket.SetReadDeadline(begin.Add(after).Round(0))
+			for range 2 { // a deadline that has passed stays
+				_, _, err := socket.ReadFrom(make([]byte, 10))
+				if took := time.Since(begin); !errors.Is(err, os.ErrDeadlineExceeded) || took < after-time.Millisecond {
+					t.Errorf("%s: %v after %v, want a timeout after %v", name, err, took, after)
+				}
+			}
+		}
+		// One that is set while a read waits for another.
+		socket.SetReadDeadline(time.Now().Add(time.Hour).Round(0))
+		done := start(func() outcome { _, _, err := socket.ReadFrom(make([]byte, 10)); return outcome{err: err} })
+		awaitBlocked(t, 1)
+		socket.SetReadDeadline(time.Now().Round(0))
+		if o := await(t, done); !errors.Is(o.err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: %+v", name, o)
+		}
+	}
+}
+
+const (
+	stoppedChild = "MCAST_TEST_STOPPED"
+	// stoppedFor is for how long, in which its deadline passes. It runs beside other tests.
+	stoppedFor = 10 * time.Second
+)
+
+// stoppedReport is what the process that was stopped tells.
+type stoppedReport struct {
+	Received int // before the deadline was reported, and after it
+	After    int
+	Timeouts int
+	Dropped  uint64
+}
+
+// TestStopped stops a process that receives (SIGSTOP), under load, for longer than its read deadline. When it goes on it
+// is told once of the deadline, has received or counted everything, and is all right.
+func TestStopped(t *testing.T) {
+	if order := os.Getenv(stoppedChild); order != "" {
+		stoppedReceive(t, order)
+		return
+	}
+	t.Parallel() // it takes its time, but no processor
+	i := mcasttest.NewVeth(t, "stopped", netip.MustParsePrefix("10.75.0.1/24"), netip.MustParsePrefix("fd75::1/64"))
+	port := newPort()
+	child := exec.Command(os.Args[0], "-test.run=^TestStopped$", "-test.count=1", "-test.timeout="+(2*patience+stoppedFor).String())
+	child.Env = append(os.Environ(), stoppedChild+"="+strconv.Itoa(int(port)), "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
+	child.Stderr = os.Stderr
+	in, err := child.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { child.Process.Kill(); child.Wait() })
+	said := bufio.NewScanner(out)
+	expect := func(want string) {
+		t.Helper()
+		if !said.Scan() || said.Text() != want {
+			rest, _ := io.ReadAll(out)
+			t.Fatalf("the child says %q %s, %v, not %q", said.Text(), rest, said.Err(), want)
+		}
+	}
+	expect("listening")
+
+	var stations []*station
+	for _, r := range contractFamilies {
+		stations = append(stations, newStation(t, i.Peer(), "eth0", unspecified(r.group)))
+	}
+	sent := 0
+	load := func(payload string, f func() bool) {
+		for ; f(); time.Sleep(10 * time.Millisecond) {
+			for range 20 {
+				for n, s := range stations {
+					s.send(contractFamilies[n].group, port, payload)
+					sent++
+				}
+			}
+		}
+	}
+	until := func(end time.Time) func() bool { return func() bool { return time.Now().Before(end) } }
+	load("early", until(time.Now().Add(50*time.Millisecond)))
+	if err := child.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	load("stopped", until(time.Now().Add(stoppedFor)))
+	if err := child.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	after := make(chan struct{})
+	go func() { defer close(after); expect("after") }()
+	load("late", func() bool { // until one of these has come through
+		select {
+		case <-after:
+			return false
+		default:
+			return true
+		}
+	})
+	if t.Failed() {
+		return
+	}
+	fmt.Fprintln(in, sent)
+	if !said.Scan() {
+		t.Fatalf("the child says no more: %v", said.Err())
+	}
+	var got stoppedReport
+	if err := json.Unmarshal(said.Bytes(), &got); err != nil {
+		t.Fatalf("the child says %q: %v", said.Text(), err)
+	}
+	if n := got.Received + got.After + int(got.Dropped); n != sent || got.Timeouts != 1 || got.Dropped == 0 || got.Received == 0 || got.After == 0 {
+		t.Errorf("of %d: %+v", sent, got)
+	}
+	t.Logf("of %d: %+v", sent, got)
+	for said.Scan() { // to the end, as Wait wants it
+	}
+	if err := child.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// stoppedReceive is what the child process does.
+func stoppedReceive(t *testing.T, order string) {
+	port, err := strconv.ParseUint(order, 10, 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := mcast.RxConfig{Port: uint16(port), Interfaces: mustFind(t, "stopped"), ReadBuffer: 32 << 10}
+	for _, r := range contractFamilies {
+		cfg.Groups = append(cfg.Groups, r.group)
+	}
+	rx := openRx(t, cfg)
+	dropped := func() (n uint64) {
+		for _, m := range rx.Memberships() {
+			n += m.Dropped
+		}
+		return n
+	}
+	rx.SetReadDeadline(time.Now().Add(stoppedFor / 2))
+	fmt.Println("listening")
+	var report stoppedReport
+	buf := make([]byte, 100)
+	for late := false; !late; {
+		n, _, err := rx.ReadFromUDPAddrPort(buf)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			report.Timeouts++
+			rx.SetReadDeadline(time.Now().Add(patience))
+		case err != nil:
+			t.Fatal(err)
+		case report.Timeouts == 0:
+			report.Received++
+		default:
+			report.After++
+			late = string(buf[:n]) == "late"
+		}
+	}
+	fmt.Println("after")
+	var sent int
+	if _, err := fmt.Fscan(os.Stdin, &sent); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(patience); report.Received+report.After+int(dropped()) < sent && time.Now().Before(end); {
+		rx.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+		if _, _, err := rx.ReadFromUDPAddrPort(buf); err == nil {
+			report.After++
+		}
+	}
+	report.Dropped = dropped()
+	json.NewEncoder(os.Stdout).Encode(report)
+}
