@@ -54,7 +54,7 @@
 //   - it came in by an interface that the group is joined on,
 //   - its source is one of Sources, if there are any for the group, and none of Blocked,
 //   - and its source is not an address of that interface itself, which makes it the host's own; with Loopback set, and
-//     on the loopback interface, it may be.
+//     on the loopback interface, it may be. Nor is it an IPv4 address in an IPv6 packet, which is nobody's.
 //
 // It returns it once, however many groups and interfaces there are, to one of the reads that wait. What the network
 // itself duplicates, reorders or loses is beyond that. What the kernel drops because nobody reads in time is counted,

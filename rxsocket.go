@@ -561,7 +561,8 @@ func (s *RxSocket) WriteTo(p []byte, addr net.Addr) (n int, err error) {
 // an address that came from a read has it. It blocks while the send buffer is full, and does not allocate.
 //
 // What comes back is for whoever has bound the port for unicast: this socket receives multicast alone. Sending to a
-// group is refused with ErrNotDeclared: that is what a TxSocket is for.
+// group is refused with ErrNotDeclared: that is what a TxSocket is for. So is sending to a broadcast address, and to the
+// unspecified one, which a datagram may claim to come from and systems take for the loopback one.
 //
 // It takes a second OS socket. On Linux that is opened with the first, and takes nothing from anybody. On macOS and
 // Windows the first write of a family opens it, and from then on the system may give it unicast that arrives on the
@@ -577,6 +578,9 @@ func (s *RxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err
 	}
 	if ip.IsMulticast() {
 		return 0, fail(ErrNotDeclared, "a TxSocket sends to groups")
+	}
+	if ip.IsUnspecified() {
+		return 0, fail(errors.New("the unspecified address, which is nobody's"), "")
 	}
 	to, err := s.replies.sender(ip)
 	if err != nil {

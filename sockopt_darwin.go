@@ -116,7 +116,9 @@ func setSharedFD(fd int, v4, share bool) error {
 	if share {
 		options = append(options, option{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1}, option{unix.SOL_SOCKET, unix.SO_REUSEPORT, 1})
 	}
-	if !v4 {
+	if v4 {
+		options = append(options, option{unix.SOL_SOCKET, unix.SO_BROADCAST, 0}) // package net allows it
+	} else {
 		options = append(options, option{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1}, option{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, 1})
 	}
 	for _, o := range options {

@@ -349,13 +349,16 @@ func replyConn(to *sender, v4 bool) (*conn, error) {
 	return c, s.setInt("IP_PKTINFO", ipPktinfo, 1)
 }
 
-// setShared sets what a socket needs before bind.
-func setShared(rc syscall.RawConn, _, share bool) error {
-	if !share {
-		return nil
-	}
-	return control(rc, func(h windows.Handle) error {
-		return windows.SetsockoptInt(h, windows.SOL_SOCKET, windows.SO_REUSEADDR, 1)
+// setShared sets what a socket needs before bind. Package net allows every IPv4 socket to send to broadcast addresses.
+func setShared(rc syscall.RawConn, v4, share bool) error {
+	return control(rc, func(h windows.Handle) (err error) {
+		if v4 {
+			err = windows.SetsockoptInt(h, windows.SOL_SOCKET, windows.SO_BROADCAST, 0)
+		}
+		if err == nil && share {
+			err = windows.SetsockoptInt(h, windows.SOL_SOCKET, windows.SO_REUSEADDR, 1)
+		}
+		return err
 	})
 }
 
