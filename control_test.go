@@ -102,3 +102,77 @@ func FuzzParseControl(f *testing.F) {
 		}
 	})
 }
+
+// putControl appends a control message as a system writes it.
+func putControl(b []byte, f *controlFormat, level, kind int32, data []byte) []byte {
+	n := f.word + 8 + len(data)
+	if f.word == 8 {
+		b = binary.NativeEndian.AppendUint64(b, uint64(n))
+	} else {
+		b = binary.NativeEndian.AppendUint32(b, uint32(n))
+	}
+	b = binary.NativeEndian.AppendUint32(b, uint32(level))
+	b = append(binary.NativeEndian.AppendUint32(b, uint32(kind)), data...)
+	return append(b, make([]byte, -n&(f.word-1))...)
+}
+
+// FuzzControlRoundTrip writes control messages in the way of each system, with others between them, and has them read.
+func FuzzControlRoundTrip(f *testing.F) {
+	f.Add([]byte{239, 1, 2, 3}, uint32(7), uint32(64), uint64(1), uint32(2), []byte("others"), false)
+	f.Add(netip.MustParseAddr("ff15::1234").AsSlice(), uint32(1<<31), uint32(0), uint64(1<<40), uint32(999999), []byte(nil), true)
+	f.Fuzz(func(t *testing.T, ip []byte, ifIndex, hops uint32, sec uint64, sub uint32, other []byte, reverse bool) {
+		group, ok := netip.AddrFromSlice(ip)
+		if !ok || len(other) > 100 || sec > 1<<40 || sub >= 1e6 || hops > 255 {
+			return
+		}
+		u32 := func(n uint32) []byte { return binary.NativeEndian.AppendUint32(nil, n) }
+		u64 := func(n uint64) []byte { return binary.NativeEndian.AppendUint64(nil, n) }
+		for _, format := range []*controlFormat{&controlLinux, &controlDarwin, &controlWindows} {
+			var messages [][]byte
+			var want metadata
+			for _, k := range format.kinds {
+				var data []byte
+				switch k.what {
+				case hopLimit:
+					want.hopLimit, data = int(hops), u32(hops)
+				case pktinfo4:
+					if !group.Is4() {
+						continue
+					}
+					want.group, want.ifIndex = group, int(ifIndex)
+					data = slices.Concat(u32(ifIndex), []byte{9, 9, 9, 9}, ip)
+				case pktinfoWindows:
+					if !group.Is4() {
+						continue
+					}
+					want.group, want.ifIndex = group, int(ifIndex)
+					data = slices.Concat(ip, u32(ifIndex))
+				case pktinfo6:
+					if !group.Is6() {
+						continue
+					}
+					want.group, want.ifIndex = group, int(ifIndex)
+					data = slices.Concat(ip, u32(ifIndex))
+				case timespec:
+					if wordSize == 4 {
+						continue
+					}
+					want.time = time.Unix(int64(sec), int64(sub)*1000)
+					data = slices.Concat(u64(sec), u64(uint64(sub)*1000))
+				case timeval:
+					want.time = time.Unix(int64(sec), int64(sub)*1000)
+					data = slices.Concat(u64(sec), u32(sub), u32(0))
+				case segment:
+					want.segment, data = int(hops), u32(hops)
+				}
+				messages = append(messages, putControl(nil, format, k.level, k.kind, data), putControl(nil, format, 77, k.kind, other))
+			}
+			if reverse {
+				slices.Reverse(messages)
+			}
+			if got := parseControl(slices.Concat(messages...), format); got != want {
+				t.Errorf("%+v is read as %+v", want, got)
+			}
+		}
+	})
+}

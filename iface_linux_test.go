@@ -4,6 +4,7 @@
 package mcast
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
@@ -15,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -737,6 +739,7 @@ func FuzzNetlink(f *testing.F) {
 		f.Add(dump)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
+		compareWithSyscall(t, b)
 		list := ifaceParseLinks(b)
 		ifaceParseAddrs(list, b)
 		last := 0
@@ -778,4 +781,40 @@ func FuzzNetlink(f *testing.F) {
 		_, _ = ifaceParseRoute(b)
 		_, _ = ifaceFirstNexthop(b)
 	})
+}
+
+// compareWithSyscall has package syscall read the same. It refuses more, but what it reads is read here.
+func compareWithSyscall(t *testing.T, b []byte) {
+	theirs, err := syscall.ParseNetlinkMessage(b)
+	if err != nil {
+		return
+	}
+	var ours []syscall.NetlinkMessage
+	for h, payload := range ifaceMessages(b) {
+		ours = append(ours, syscall.NetlinkMessage{Header: syscall.NlMsghdr(h), Data: payload})
+	}
+	if len(ours) != len(theirs) {
+		t.Fatalf("%d messages, package syscall reads %d", len(ours), len(theirs))
+	}
+	for i, m := range theirs {
+		if ours[i].Header != m.Header || !bytes.Equal(ours[i].Data, m.Data) {
+			t.Fatalf("message %d is %+v, package syscall reads %+v", i, ours[i], m)
+		}
+		header := map[uint16]int{unix.RTM_NEWLINK: unix.SizeofIfInfomsg, unix.RTM_NEWADDR: unix.SizeofIfAddrmsg, unix.RTM_NEWROUTE: unix.SizeofRtMsg}
+		size, ok := header[m.Header.Type]
+		attributes, err := syscall.ParseNetlinkRouteAttr(&m)
+		if !ok || err != nil {
+			continue
+		}
+		n := 0
+		for typ, value := range ifaceAttrs(m.Data[size:]) {
+			a := attributes[n]
+			if n++; typ != a.Attr.Type&^(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER) || !bytes.Equal(value, a.Value) {
+				t.Fatalf("attribute %d of message %d is %d: %x, package syscall reads %+v", n, i, typ, value, a)
+			}
+		}
+		if n != len(attributes) {
+			t.Fatalf("%d attributes in message %d, package syscall reads %d", n, i, len(attributes))
+		}
+	}
 }

@@ -405,3 +405,38 @@ func TestRunsWithoutAllocations(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// FuzzRun takes a run apart as the kernel may hand it over, whatever it says of the size of its datagrams: they are all of
+// it, in order, each but the last of that size, and as many as were promised.
+func FuzzRun(f *testing.F) {
+	f.Add([]byte("aaaabbbbcc"), 4, 100)
+	f.Add([]byte("aaaabbbbcccc"), 4, 2)
+	f.Add([]byte(""), 0, 1)
+	f.Add([]byte("a"), 1<<31-1, 0)
+	f.Fuzz(func(t *testing.T, data []byte, segment, room int) {
+		if room < 0 || room > 1<<16 || segment < 1 || len(data) > maxDatagram {
+			return // receive takes care that it is at least 1
+		}
+		q := &coalesced{conn: &conn{}}
+		q.left = append(q.runs[:0], run{data: data, segment: segment}, run{data: []byte("next"), segment: 4})
+		promised := q.datagrams()
+		var all []byte
+		delivered := 0
+		for q.pending() {
+			m := Message{Buf: make([]byte, room)}
+			size := min(segment, len(data)-delivered*min(segment, len(data)))
+			if len(q.left) == 1 {
+				size = 4
+			}
+			q.next(&m)
+			if m.N != min(size, room) || m.Truncated != (size > room) {
+				t.Fatalf("datagram %d: %d bytes, truncated: %v; want %d, with room for %d", delivered, m.N, m.Truncated, size, room)
+			}
+			all = append(all, m.Buf[:m.N]...)
+			delivered++
+		}
+		if delivered != promised || q.conn.count.packets != uint64(delivered) || room >= segment && room >= 4 && string(all) != string(data)+"next" {
+			t.Errorf("%d datagrams of %d, %q", delivered, promised, all)
+		}
+	})
+}

@@ -1,6 +1,7 @@
 package mcast
 
 import (
+	"encoding/binary"
 	"math"
 	"slices"
 	"testing"
@@ -35,4 +36,35 @@ func TestWinDefault(t *testing.T) {
 			slices.Reverse(test.rows)
 		}
 	}
+}
+
+// FuzzWinDefault compares with the plain way to say it: of those that are fit, the first in order of metric and index.
+func FuzzWinDefault(f *testing.F) {
+	f.Add([]byte("\x00\x00\x02\x01\x00\x00\x00\x19" + "\x00\x00\x03\x01\x00\x00\x00\x19"))
+	f.Add([]byte("\x18\x00\x02\x01\x00\x00\x00\x01" + "\x00\x01\x01\x01\x00\x00\x00\x00" + "\x00\x00\x04\x00\x00\x00\x00\x00"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var rows, fit []winRoute
+		for ; len(b) >= 8; b = b[8:] {
+			r := winRoute{int(b[0]), b[1]&1 != 0, int(int8(b[2])), b[3]&1 != 0, uint64(binary.BigEndian.Uint32(b[4:])) << (b[3] >> 1 % 32)}
+			if rows = append(rows, r); r.bits == 0 && !r.loopback && r.index > 0 && r.up {
+				fit = append(fit, r)
+			}
+		}
+		want := 0
+		slices.SortFunc(fit, func(a, b winRoute) int {
+			if a.metric == b.metric {
+				return a.index - b.index
+			}
+			if a.metric < b.metric {
+				return -1
+			}
+			return 1
+		})
+		if len(fit) > 0 {
+			want = fit[0].index
+		}
+		if got := winDefault(rows); got != want {
+			t.Errorf("%+v: %d, want %d", rows, got, want)
+		}
+	})
 }

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-multicast/mcast"
 	"github.com/go-multicast/mcast/doctor"
 	"github.com/go-multicast/mcast/mcasttest"
 )
@@ -42,6 +43,7 @@ func TestExamples(t *testing.T) {
 		{"CommunicatorLAN", testCommunicatorLAN},
 		{"SenderReceiver", testSenderReceiver},
 		{"SenderAlone", testSenderAlone},
+		{"SenderHarassed", testSenderHarassed},
 		{"Ifaces", testIfaces},
 		{"IfacesWatch", testIfacesWatch},
 		{"Doctor", testDoctor},
@@ -64,6 +66,7 @@ func testUsage(t *testing.T, dir programs) {
 		"sender",
 		"sender -wait 0s hello",
 		"sender -wait nonsense hello",
+		"sender -answers 0 hello",
 		"sender -port 65536 hello",
 		"sender -group 239.1.2.3,239.1.2.4 hello",
 		"receiver 239.1.2.3",
@@ -317,6 +320,55 @@ func testSenderAlone(t *testing.T, dir programs) {
 	p = dir.start(t, mcasttest.NewHost(t), "sender", "hello")
 	if code, said := p.wait(), p.stderr.String(); code != 1 || !strings.Contains(said, "no default route for ip4") {
 		t.Errorf("exit code %d, want 1 and that there is no default route from %s", code, p)
+	}
+}
+
+// testSenderHarassed has somebody answer with garbage: as fast as possible, or so slowly that it would never end.
+func testSenderHarassed(t *testing.T, dir programs) {
+	lan := mcasttest.NewLAN(t, 2)
+	group := netip.MustParseAddr("239.1.2.3")
+	var rx *mcast.RxSocket
+	lan.Hosts[1].Do(func() {
+		var err error
+		if rx, err = mcast.OpenRx(mcast.RxConfig{Groups: []netip.Addr{group}, Port: 12345}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	defer rx.Close()
+	lan.WaitJoined(lan.Hosts[1], group)
+	garbage := [][]byte{nil, []byte("\x1b[31m\r\xff"), make([]byte, 60000)}
+	for _, tt := range []struct {
+		pause time.Duration
+		wait  string
+	}{{0, limit.String()}, {10 * time.Millisecond, "100ms"}} {
+		p := dir.start(t, lan.Hosts[0], "sender", "-wait", tt.wait, "hello")
+		_, from, err := rx.ReadFromUDPAddrPort(make([]byte, 100))
+		if err != nil {
+			t.Fatal(err)
+		}
+		done, stopped := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(stopped)
+			for n := 0; ; n++ {
+				select {
+				case <-done:
+					return
+				case <-time.After(tt.pause):
+				}
+				rx.WriteToUDPAddrPort(garbage[n%len(garbage)], from) // until nobody listens
+			}
+		}()
+		code, said := p.wait(), p.stdout.String()
+		close(done)
+		<-stopped
+		answers := strings.Count(said, " answers \"")
+		enough := "\nanswers: 1000, and that is enough\n"
+		if tt.pause > 0 {
+			enough = fmt.Sprintf("\nanswers: %d\n", answers)
+		}
+		if code != 0 || answers == 0 || answers > 1000 || !strings.HasSuffix(said, enough) || len(said) > 1<<20 || strings.ContainsAny(said, "\x1b\r\xff") {
+			t.Errorf("exit code %d after %d answers in %d bytes, which end with %.100q", code, answers, len(said), said[max(0, len(said)-100):])
+		}
 	}
 }
 

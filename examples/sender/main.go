@@ -17,7 +17,8 @@ import (
 )
 
 const usage = `Sender sends one message to a multicast group, and prints each answer that comes back by unicast.
-It ends when none came for a while; the exit code is 1 if there was none at all. For example:
+It ends when none came for a while, when there were enough, or when it has waited ten times as long, since anybody can
+answer for ever. The exit code is 1 if there was none at all. For example:
 
   sender hello
   sender -group ff15::1234 -iface 192.168.0.0/16 -ttl 4 -wait 5s "hello, everybody"
@@ -29,6 +30,7 @@ var (
 	port  = flag.Uint("port", 12345, "UDP port to send to")
 	ttl   = flag.Int("ttl", mcast.TTLSubnet, "how many `links` the message may cross; -1 keeps it on this machine")
 	wait  = flag.Duration("wait", 2*time.Second, "how long to wait for one more answer")
+	most  = flag.Int("answers", 1000, "how many `answers` are enough")
 	iface = flag.String("iface", "", "`interfaces` to send by, separated by commas: name, index, address, prefix or pattern\n"+
 		"(default that of the default route)")
 )
@@ -37,9 +39,9 @@ func main() {
 	flag.TextVar(&group, "group", group, "multicast `address` to send to, IPv4 or IPv6")
 	flag.Usage = func() { fmt.Fprint(os.Stderr, usage); flag.PrintDefaults() }
 	flag.Parse()
-	if flag.NArg() == 0 || *port < 1 || *port > 65535 || *wait <= 0 {
+	if flag.NArg() == 0 || *port < 1 || *port > 65535 || *wait <= 0 || *most < 1 {
 		flag.Usage()
-		fmt.Fprintln(os.Stderr, "\nsender: want a message, a port from 1 to 65535, and a wait above 0")
+		fmt.Fprintln(os.Stderr, "\nsender: want a message, a port from 1 to 65535, and a wait and answers above 0")
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -50,7 +52,7 @@ func main() {
 	}
 }
 
-// run sends the message and waits for answers until none come any more, or ctx ends.
+// run sends the message and waits for answers until none come any more, there are enough, or ctx ends.
 func run(ctx context.Context, message string) error {
 	// Loopback, so that receivers on this machine have the message as well.
 	config := mcast.TxConfig{Groups: []netip.Addr{group}, TTL: *ttl, Loopback: true}
@@ -77,8 +79,17 @@ func run(ctx context.Context, message string) error {
 
 	context.AfterFunc(ctx, func() { tx.Close() }) // so that Ctrl-C ends the read
 	buf := make([]byte, 1500)
+	last := time.Now().Add(10 * *wait)
 	for answers := 0; ; answers++ {
-		tx.SetReadDeadline(time.Now().Add(*wait))
+		if answers == *most {
+			fmt.Printf("answers: %d, and that is enough\n", answers)
+			return nil
+		}
+		deadline := time.Now().Add(*wait)
+		if deadline.After(last) {
+			deadline = last
+		}
+		tx.SetReadDeadline(deadline)
 		n, from, err := tx.ReadFromUDPAddrPort(buf)
 		switch {
 		case errors.Is(err, net.ErrClosed):
@@ -91,6 +102,6 @@ func run(ctx context.Context, message string) error {
 		case err != nil:
 			return err
 		}
-		fmt.Printf("%s answers %q after %s\n", from, buf[:n], time.Since(sent).Round(time.Microsecond))
+		fmt.Printf("%s answers %.200q after %s\n", from, buf[:n], time.Since(sent).Round(time.Microsecond))
 	}
 }
