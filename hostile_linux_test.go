@@ -11,8 +11,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -428,4 +430,114 @@ func TestReplyToForged(t *testing.T) {
 			t.Errorf("to %v: there came %q", src, got)
 		}
 	}
+}
+
+// TestForgedSources has thousands of hosts send that do not exist. Each datagram is received, and nothing is kept of them.
+func TestForgedSources(t *testing.T) {
+	noLeaks(t)
+	w := newWires(t, 1)[0]
+	forEachFamily(t, func(t *testing.T, r contractRange) {
+		port := newPort()
+		rx, f := openRx(t, onWire(w, port, r.group)), newForger(t, w)
+		rx.SetReadDeadline(time.Now().Add(patience))
+		const hosts = 5000
+		ms := []mcast.Message{{Buf: make([]byte, 10)}}
+		from := func(n int) netip.Addr {
+			if r.group.Is4() {
+				return netip.AddrFrom4([4]byte{10, 77, byte(100 + n>>8), byte(n)})
+			}
+			return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 13: 0x77, 14: byte(n >> 8), 15: byte(n)})
+		}
+		heap := func() uint64 {
+			var m runtime.MemStats
+			runtime.GC()
+			runtime.ReadMemStats(&m)
+			return m.HeapObjects
+		}
+		var before uint64
+		for n := range hosts {
+			if n == 10 { // by then all is there that is made once
+				before = heap()
+			}
+			f.send(forged{mac: groupMAC(r.group), src: from(n), dst: r.group, port: port, payload: "forged"}.frames()...)
+			if _, err := rx.ReadBatch(ms); err != nil || ms[0].Addr.Addr().WithZone("") != from(n) {
+				t.Fatalf("from %v: %v, %v", from(n), ms[0].Addr, err)
+			}
+		}
+		if after := heap(); after > before+hosts/10 {
+			t.Errorf("%d objects, were %d, after %d hosts", after, before, hosts)
+		}
+	})
+}
+
+// TestPortSharing shows who else can have a port: of a sender that lets the system choose it, nobody. What comes back to
+// one that set it goes to whoever bound it last, and a datagram for a group to all who joined.
+func TestPortSharing(t *testing.T) {
+	noLeaks(t)
+	w := newWires(t, 1)[0]
+	forEachFamily(t, func(t *testing.T, r contractRange) {
+		shared := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
+			c.Control(func(fd uintptr) {
+				err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+			})
+			return err
+		}}
+		intrude := func(port uint16) (net.PacketConn, error) {
+			return shared.ListenPacket(t.Context(), network(r.group), netip.AddrPortFrom(unspecified(r.group), port).String())
+		}
+		for _, port := range []uint16{0, newPort()} {
+			cfg := toWire(w, r.group)
+			cfg.Port = port
+			tx := openTx(t, cfg)
+			own := tx.LocalAddr().(*net.UDPAddr).AddrPort().Port()
+			intruder, err := intrude(own)
+			if port == 0 {
+				if !errors.Is(err, unix.EADDRINUSE) {
+					t.Errorf("a port that the system chose: %v", err)
+				}
+				continue
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			station := w.station(t, r.group, 0)
+			answer := func(text string) {
+				if _, err := station.WriteToUDPAddrPort([]byte(text), netip.AddrPortFrom(w.like(r.group, 1), own)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			answer("stolen")
+			(&naive{intruder.(*net.UDPConn), t}).await("stolen")
+			intruder.Close()
+			answer("not stolen")
+			if got, _ := readTx(t, tx); got != "not stolen" {
+				t.Errorf("the sender reads %q", got)
+			}
+		}
+	})
+}
+
+// TestForgedOwn has somebody on the link claim to be this host. With Loopback, IPv6 cannot tell that from this host's own
+// datagrams; Linux drops it for IPv4.
+func TestForgedOwn(t *testing.T) {
+	noLeaks(t)
+	w := newWires(t, 1)[0]
+	forEachFamily(t, func(t *testing.T, r contractRange) {
+		port := newPort()
+		cfg := onWire(w, port, r.group)
+		without := openRx(t, cfg)
+		cfg.Loopback = true
+		with := openRx(t, cfg)
+		f := newForger(t, w)
+		own := forged{mac: groupMAC(r.group), src: w.like(r.group, 1), dst: r.group, port: port, payload: "forged"}
+		f.send(own.frames()...)
+		own.src, own.payload = w.like(r.group, 99), "marker"
+		f.send(own.frames()...)
+		marker := arrival{"marker", r.group, w.at.Index}
+		wantArrivals(t, without, marker)
+		if r.group.Is4() {
+			wantArrivals(t, with, marker)
+		} else {
+			wantArrivals(t, with, arrival{"forged", r.group, w.at.Index}, marker)
+		}
+	})
 }
