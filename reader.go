@@ -221,8 +221,8 @@ type screen struct {
 }
 
 // refuses is asked about each source. One of IPv4 in an IPv6 packet is nobody's (RFC 4942, section 2.2), but Linux lets it
-// in; it would pass for an IPv4 source, 127.0.0.1 for example, and so would the destination of a reply. The kernel of
-// macOS drops it.
+// in; it would pass for an IPv4 source, 127.0.0.1 for example, and so would the destination of a reply. The kernels of
+// the BSDs and macOS drop it.
 func (s *screen) refuses(src netip.Addr) bool {
 	if src.Is4In6() {
 		return true
