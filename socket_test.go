@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -252,6 +253,27 @@ func TestLocalReply(t *testing.T) {
 		rx.Close()
 		if _, err := rx.WriteToUDPAddrPort([]byte("late"), netip.AddrPortFrom(ownAddr(l), 9)); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("write after Close: %v", err)
+		}
+	})
+}
+
+// TestLocalReplyToMany replies to what is no single host's address, as a forged source may be. That a reply to one is
+// sent, TestLocalReply shows.
+func TestLocalReplyToMany(t *testing.T) {
+	forEachLocal(t, func(t *testing.T, l *local) {
+		rx := l.rx(nil)
+		to := groupsOf("::")
+		if l.groups[0].Is4() {
+			// The broadcast address of the network is one more.
+			p := l.ifc.IPv4[0]
+			b := binary.BigEndian.Uint32(p.Addr().AsSlice()) | uint32(1<<(32-p.Bits())-1)
+			to = append(groupsOf("0.0.0.0", "255.255.255.255"), netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, b))))
+		}
+		for _, a := range append(to, l.groups[0]) {
+			var op *mcast.OpError
+			if n, err := rx.WriteToUDPAddrPort([]byte("reply"), netip.AddrPortFrom(a, 9)); n != 0 || !errors.As(err, &op) || op.Op != "write" {
+				t.Errorf("to %v: %d, %v", a, n, err)
+			}
 		}
 	})
 }
