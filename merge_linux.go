@@ -308,7 +308,7 @@ func (m *merge) close() error {
 			err = errors.Join(err, c.release())
 		}
 	}
-	m.conns, m.ready, m.hot, m.last = nil, nil, nil, nil
+	m.conns, m.ready, m.hot, m.last, m.coalesced = nil, nil, nil, nil, nil
 	return err
 }
 

@@ -344,6 +344,28 @@ func TestCoalescedLeave(t *testing.T) {
 	}
 }
 
+// TestCoalescedClose closes a socket that has received a run of which a part was read: the rest is gone, and nothing is
+// read from its descriptors, which may be another's by then.
+func TestCoalescedClose(t *testing.T) {
+	h := openRuns(t, 1)
+	h.write(t, 0, 60, 64)
+	buf := make([]byte, 100)
+	if n, _, err := h.rx.ReadFromUDPAddrPort(buf); n != 64 || err != nil {
+		t.Fatal(n, err)
+	}
+	if n := h.rx.m.coalesced.datagrams(); n != 59 {
+		t.Fatalf("%d datagrams are left of a run of 60", n)
+	}
+	if err := h.rx.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 60 {
+		if n, _, err := h.rx.ReadFromUDPAddrPort(buf); n != 0 || !errors.Is(err, net.ErrClosed) {
+			t.Fatalf("closed: read %d bytes, %v", n, err)
+		}
+	}
+}
+
 // TestCoalescedFairness reads a quiet group while another, of which there is much at once, is flooded.
 func TestCoalescedFairness(t *testing.T) {
 	h := openRuns(t, 2)
