@@ -7,7 +7,6 @@ import (
 	"context"
 	"log/slog"
 	"net"
-	"net/netip"
 	"slices"
 )
 
@@ -57,7 +56,7 @@ func (s *RxSocket) prepare(change networkChange) {
 	}
 	for _, link := range s.links {
 		s.eachPair(link, func(p *pair) {
-			if change.lost(&link.ifc, p.addr) {
+			if change.lost(&link.ifc, p.rxGroup) {
 				for _, c := range p.conns {
 					c.leave()
 				}
@@ -66,9 +65,12 @@ func (s *RxSocket) prepare(change networkChange) {
 	}
 }
 
-// lost reports whether memberships of a group's family may be lost on an interface that still has its index.
-func (change *networkChange) lost(ifc *Interface, group netip.Addr) bool {
-	if change.Gone[ifc.Index] || change.Gone6[ifc.Index] && group.Is6() {
+// lost reports whether memberships of a group may be lost on an interface that still has its index. When one goes down,
+// Linux sets the sources of IPv6 memberships aside with the report that they were left. It has them no more when the
+// interface comes up, if it has disposed of that report, which it does when anything is joined or left there in the
+// meantime: mld_add_delrec, mld_send_cr and mld_del_delrec in net/ipv6/mcast.c. Those of IPv4 have survived that.
+func (change *networkChange) lost(ifc *Interface, g *rxGroup) bool {
+	if change.Gone[ifc.Index] || g.addr.Is6() && (change.Gone6[ifc.Index] || change.Up[ifc.Index] && len(g.sources) > 0) {
 		return true
 	}
 	return change.Overflow && !slices.ContainsFunc(change.Interfaces, func(now Interface) bool {
@@ -172,7 +174,7 @@ func (s *RxSocket) followLink(link *rxLink, found *Interface, change networkChan
 		case now.Index != before.Index, slices.ContainsFunc(p.conns, func(c *conn) bool { return c.stale(&now) }):
 			s.retire(p)
 			s.join(p)
-		case change.lost(&before, p.addr):
+		case change.lost(&before, p.rxGroup):
 			s.rejoin(p)
 		default:
 			return

@@ -159,6 +159,44 @@ func TestFollowHeals(t *testing.T) {
 	}
 }
 
+// TestFollowUpWithSources takes an interface down and up. If anything is joined or left there in the meantime, Linux
+// forgets which sources its groups were joined for, and lets none in.
+func TestFollowUpWithSources(t *testing.T) {
+	f := openFollowed(t, func(c *RxConfig) {
+		c.Groups, c.Sources = groups("232.1.1.1", "ff35::1234"), groups("10.9.9.1", "fd99::1")
+	})
+	f.host.Sysctl("net/ipv4/conf/there/igmpv3_unsolicited_report_interval", "10") // ms, between two reports
+	f.host.Sysctl("net/ipv6/conf/there/mldv2_unsolicited_report_interval", "10")
+	var there []Interface
+	f.host.Do(func() {
+		var err error
+		if there, err = FindInterfaces("there"); err != nil {
+			t.Fatal(err)
+		}
+	})
+	f.veth.Down()
+	f.host.Do(func() {
+		other, err := OpenRx(RxConfig{Groups: groups("239.9.9.9", "ff15::9999"), Port: 5001, Interfaces: there, Static: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		other.Close()
+	})
+	time.Sleep(500 * time.Millisecond) // if the kernel takes longer than that for its reports, nothing is forgotten
+	f.veth.Up()
+	for _, g := range f.rx.cfg.Groups {
+		f.await(g.String(), func() bool {
+			if _, err := f.tx.WriteToUDPAddrPort([]byte("again"), netip.AddrPortFrom(g, 5000)); err != nil {
+				return false
+			}
+			ms := []Message{{Buf: make([]byte, 64)}}
+			f.rx.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+			_, err := f.rx.ReadBatch(ms)
+			return err == nil && ms[0].Group == g
+		})
+	}
+}
+
 // settled reports whether the kernel's own tables have the memberships: the index is the same, so the socket's word is
 // not enough.
 func (f *followed) settled() bool {

@@ -17,6 +17,7 @@ import (
 	"context"
 	"iter"
 	"maps"
+	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -33,8 +34,8 @@ const (
 // anew after every change of what [Interfaces] returns. Changes that come in quick succession are reported together,
 // within about half a second.
 //
-// The list can be equal to the one before it: when an interface was deleted and made anew, or went to another network
-// namespace and came back, too quickly for the lists to show it, its memberships are gone all the same; and when the
+// The list can be equal to the one before it: when an interface was deleted and made anew, went to another network
+// namespace and came back, or was down, too quickly for the lists to show it, its memberships suffer all the same; and when the
 // system says that it lost some of its notices, nobody knows.
 //
 // A scan that fails is yielded as an error with a nil list; the loop goes on and tries again. If the watch cannot be set up,
@@ -87,6 +88,10 @@ type networkChange struct {
 	// takes all IPv6 memberships from an interface whose MTU falls, and leaves the IPv4 ones.
 	Gone6 map[int]bool
 
+	// Up are the indexes of interfaces that were down at the last call or since, and are not now. Linux may have taken
+	// the sources from their IPv6 memberships.
+	Up map[int]bool
+
 	// Routes says that there may be another default route, or none.
 	Routes bool
 
@@ -113,6 +118,7 @@ type watchSource interface {
 type watchNotice struct {
 	gone     map[int]bool // interfaces that were deleted
 	small    map[int]bool // interfaces that were seen with an MTU too small for IPv6
+	down     map[int]bool // interfaces that were seen down
 	routes   bool         // a default route changed, or nobody here would know
 	overflow bool         // there were more notices
 }
@@ -121,6 +127,7 @@ type watchNotice struct {
 func (n *watchNotice) add(o watchNotice) {
 	n.gone = watchUnion(n.gone, o.gone)
 	n.small = watchUnion(n.small, o.small)
+	n.down = watchUnion(n.down, o.down)
 	n.routes = n.routes || o.routes
 	n.overflow = n.overflow || o.overflow
 }
@@ -182,8 +189,8 @@ func watchRun(src watchSource, quit, wake <-chan struct{}, deliver func(c networ
 			continue
 		}
 		c := watchCompare(known, now, pending)
-		changed := first || !slices.EqualFunc(known, now, Interface.equal) || len(c.Gone6) > 0 || c.Overflow
-		known, first, pending = now, false, watchNotice{}
+		changed := first || !slices.EqualFunc(known, now, Interface.equal) || len(c.Gone6) > 0 || len(c.Up) > 0 || c.Overflow
+		known, first, pending = now, false, watchNotice{down: watchDown(now, pending.down)}
 		if !deliver(c, changed, nil) {
 			return
 		}
@@ -197,6 +204,11 @@ func watchCompare(before, now []Interface, n watchNotice) networkChange {
 		i := slices.IndexFunc(list, func(i Interface) bool { return i.Index == index })
 		return i >= 0 && list[i].MTU > 0 && list[i].MTU < watchLeastMTU
 	}
+	for _, i := range now {
+		if n.down[i.Index] && i.Flags&net.FlagUp != 0 {
+			c.Up = watchUnion(c.Up, map[int]bool{i.Index: true})
+		}
+	}
 	// What came and went in between concerns nobody. But who opened a socket in between may know of what came only then,
 	// and have joined while the MTU was large for a moment.
 	for _, i := range slices.Concat(before, now) {
@@ -209,6 +221,16 @@ func watchCompare(before, now []Interface, n watchNotice) networkChange {
 		}
 	}
 	return c
+}
+
+// watchDown returns those of the interfaces noticed that are down still.
+func watchDown(now []Interface, noticed map[int]bool) (down map[int]bool) {
+	for _, i := range now {
+		if noticed[i.Index] && i.Flags&net.FlagUp == 0 {
+			down = watchUnion(down, map[int]bool{i.Index: true})
+		}
+	}
+	return down
 }
 
 const watchLeastMTU = 1280 // of IPv6 (RFC 8200, section 5); see addrconf_notify in net/ipv6/addrconf.c of Linux

@@ -5,6 +5,7 @@ package mcast
 
 import (
 	"encoding/binary"
+	"net"
 	"os"
 	"runtime"
 	"syscall"
@@ -197,8 +198,13 @@ func watchParse(b []byte) (n watchNotice) {
 		case !ok:
 		case h.Type == unix.RTM_DELLINK:
 			n.add(watchNotice{gone: map[int]bool{i.Index: true}})
-		case i.MTU > 0 && i.MTU < watchLeastMTU:
-			n.add(watchNotice{small: map[int]bool{i.Index: true}})
+		default:
+			if i.MTU > 0 && i.MTU < watchLeastMTU {
+				n.add(watchNotice{small: map[int]bool{i.Index: true}})
+			}
+			if i.Flags&net.FlagUp == 0 {
+				n.add(watchNotice{down: map[int]bool{i.Index: true}})
+			}
 		}
 	}
 	return n

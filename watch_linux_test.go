@@ -458,4 +458,10 @@ func TestWatchParse(t *testing.T) {
 			t.Errorf("%s: got %+v", test.name, n)
 		}
 	}
+	state := func(index int, flags uint32) []byte {
+		return ifaceTestMessage(unix.RTM_NEWLINK, ifaceTestLink(unix.AF_UNSPEC, 1, index, flags))
+	}
+	if n := watchParse(slices.Concat(state(7, unix.IFF_UP), state(8, 0))); !maps.Equal(n.down, watchSet(8)) {
+		t.Errorf("up and down: got %+v", n)
+	}
 }

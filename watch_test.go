@@ -286,6 +286,45 @@ func TestWatchGone(t *testing.T) {
 	}
 }
 
+// TestWatchUp checks that an interface that was down is told once, when it is up, whether or not a scan saw it down.
+func TestWatchUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, quit := newWatchFake(1, 2), make(chan struct{})
+		events := watchRecord(src, quit)
+		set := func(flags net.Flags) {
+			src.set(1, 2)
+			src.mu.Lock()
+			src.list[1].Flags = flags
+			src.mu.Unlock()
+		}
+		for i, step := range []struct {
+			flags  net.Flags
+			notice watchNotice
+			up     map[int]bool
+		}{
+			{0, watchNotice{down: watchSet(2, 9)}, nil},
+			{net.FlagUp, watchNotice{}, watchSet(2)},
+			{net.FlagUp | net.FlagRunning, watchNotice{}, nil},
+			{net.FlagUp | net.FlagRunning, watchNotice{down: watchSet(2)}, watchSet(2)},
+			{net.FlagUp, watchNotice{}, nil},
+		} {
+			before := len(*events)
+			set(step.flags)
+			src.tell(step.notice)
+			time.Sleep(time.Second)
+			synctest.Wait()
+			var up map[int]bool
+			for _, e := range (*events)[before:] {
+				up = watchUnion(up, e.Up)
+			}
+			if !maps.Equal(up, step.up) {
+				t.Errorf("step %d: %v have come up, want %v", i, up, step.up)
+			}
+		}
+		close(quit)
+	})
+}
+
 // TestWatchScanFails checks that an error is told, that it is tried again without a notice, and that nothing is forgotten.
 func TestWatchScanFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
