@@ -471,6 +471,59 @@ type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
 
+// TestRxAddSourcesWhereItCan adds sources when one of all interfaces is gone, and a socket does not know yet: one that
+// does not follow never will.
+func TestRxAddSourcesWhereItCan(t *testing.T) {
+	host := mcasttest.NewHost(t)
+	var veths []*mcasttest.Interface
+	for i, name := range []string{"here", "there"} {
+		veths = append(veths, host.NewVeth(name, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 9, byte(i), 1}), 24)))
+	}
+	group := groups("232.1.1.1")
+	for _, static := range []bool{true, false} {
+		host.Do(func() {
+			rx, err := OpenRx(RxConfig{Groups: group, Port: 5000, Sources: groups("10.0.0.1"), Static: static})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer rx.Close()
+			veths[1].Delete()
+			if err := rx.Join(group[0], groups("10.0.0.2", "10.0.0.3")...); err != nil {
+				t.Fatalf("Static %v: %v", static, err)
+			}
+			for _, m := range rx.Memberships() {
+				if want := groups("10.0.0.1", "10.0.0.2", "10.0.0.3"); !slices.Equal(m.Sources, want) {
+					t.Errorf("joined for %v, want %v", m.Sources, want)
+				}
+				if m.Joined != (m.Interface == "here") || m.Joined != (m.Err == nil) {
+					t.Errorf("%+v", m)
+				}
+			}
+			veths[0].Delete()
+			if static {
+				if err := rx.Join(group[0], groups("10.0.0.4")...); err == nil {
+					t.Error("joined nowhere, and no error")
+				}
+				if m := rx.Memberships()[0]; len(m.Sources) != 3 {
+					t.Errorf("after an error: %+v", m)
+				}
+			}
+			for _, v := range veths {
+				v.Create()
+			}
+			for end := time.Now().Add(20 * time.Second); !static; time.Sleep(time.Millisecond) {
+				all := rx.Memberships()
+				if len(all) == 2 && all[0].Joined && all[1].Joined && len(all[1].Sources) == 3 {
+					break
+				}
+				if time.Now().After(end) {
+					t.Fatalf("not joined again: %+v", all)
+				}
+			}
+		})
+	}
+}
+
 // TestFollowOwnAddresses gives the interface another address: what this host sends from it is its own, too.
 func TestFollowOwnAddresses(t *testing.T) {
 	f := openFollowed(t, func(c *RxConfig) { c.Groups = groups("239.1.1.1") })

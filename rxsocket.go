@@ -400,22 +400,37 @@ func (s *RxSocket) addSources(g *rxGroup, sources []netip.Addr) error {
 		return nil
 	}
 	had := make([]int, len(g.pairs))
+	failed := make(map[*pair]error)
+	var first error
+	joined := 0
 	for i, p := range g.pairs {
 		had[i] = len(p.conns)
 		if p.err != nil {
 			continue // joins for all sources when it can
 		}
-		if err := s.open(p, sources); err != nil {
-			for j, p := range g.pairs[:i] {
-				for _, c := range p.conns[had[j]:] {
-					s.m.remove(c)
-				}
-				p.conns = p.conns[:had[j]]
-			}
-			return err
+		if err := s.open(p, sources); err == nil {
+			joined++
+		} else {
+			failed[p], first = err, cmp.Or(first, err)
 		}
 	}
+	if first != nil && (!s.all || joined == 0) {
+		for i, p := range g.pairs {
+			for _, c := range p.conns[had[i]:] {
+				s.m.remove(c)
+			}
+			p.conns = p.conns[:had[i]]
+		}
+		return first
+	}
 	g.sources = append(g.sources, sources...)
+	for p, err := range failed { // which is not half a member
+		s.retire(p)
+		p.err = err
+	}
+	if first != nil && s.again != nil {
+		s.again()
+	}
 	return nil
 }
 
