@@ -191,7 +191,7 @@ func (s *RxSocket) followLink(link *rxLink, found *Interface, change networkChan
 	s.m.update(func() {
 		s.eachPair(link, func(p *pair) {
 			for _, c := range p.conns {
-				c.screen.own = own
+				s.m.setOwn(c, own)
 			}
 		})
 	})

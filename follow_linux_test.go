@@ -542,6 +542,47 @@ func TestFollowOwnAddresses(t *testing.T) {
 	}
 }
 
+// TestFollowOwnAddressesLate reads what this host has sent only when the address it came from is no more the host's.
+func TestFollowOwnAddressesLate(t *testing.T) {
+	f := openFollowed(t, func(c *RxConfig) { c.Groups = groups("239.1.1.1") })
+	deaf := openDeaf(f)
+	f.exchange("from the old address", func(netip.Addr) bool { return true }) // deaf has it, too
+	f.veth.AddAddress(netip.MustParsePrefix("10.9.8.1/24"))
+	f.veth.DelAddress(netip.MustParsePrefix("10.9.9.1/24"))
+	f.await("the new address", func() bool {
+		deaf.mu.Lock()
+		defer deaf.mu.Unlock()
+		return slices.Equal(deaf.links[0].ifc.IPv4, []netip.Prefix{netip.MustParsePrefix("10.9.8.1/24")})
+	})
+	deaf.SetReadDeadline(time.Now().Add(time.Millisecond))
+	if n, src, err := deaf.ReadFromUDPAddrPort(make([]byte, 64)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("read %d bytes from %s, %v", n, src, err)
+	}
+	// Whoever has the address now is heard.
+	f.host.Sysctl("net/ipv4/conf/all/rp_filter", "0") // there is no route to it
+	f.host.Sysctl("net/ipv4/conf/there/rp_filter", "0")
+	f.veth.Peer().Interface("eth0").DelAddress(netip.MustParsePrefix("10.9.9.254/24"))
+	f.veth.Peer().Interface("eth0").AddAddress(netip.MustParsePrefix("10.9.9.1/24"))
+	var tx *TxSocket
+	f.veth.Peer().Do(func() {
+		eth0, err := FindInterfaces("eth0")
+		if err == nil {
+			tx, err = OpenTx(TxConfig{Groups: f.rx.cfg.Groups, Interfaces: eth0})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+	defer tx.Close()
+	if _, err := tx.WriteToUDPAddrPort([]byte("hello"), netip.AddrPortFrom(f.rx.cfg.Groups[0], 5000)); err != nil {
+		t.Fatal(err)
+	}
+	deaf.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if n, src, err := deaf.ReadFromUDPAddrPort(make([]byte, 64)); n != 5 || src.Addr() != netip.MustParseAddr("10.9.9.1") || err != nil {
+		t.Errorf("read %d bytes from %s, %v", n, src, err)
+	}
+}
+
 // openDeaf opens a receiver like that of f which does not want what this host sends.
 func openDeaf(f *followed) (deaf *RxSocket) {
 	f.host.Do(func() {

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -219,9 +220,22 @@ func (m *merge) empty(c *conn) {
 		c.expect, c.trust = min(max(m.turn-m.budget, 1), readBudget), trusted
 	}
 	m.hot = nil
+	c.screen.former = nil // an address may be another host's by now
 	if c.retired && m.drop(c) {
 		c.release()
 	}
+}
+
+// setOwn says which addresses are this host's own now. What it has sent from others may still wait in the socket, which
+// is to be found empty soon. m.mu is held.
+func (m *merge) setOwn(c *conn, own []netip.Addr) {
+	for _, a := range c.screen.own {
+		if !slices.Contains(own, a) {
+			c.screen.former = append(c.screen.former, a)
+			c.trust = 0
+		}
+	}
+	c.screen.own = own
 }
 
 func (m *merge) control(op, fd int, event *unix.EpollEvent) error {

@@ -216,6 +216,7 @@ func (c *conn) tell(m *Membership) {
 // screen refuses in user space what the kernel cannot be made to refuse. Its zero value refuses nothing.
 type screen struct {
 	own     []netip.Addr // this host's addresses on the interface, if its own datagrams are not wanted
+	former  []netip.Addr // those that were, when something was received that may not have been read yet
 	blocked []netip.Addr // like own without zones: one interface, one zone
 	only    []netip.Addr // if there are any: the only ones wanted
 }
@@ -227,11 +228,12 @@ func (s *screen) refuses(src netip.Addr) bool {
 	if src.Is4In6() {
 		return true
 	}
-	if len(s.own) == 0 && len(s.blocked) == 0 && len(s.only) == 0 {
+	if len(s.own) == 0 && len(s.former) == 0 && len(s.blocked) == 0 && len(s.only) == 0 {
 		return false
 	}
 	src = src.WithZone("")
-	return slices.Contains(s.own, src) || slices.Contains(s.blocked, src) || len(s.only) > 0 && !slices.Contains(s.only, src)
+	return slices.Contains(s.own, src) || slices.Contains(s.former, src) || slices.Contains(s.blocked, src) ||
+		len(s.only) > 0 && !slices.Contains(s.only, src)
 }
 
 // udpAddrPort is the destination of a WriteTo.
