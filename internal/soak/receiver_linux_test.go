@@ -254,11 +254,7 @@ func (r *receiver) allow(g int) {
 		s := r.states[w]
 		shaky := s.shaky && (r.links == nil || r.links[w] != nil) || s.readdressed && from == fromHost
 		if _, joined := r.groups[g]; joined && (on(r.links, w) && r.wants(w, g, from) || shaky) {
-			first := seq.arrived.Load()
-			if shaky && from == fromHost { // it may be in the socket since before
-				first = k.floor
-			}
-			k.open(first)
+			k.open(seq.arrived.Load())
 		}
 	})
 }
