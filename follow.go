@@ -66,11 +66,11 @@ func (s *RxSocket) prepare(change networkChange) {
 }
 
 // lost reports whether memberships of a group may be lost on an interface that still has its index. When one goes down,
-// Linux sets the sources of IPv6 memberships aside with the report that they were left. It has them no more when the
+// Linux sets the sources of its memberships aside with the report that they were left. It has them no more when the
 // interface comes up, if it has disposed of that report, which it does when anything is joined or left there in the
-// meantime: mld_add_delrec, mld_send_cr and mld_del_delrec in net/ipv6/mcast.c. Those of IPv4 have survived that.
+// meantime: igmpv3_add_delrec, igmpv3_send_cr and igmpv3_del_delrec in net/ipv4/igmp.c; net/ipv6/mcast.c is alike.
 func (change *networkChange) lost(ifc *Interface, g *rxGroup) bool {
-	if change.Gone[ifc.Index] || g.addr.Is6() && (change.Gone6[ifc.Index] || change.Up[ifc.Index] && len(g.sources) > 0) {
+	if change.Gone[ifc.Index] || change.Gone6[ifc.Index] && g.addr.Is6() || change.Up[ifc.Index] && len(g.sources) > 0 {
 		return true
 	}
 	return change.Overflow && !slices.ContainsFunc(change.Interfaces, func(now Interface) bool {

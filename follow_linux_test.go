@@ -165,8 +165,6 @@ func TestFollowUpWithSources(t *testing.T) {
 	f := openFollowed(t, func(c *RxConfig) {
 		c.Groups, c.Sources = groups("232.1.1.1", "ff35::1234"), groups("10.9.9.1", "fd99::1")
 	})
-	f.host.Sysctl("net/ipv4/conf/there/igmpv3_unsolicited_report_interval", "10") // ms, between two reports
-	f.host.Sysctl("net/ipv6/conf/there/mldv2_unsolicited_report_interval", "10")
 	var there []Interface
 	f.host.Do(func() {
 		var err error
@@ -182,7 +180,7 @@ func TestFollowUpWithSources(t *testing.T) {
 		}
 		other.Close()
 	})
-	time.Sleep(500 * time.Millisecond) // if the kernel takes longer than that for its reports, nothing is forgotten
+	time.Sleep(3 * time.Second) // two reports, at most a second apart; while they are not made, nothing is forgotten
 	f.veth.Up()
 	for _, g := range f.rx.cfg.Groups {
 		f.await(g.String(), func() bool {

@@ -58,7 +58,8 @@ type RxConfig struct {
 	// Coalesce allows the kernel to hand over runs of datagrams of one source and size at once, which costs a
 	// fraction for each (UDP_GRO, Linux 5.0). Every datagram is still delivered by itself, whole and in order; the
 	// Time and HopLimit of a run are those of its first. The socket takes 0.6 MB for it. It is a permission, not an
-	// order: what does not come as a run comes as ever, and on macOS, Windows and older kernels it changes nothing.
+	// order: what does not come as a run comes as ever, and on macOS, Windows and older kernels it changes nothing. A run
+	// for which there is no room in the receive buffer is dropped as a whole, and Membership.Dropped counts it as one.
 	Coalesce bool
 
 	// Timestamps fills Message.Time with the time at which the kernel received the datagram: to the nanosecond on

@@ -89,7 +89,7 @@ type networkChange struct {
 	Gone6 map[int]bool
 
 	// Up are the indexes of interfaces that were down at the last call or since, and are not now. Linux may have taken
-	// the sources from their IPv6 memberships.
+	// the sources from their memberships.
 	Up map[int]bool
 
 	// Routes says that there may be another default route, or none.
