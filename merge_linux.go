@@ -166,10 +166,8 @@ func (m *merge) unlist(c *conn) bool {
 
 // retire lets c, which receives nothing more, deliver what it has received, and then removes it.
 func (m *merge) retire(c *conn) error {
-	var name rawSockaddr
 	m.mu.Lock()
-	_, err := recvFrom(c.fd, nil, unix.MSG_PEEK, &name)
-	c.retired = err == nil || m.coalesced.pending() && m.coalesced.conn == c
+	c.retired = c.waiting() || m.coalesced.pending() && m.coalesced.conn == c
 	m.mu.Unlock()
 	if c.retired {
 		return nil
@@ -229,13 +227,19 @@ func (m *merge) empty(c *conn) {
 // setOwn says which addresses are this host's own now. What it has sent from others may still wait in the socket, which
 // is to be found empty soon. m.mu is held.
 func (m *merge) setOwn(c *conn, own []netip.Addr) {
-	for _, a := range c.screen.own {
-		if !slices.Contains(own, a) {
-			c.screen.former = append(c.screen.former, a)
-			c.trust = 0
-		}
+	former := slices.DeleteFunc(slices.Clone(c.screen.own), func(a netip.Addr) bool { return slices.Contains(own, a) })
+	if len(former) > 0 && c.waiting() {
+		c.screen.former = append(c.screen.former, former...)
+		c.trust = 0
 	}
 	c.screen.own = own
+}
+
+// waiting reports whether the socket has a datagram. m.mu is held.
+func (c *conn) waiting() bool {
+	var name rawSockaddr
+	_, err := recvFrom(c.fd, nil, unix.MSG_PEEK, &name)
+	return err == nil
 }
 
 func (m *merge) control(op, fd int, event *unix.EpollEvent) error {
