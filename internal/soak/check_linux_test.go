@@ -4,6 +4,7 @@
 package soak
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -375,6 +376,29 @@ func (n *network) resources() (r resources) {
 	runtime.ReadMemStats(&m)
 	r.heap = m.HeapAlloc
 	r.tables = n.tables()
+	return r
+}
+
+// settled are the resources when the markers of all hosts are where they belong.
+func (n *network) settled() (r resources) {
+	all := []*settler{n.told}
+	for _, w := range n.wires {
+		all = append(all, w.told)
+	}
+	settle(all)
+	group := markerGroup.As4()
+	if wrong := await(func() string {
+		r = n.resources()
+		for i := range all {
+			line := fmt.Sprintf("host %d: igmp: marker %08X", i, binary.NativeEndian.Uint32(group[:]))
+			if !slices.Contains(r.tables, line) {
+				return line + " is missing"
+			}
+		}
+		return ""
+	}); wrong != "" {
+		n.t.Fatal(wrong)
+	}
 	return r
 }
 

@@ -311,6 +311,9 @@ type settler struct {
 	count  atomic.Int64 // how often that was
 }
 
+// markerGroup is what the settlers' sockets have joined.
+var markerGroup = netip.MustParseAddr("239.99.99.99")
+
 func newSettler(t *testing.T, h *mcasttest.Host) *settler {
 	s := &settler{t: t, marker: h.NewVeth("marker", netip.MustParsePrefix("10.99.99.1/24"))}
 	h.Do(func() {
@@ -319,7 +322,7 @@ func newSettler(t *testing.T, h *mcasttest.Host) *settler {
 			t.Fatal(err)
 		}
 		canary, err := mcast.OpenRx(mcast.RxConfig{
-			Groups: []netip.Addr{netip.MustParseAddr("239.99.99.99")}, Port: port + 1, Interfaces: marker,
+			Groups: []netip.Addr{markerGroup}, Port: port + 1, Interfaces: marker,
 			Logger: slog.New(s),
 		})
 		if err != nil {
@@ -331,11 +334,11 @@ func newSettler(t *testing.T, h *mcasttest.Host) *settler {
 	return s
 }
 
-// The settler is the handler of its socket's log, which has nothing to tell but that it has joined again, or could not.
-func (s *settler) Enabled(context.Context, slog.Level) bool  { return true }
-func (s *settler) Handle(context.Context, slog.Record) error { s.count.Add(1); return nil }
-func (s *settler) WithAttrs([]slog.Attr) slog.Handler        { return s }
-func (s *settler) WithGroup(string) slog.Handler             { return s }
+// The settler is the handler of its socket's log, which has nothing good to tell but that it has joined again.
+func (s *settler) Enabled(_ context.Context, l slog.Level) bool { return l == slog.LevelInfo }
+func (s *settler) Handle(context.Context, slog.Record) error    { s.count.Add(1); return nil }
+func (s *settler) WithAttrs([]slog.Attr) slog.Handler           { return s }
+func (s *settler) WithGroup(string) slog.Handler                { return s }
 
 // settle waits for all of them. It takes two rounds: when a socket is told the first time, others are yet to be.
 func settle(all []*settler) {

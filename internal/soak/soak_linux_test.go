@@ -36,7 +36,7 @@ func TestSoak(t *testing.T) {
 	}
 	n := newNetwork(t)
 	n.life(first, time.Second, new(counts)) // so that all there is for good is there
-	before := n.resources()
+	before := n.settled()
 	start, lives := time.Now(), 0
 	total := new(counts)
 	t.Cleanup(func() { total.print(before, n, first, lives, time.Since(start)) })
