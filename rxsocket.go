@@ -18,6 +18,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/go-multicast/mcast/internal/cure"
 )
 
 // RxConfig says what an RxSocket receives. Groups and Port are required; the zero value of every other field is a
@@ -293,7 +295,7 @@ func (s *RxSocket) join(p *pair) {
 }
 
 func (p *pair) goneError() error {
-	return &OpError{Op: "join", Group: p.addr, Interface: p.link.ifc.Name, Err: ErrNoInterface, Hint: "the interface is gone"}
+	return &OpError{Op: "join", Group: p.addr, Interface: p.link.ifc.Name, Err: ErrNoInterface, Hint: cure.Gone}
 }
 
 // open adds sockets for the given sources to a pair: all of them, or none.

@@ -6,13 +6,13 @@ package mcast
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"strings"
 	"syscall"
 
+	"github.com/go-multicast/mcast/internal/cure"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
@@ -313,11 +313,11 @@ func joinHint(err error, p *pair) string {
 	joining := strings.Contains(sys.Syscall, "JOIN")
 	switch {
 	case joining && errors.Is(err, unix.EADDRNOTAVAIL):
-		return fmt.Sprintf("there is no interface with index %d now, or it cannot multicast: scan again", p.link.ifc.Index)
+		return cure.NoMembership(p.link.ifc.Index)
 	case joining && errors.Is(err, unix.ENOBUFS):
-		return "the limits are net.inet.ip.mcast.maxsocksrc and maxgrpsrc, or net.inet6.ip6.mcast.*: see `sysctl net.inet.ip.mcast`"
+		return cure.SourceLimits
 	case errors.Is(err, unix.ETOOMANYREFS):
-		return "a socket has room for 4095 groups"
+		return cure.GroupLimit
 	}
 	return openHint(err)
 }
@@ -326,13 +326,19 @@ func joinHint(err error, p *pair) string {
 func openHint(err error) string {
 	switch {
 	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
-		return "every pair of interface and group takes a file descriptor: raise the limit (ulimit -n)"
+		return cure.PairFiles
+	case errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
+		return cure.ShortOfMemory
 	case errors.Is(err, unix.EADDRINUSE):
-		return "another program holds the port without SO_REUSEPORT, so nobody can share it: `lsof -nP -iUDP` names it"
+		return cure.PortTaken
 	case errors.Is(err, unix.EACCES):
-		return "ports below 1024 need root, unless they are bound to the wildcard address"
-	case errors.Is(err, unix.EADDRNOTAVAIL), errors.Is(err, unix.ENXIO):
-		return "there is no such interface now: scan again"
+		return cure.PortPrivileged
+	case errors.Is(err, unix.EPERM):
+		return cure.Refused
+	case errors.Is(err, unix.EADDRNOTAVAIL), errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV):
+		return cure.ScanAgain
+	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH):
+		return cure.NoLinkAtAll
 	}
 	return ""
 }
@@ -341,13 +347,21 @@ func openHint(err error) string {
 func sendHint(err error, _ *Interface, dst netip.Addr) string {
 	switch {
 	case errors.Is(err, unix.EHOSTUNREACH):
-		return "there is no route, or local network privacy is in the way: macOS 15 and later keep a program from the local network until the user allows it in System Settings, Privacy & Security, Local Network"
+		return cure.PrivacyOrRoute
 	case errors.Is(err, unix.ENETUNREACH) && dst.IsMulticast():
-		return "the interface is down, cannot multicast or has no address of this family"
+		return cure.NoLinkAtAll
+	case errors.Is(err, unix.ENETUNREACH):
+		return cure.NoRoute
 	case errors.Is(err, unix.EADDRNOTAVAIL):
-		return "the interface has no usable address of this family (yet)"
+		return cure.NoAddressOrYet
 	case errors.Is(err, unix.EMSGSIZE):
-		return "a datagram carries at most 65507 bytes over IPv4 and 65527 over IPv6, and no more than TxConfig.WriteBuffer"
+		return cure.TooLongHere
+	case errors.Is(err, unix.EPERM):
+		return cure.Refused
+	case errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV):
+		return cure.Gone
+	case errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
+		return cure.QueueFull
 	}
 	return ""
 }

@@ -5,7 +5,6 @@ package mcast
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -13,6 +12,7 @@ import (
 	"syscall"
 	"unsafe"
 
+	"github.com/go-multicast/mcast/internal/cure"
 	"golang.org/x/sys/unix"
 )
 
@@ -388,74 +388,77 @@ func (c *conn) stats() (dropped uint64, readBuffer int) {
 
 // joinHint says what to do about an error of opening a pair's socket, where that is known.
 func joinHint(err error, p *pair) string {
+	var sys *os.SyscallError
 	switch {
 	case errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
-		// Each socket has one membership, and as many sources as it takes. So of the limits of IGMP and MLD only one
-		// can be in the way, if it allows none at all. Everything else is about the memory for memberships.
-		if none, err := os.ReadFile("/proc/sys/net/ipv4/igmp_max_memberships"); p.addr.Is4() && err == nil && strings.TrimSpace(string(none)) == "0" {
-			return sysctlHint("net.ipv4.igmp_max_memberships")
+		// A socket of a pair has one group, and one source at least: only a limit of 0 is in its way. Otherwise it is the
+		// memory for options, for want of which the kernel says the same.
+		limit := cure.Memberships
+		switch sourced := errors.As(err, &sys) && strings.Contains(sys.Syscall, "SOURCE"); {
+		case sourced && p.addr.Is4():
+			limit = cure.Sources4
+		case sourced:
+			limit = cure.Sources6
+		case p.addr.Is6():
+			limit = ""
 		}
-		return sysctlHint("net.core.optmem_max")
+		if limit != "" && cure.Value(limit) == "0" {
+			return cure.Limit(limit)
+		}
+		return cure.Limit(cure.OptionMemory)
 	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
-		return "every pair of interface and group takes a file descriptor: raise the limit (ulimit -n)"
-	case errors.Is(err, unix.EADDRINUSE):
-		return portTaken
-	case errors.Is(err, unix.EACCES):
-		return portPrivileged
+		return cure.PairFiles
 	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
-		return fmt.Sprintf("there is no interface with index %d now: scan again", p.link.ifc.Index)
+		return cure.NoIndex(p.link.ifc.Index)
 	case errors.Is(err, unix.EINVAL) && p.addr.Is6() && p.link.ifc.MTU < 1280:
-		return fmt.Sprintf("IPv6 needs an MTU of 1280 or more, and the interface has %d", p.link.ifc.MTU)
+		return cure.MTU(p.link.ifc.MTU)
 	}
-	return ""
+	return openHint(err)
 }
 
 // openHint says what to do about an error of opening a sender's socket, where that is known.
 func openHint(err error) string {
 	switch {
 	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
-		return "every interface and family takes a file descriptor: raise the limit (ulimit -n)"
+		return cure.LinkFiles
+	case errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
+		return cure.Limit(cure.OptionMemory)
 	case errors.Is(err, unix.EADDRINUSE):
-		return portTaken
+		return cure.PortTaken
 	case errors.Is(err, unix.EACCES):
-		return portPrivileged
+		return cure.PortPrivileged
+	case errors.Is(err, unix.EPERM):
+		return cure.NotAllowed
 	case errors.Is(err, unix.EADDRNOTAVAIL), errors.Is(err, unix.ENODEV):
-		return "there is no such interface now: scan again"
+		return cure.ScanAgain
+	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH):
+		return cure.NoLink
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, os.ErrNoDeadline): // of epoll_ctl; the latter see watched
-		return sysctlHint("fs.epoll.max_user_watches")
+		return cure.Limit(cure.Watches)
 	}
 	return ""
 }
 
-const (
-	portTaken      = "another program holds the port without SO_REUSEADDR, so nobody can share it: `ss -ulnp` names it"
-	portPrivileged = "ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE"
-)
-
-func sysctlHint(name string) string {
-	text, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(name, ".", "/"))
-	if err != nil {
-		return "the limit is " + name
-	}
-	value := strings.TrimSpace(string(text))
-	return fmt.Sprintf("the limit %s is %s: raise it with `sysctl -w %s=…`", name, value, name)
-}
-
-// sendHint says what to do about an error of sending to group by ifc.
+// sendHint says what to do about an error of sending to dst by ifc.
 func sendHint(err error, ifc *Interface, dst netip.Addr) string {
+	unreachable := errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH)
 	switch {
-	case errors.Is(err, unix.ENETUNREACH) && dst.IsMulticast() && dst.Is6() && ifc.IsLoopback():
-		return fmt.Sprintf("the loopback interface has no route for IPv6 multicast: `ip -6 route add local ff00::/8 dev %s`", ifc.Name)
-	case errors.Is(err, unix.ENETUNREACH) && dst.IsMulticast():
-		return "the interface is down or has no address of this family"
+	case unreachable && !dst.IsMulticast():
+		return cure.NoRoute(dst)
+	case unreachable && dst.Is6() && ifc.IsLoopback():
+		return cure.NoLoRoute(ifc.Name)
+	case unreachable:
+		return cure.NoLink
 	case errors.Is(err, unix.EADDRNOTAVAIL):
-		return "the interface has no usable address of this family yet: IPv6 takes a second or two to check a new one"
+		return cure.NoAddressYet
 	case errors.Is(err, unix.EPERM):
-		return "a firewall of this machine refuses it: look at the OUTPUT rules"
+		return cure.Refused
 	case errors.Is(err, unix.EMSGSIZE):
-		return "a datagram carries at most 65507 bytes over IPv4 and 65527 over IPv6"
+		return cure.TooLong
 	case errors.Is(err, unix.ENODEV):
-		return "the interface is gone"
+		return cure.Gone
+	case errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
+		return cure.QueueFull
 	}
 	return ""
 }

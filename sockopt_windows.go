@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"unsafe"
 
+	"github.com/go-multicast/mcast/internal/cure"
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/windows"
 )
@@ -450,26 +451,35 @@ func (s *scopedSender) send(raw syscall.RawConn, p []byte, dst netip.AddrPort, s
 func openHint(err error) string {
 	switch {
 	case errors.Is(err, windows.WSAEACCES), errors.Is(err, windows.WSAEADDRINUSE):
-		return "another program holds the port without SO_REUSEADDR, so nobody can share it: `netstat -abno -p UDP` names it"
+		return cure.PortTaken
 	case errors.Is(err, windows.WSAEADDRNOTAVAIL):
-		return "the interface does not have its address now, or is down: scan again"
+		return cure.NoAddressNow
+	case errors.Is(err, windows.WSAENETDOWN), errors.Is(err, windows.WSAENETUNREACH), errors.Is(err, windows.WSAEHOSTUNREACH):
+		return cure.NoLink
 	case errors.Is(err, windows.WSAEMFILE), errors.Is(err, windows.WSAENOBUFS):
-		return "the system is short of memory for sockets"
+		return cure.ShortOfMemory
 	}
 	return ""
 }
 
 // sendHint says what to do about an error of sending to dst by ifc.
 func sendHint(err error, _ *Interface, dst netip.Addr) string {
+	unreachable := errors.Is(err, windows.WSAENETUNREACH) || errors.Is(err, windows.WSAEHOSTUNREACH)
 	switch {
-	case errors.Is(err, windows.WSAENETUNREACH) && dst.IsMulticast():
-		return "the interface is down or has no address of this family"
+	case unreachable && dst.IsMulticast():
+		return cure.NoLink
+	case unreachable:
+		return cure.NoRoute
+	case errors.Is(err, windows.WSAENETDOWN):
+		return cure.NoLink
 	case errors.Is(err, windows.WSAEADDRNOTAVAIL):
-		return "the interface has no usable address of this family (yet)"
+		return cure.NoAddressOrYet
 	case errors.Is(err, windows.WSAEACCES):
-		return "a firewall of this machine refuses it"
+		return cure.Refused
 	case errors.Is(err, windows.WSAEMSGSIZE):
-		return "a datagram carries at most 65507 bytes over IPv4 and 65527 over IPv6"
+		return cure.TooLong
+	case errors.Is(err, windows.WSAENOBUFS):
+		return cure.QueueFull
 	}
 	return ""
 }

@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/go-multicast/mcast/internal/cure"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
 )
@@ -480,7 +481,7 @@ func (l *txLink) writeError(group netip.Addr, err error) error {
 
 // goneError is that of sending by an interface that is gone: its index may be another's now, so nothing is tried.
 func (l *txLink) goneError(group netip.Addr) error {
-	return &OpError{Op: "write", Group: group, Interface: l.ifc.Name, Err: ErrNoInterface, Hint: "the interface is gone"}
+	return &OpError{Op: "write", Group: group, Interface: l.ifc.Name, Err: ErrNoInterface, Hint: cure.Gone}
 }
 
 func noLink(group netip.Addr, zone string) error {

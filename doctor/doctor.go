@@ -9,15 +9,15 @@
 //	…
 //	fmt.Println(report)
 //
-// Run it while the program that receives nothing is running, and while somebody is sending: what it finds out about both
-// is part of the answer. `go run ./examples/doctor` is the same for the command line.
+// Run it while the program that receives nothing is running, and while somebody is sending: what it finds out about
+// both is part of the answer. `go run ./examples/doctor` is the same for the command line.
 //
 // # What it does and does not do
 //
 // It changes no setting and needs no privilege. It joins each group on each interface that it examines, from its own
 // sockets and for as long as it watches, as any receiver does: switches and routers hear of that. It sends nothing,
-// unless [Config.SendTest] asks for it. What it may not see is listed in [Facts.NotVisible]; the rules of a firewall are
-// never seen.
+// unless [Config.SendTest] asks for it. What it may not see is listed in [Facts.NotVisible]; the rules of a firewall
+// are never seen.
 //
 // # Findings
 //

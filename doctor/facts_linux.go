@@ -18,6 +18,7 @@ import (
 	"syscall"
 
 	"github.com/go-multicast/mcast"
+	"github.com/go-multicast/mcast/internal/cure"
 	"golang.org/x/sys/unix"
 )
 
@@ -37,41 +38,6 @@ func failure(err error) int {
 		return failedMemberships
 	}
 	return failedOtherwise
-}
-
-// cure is the command, or the advice, for a finding that portable code makes.
-func cure(code, arg string) string {
-	switch code {
-	case InterfaceDown:
-		return "sudo ip link set dev " + arg + " up"
-	case NoCarrier:
-		return "plug the cable in, at both ends, or join the Wi-Fi network; then look at: ip link show dev " + arg
-	case NoMulticastFlag:
-		return "sudo ip link set dev " + arg + " multicast on"
-	case NoAddress + "IPv4":
-		return "with an address of your network instead of 192.0.2.1/24: sudo ip address add 192.0.2.1/24 dev " + arg
-	case NoAddress + "IPv6":
-		return "sudo sysctl -w " + sysctl("net/ipv6/conf/"+arg+"/disable_ipv6", "0") + "; and see that the MTU is 1280 " +
-			"or more"
-	case NoDefaultRoute + "IPv4":
-		return "name the interface in senders and receivers; for programs that cannot: sudo ip route add 224.0.0.0/4 dev " + arg
-	case NoDefaultRoute + "IPv6":
-		return "name the interface in senders and receivers"
-	case BufferClamped:
-		return "sudo sysctl -w net.core.rmem_max=" + arg
-	case SelfTest:
-		return "look at the firewall (sudo nft list ruleset, sudo iptables -L -nv) and at IPsec policies (sudo ip xfrm " +
-			"policy)"
-	}
-	return ""
-}
-
-// sysctl is "name=value" as the command takes it. It wants names with slashes where an interface's name has dots.
-func sysctl(path, value string) string {
-	if !strings.Contains(path, ".") {
-		path = strings.ReplaceAll(path, "/", ".")
-	}
-	return path + "=" + value
 }
 
 // system is one look at the tables and counters.
@@ -146,7 +112,8 @@ func number(b []byte) int {
 	return int(binary.NativeEndian.Uint32(b))
 }
 
-// master is the name of the bridge or bond that gets what comes in by the interface, or empty. That of a VRF gets nothing.
+// master is the name of the bridge or bond that gets what comes in by the interface, or empty. That of a VRF gets
+// nothing.
 func (s *system) master(index int) string {
 	l := s.links[index]
 	if l.master == 0 || !slices.Contains([]string{"bridge", "bond", "team"}, l.slaveKind) {
@@ -173,7 +140,7 @@ func (c *checkup) checkSystem(s *system) {
 				Summary: fmt.Sprintf("the interface belongs to %s, which gets what comes in", master),
 				Detail: fmt.Sprintf("rtnetlink shows %s as its master, which is a %s. A group that is joined on the "+
 					"interface itself receives nothing.", master, s.links[i.Index].slaveKind),
-				Fix: "join on " + master + " instead of " + i.Name})
+				Fix: cure.JoinMaster(master, i.Name)})
 		}
 		if i.IsLoopback() {
 			c.checkLoRoute(i, s)
@@ -207,8 +174,7 @@ func (c *checkup) checkLoRoute(lo mcast.Interface, s *system) {
 				best = &s.routes6[i]
 			}
 		}
-		f := Finding{Code: LoRoute, Severity: Error, Group: g, Interface: lo.Name, Fix: "sudo ip -6 route add local " +
-			"ff00::/8 dev " + lo.Name}
+		f := Finding{Code: LoRoute, Severity: Error, Group: g, Interface: lo.Name, Fix: cure.LoRoute(lo.Name)}
 		switch {
 		case best == nil:
 			f.Summary = "the loopback interface has no route for IPv6 multicast"
@@ -218,7 +184,7 @@ func (c *checkup) checkLoRoute(lo mcast.Interface, s *system) {
 			f.Summary = fmt.Sprintf("the route %s of the loopback interface is not of type local", best.dst)
 			f.Detail = "/proc/net/ipv6_route shows it without the flag of local routes. Sending succeeds, and the kernel " +
 				"drops it all."
-			f.Fix = fmt.Sprintf("sudo ip -6 route del %s dev %s; sudo ip -6 route add local ff00::/8 dev %[2]s", best.dst, lo.Name)
+			f.Fix = cure.ReplaceLoRoute(lo.Name, best.dst)
 		default:
 			continue
 		}
@@ -245,7 +211,7 @@ func (c *checkup) checkVersions(i mcast.Interface, s *system) {
 			f.Summary = fmt.Sprintf("sources are named, but the interface speaks IGMP%s", strings.ToLower(version))
 			f.Detail = "/proc/net/igmp shows that version: an old querier on the network, or force_igmp_version, has " +
 				"lowered it." + consequence
-			f.Fix = "set the querier (a router or switch) to IGMPv3; and: sudo sysctl -w " + sysctl("net/ipv4/conf/"+i.Name+"/force_igmp_version", "0")
+			f.Fix = cure.IGMPVersion(i.Name)
 		} else {
 			all, _ := parameter("net/ipv6/conf/all/force_mld_version")
 			own, ok := parameter("net/ipv6/conf/" + i.Name + "/force_mld_version")
@@ -258,7 +224,7 @@ func (c *checkup) checkVersions(i mcast.Interface, s *system) {
 			}
 			f.Summary = "sources are named, but the interface speaks MLDv1"
 			f.Detail = "The kernel parameter force_mld_version, of all interfaces or of this one, is 1." + consequence
-			f.Fix = "sudo sysctl -w net.ipv6.conf.all.force_mld_version=0 " + sysctl("net/ipv6/conf/"+i.Name+"/force_mld_version", "0")
+			f.Fix = cure.MLDVersion(i.Name)
 		}
 		c.add(f)
 	}
@@ -323,17 +289,17 @@ func filtered(i mcast.Interface, source netip.Addr, r lookedUp, s *system) (f Fi
 		return f, false
 	case own && acceptAll == 0 && acceptOwn == 0:
 		f.Code = AcceptLocal
-		f.Detail = "It is an address of this machine itself, by rtnetlink, and of another interface. The kernel takes packets " +
-			"with such a source that come by a wire for forged, and drops them without a counter: accept_local is 0, " +
-			"for all interfaces and for this one."
-		f.Fix = "sudo sysctl -w " + sysctl(conf+"/accept_local", "1") + " " + sysctl(conf+"/rp_filter", "2")
+		f.Detail = "It is an address of this machine itself, by rtnetlink, and of another interface. The kernel takes " +
+			"packets with such a source that come by a wire for forged, and drops them without a counter: accept_local " +
+			"is 0, for all interfaces and for this one."
+		f.Fix = cure.AcceptLocal(i.Name)
 	case r.kind == 0 && mode != 0:
 		f.Detail = fmt.Sprintf("There is no route to it (ip route get %s), and %s.", source, modeText)
-		f.Fix = fmt.Sprintf("sudo ip route add %s/32 dev %s", source, i.Name)
+		f.Fix = cure.RouteTo(source, i.Name)
 	case mode == 1 && len(r.hops) > 0 && (own || r.kind == unix.RTN_UNICAST):
 		f.Detail = fmt.Sprintf("The route to it leads by %s (ip route get %s), and %s: packets from it that come in by "+
 			"another interface are dropped.", s.links[r.hops[0]].name, source, modeText)
-		f.Fix = "sudo sysctl -w " + sysctl(conf+"/rp_filter", "2")
+		f.Fix = cure.LoosePathFilter(i.Name)
 	default:
 		return f, false
 	}
@@ -353,7 +319,8 @@ func lookUp(dst netip.Addr) (lookedUp, error) {
 		return lookedUp{}, os.NewSyscallError("socket", err)
 	}
 	defer unix.Close(fd)
-	// RTM_F_FIB_MATCH (4.13) has the kernel show the entry of the table, with all its next hops, and not one that it chose.
+	// RTM_F_FIB_MATCH (4.13) has the kernel show the entry of the table, with all its next hops, and not one that it
+	// chose.
 	request := make([]byte, unix.SizeofNlMsghdr+unix.SizeofRtMsg+unix.SizeofRtAttr, 64)
 	binary.NativeEndian.PutUint16(request[4:], unix.RTM_GETROUTE)
 	binary.NativeEndian.PutUint16(request[6:], unix.NLM_F_REQUEST)
@@ -419,8 +386,9 @@ func (c *checkup) checkLimits() {
 		want := groups * len(c.ifaces)
 		c.add(Finding{Code: MembershipLimit, Severity: Info,
 			Summary: fmt.Sprintf("a socket can have %d IPv4 memberships, and these are %d", limit, want),
-			Detail:  fmt.Sprintf("%s is %d, and %d IPv4 groups on %d interfaces were asked for.", memberships, limit, groups, len(c.ifaces)) + others,
-			Fix:     "sudo sysctl -w " + sysctl(memberships, strconv.Itoa(want))})
+			Detail: fmt.Sprintf("%s is %d, and %d IPv4 groups on %d interfaces were asked for.", memberships, limit, groups,
+				len(c.ifaces)) + others,
+			Fix: cure.Sysctl(memberships, strconv.Itoa(want))})
 	}
 	for _, g := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
 		name, want := "net/ipv4/igmp_max_msf", len(c.sources(g))
@@ -429,9 +397,10 @@ func (c *checkup) checkLimits() {
 		}
 		if limit, ok := parameter(name); ok && want > limit {
 			c.add(Finding{Code: SourceLimit, Severity: Info,
-				Summary: fmt.Sprintf("a socket can have %d %s sources of a group, and these are %d", limit, familyName(g.Is4()), want),
-				Detail:  fmt.Sprintf("%s is %d.", name, limit) + others,
-				Fix:     "sudo sysctl -w " + sysctl(name, strconv.Itoa(want))})
+				Summary: fmt.Sprintf("a socket can have %d %s sources of a group, and these are %d", limit,
+					familyName(g.Is4()), want),
+				Detail: fmt.Sprintf("%s is %d.", name, limit) + others,
+				Fix:    cure.Sysctl(name, strconv.Itoa(want))})
 		}
 	}
 }
@@ -470,7 +439,7 @@ func (c *checkup) checkManyDefaults(s *system) {
 			Summary: fmt.Sprintf("there are %s default routes by several interfaces: %s", familyName(v4), list(texts)),
 			Detail: "This is what /proc/net/route and /proc/net/ipv6_route show. Who sends without naming an interface " +
 				"uses that of the lowest metric, which may not be where the receivers are.",
-			Fix: "name the interface in senders"}
+			Fix: cure.NameForSenders}
 		tied := 0
 		for _, metric := range lowest {
 			if metric == lowest[best] {
@@ -553,8 +522,7 @@ func (c *checkup) checkJoined(s *system, listeners []*listener) {
 				Summary: "the kernel does not show the group as joined, although it was",
 				Detail: "A socket joined it without an error, and /proc/net/igmp or /proc/net/igmp6 does not show it. The " +
 					"interface may have gone or changed just now.",
-				Fix: "examine once more; if it stays so: sudo ip link set dev " + l.ifc.Name + " down; sudo ip link set " +
-					"dev " + l.ifc.Name + " up"})
+				Fix: cure.Restart(l.ifc.Name)})
 		}
 	}
 }
@@ -642,9 +610,9 @@ func (c *checkup) checkWatched(before, start, end *system) {
 			}
 			c.add(Finding{Code: BufferOverflow, Severity: Warning,
 				Summary: fmt.Sprintf("a program lost %d datagrams since its receive buffer was full", u.drops-was),
-				Detail:  fmt.Sprintf("The drops of %s rose by so many in /proc/net/udp while it was watched.", describe([]udpSocket{u})),
-				Fix: "have the program read faster, or ask for a larger buffer (mcast.RxConfig.ReadBuffer), which this " +
-					"may have to allow: sudo sysctl -w net.core.rmem_max=16777216"})
+				Detail: fmt.Sprintf("The drops of %s rose by so many in /proc/net/udp while it was watched.",
+					describe([]udpSocket{u})),
+				Fix: cure.LargerBuffer})
 			drops[u.inode] = u.drops // once, if several groups are asked for
 		}
 	}
@@ -664,9 +632,9 @@ func (c *checkup) checkFiltered(n uint64) {
 			Summary: fmt.Sprintf("the reverse path filter dropped %d packets while it was watched", n),
 			Detail: fmt.Sprintf("The counter TcpExtIPReversePathFilter of /proc/net/netstat rose. It is for all "+
 				"interfaces and groups together. %s.", text),
-			Fix: "sudo sysctl -w " + sysctl("net/ipv4/conf/"+i.Name+"/rp_filter", "2")}
+			Fix: cure.LoosePathFilter(i.Name)}
 		if mode == 2 {
-			f.Fix = "add routes to the networks of the sources: in loose mode, only what has no route at all is dropped"
+			f.Fix = cure.RoutesToSources
 		}
 		if c.someSilent(true) {
 			f.Severity = Warning
@@ -684,11 +652,11 @@ func (c *checkup) checkPort(v4 bool, n uint64, counters string) {
 		return
 	}
 	f := Finding{Code: WrongPort, Severity: Warning,
-		Summary: fmt.Sprintf("%d %s multicast datagrams came in for ports that nobody receives on, and none for port %d", n, familyName(v4), c.Port),
+		Summary: fmt.Sprintf("%d %s multicast datagrams came in for ports that nobody receives on, and none for port %d",
+			n, familyName(v4), c.Port),
 		Detail: fmt.Sprintf("These counters of the kernel rose while it was watched: %s. They are of groups that are "+
-			"joined on this machine, "+
-			"but do not tell which: perhaps the sender sends to another port.", counters),
-		Fix: "compare the sender's port; this shows it: sudo tcpdump -ni any udp and multicast"}
+			"joined on this machine, but do not tell which: perhaps the sender sends to another port.", counters),
+		Fix: cure.Capture}
 	if len(c.Sources) > 0 {
 		f.Detail += " Datagrams of other hosts than the Sources count as well, if another program has joined the group " +
 			"without sources."

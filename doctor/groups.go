@@ -1,5 +1,5 @@
-// What can be said of the groups from their addresses alone. The numbers are those of RFC 5771 and its registry for IPv4,
-// of RFC 4291 and RFC 4607 for IPv6.
+// What can be said of the groups from their addresses alone. The numbers are those of RFC 5771 and its registry for
+// IPv4, of RFC 4291 and RFC 4607 for IPv6.
 
 package doctor
 
@@ -145,8 +145,8 @@ func ethernet(g netip.Addr) net.HardwareAddr {
 	return append(net.HardwareAddr{0x33, 0x33}, b[12:]...)
 }
 
-// checkMACs tells groups that Ethernet does not tell apart. The host does, so that it only costs; but a switch that knows
-// groups by Ethernet address sends to each member all of them.
+// checkMACs tells groups that Ethernet does not tell apart. The host does, so that it only costs; but a switch that
+// knows groups by Ethernet address sends to each member all of them.
 func (c *checkup) checkMACs() {
 	for i, g := range c.Groups {
 		mac := ethernet(g)
@@ -164,7 +164,8 @@ func (c *checkup) checkMACs() {
 				"cards, and switches that go by Ethernet address, deliver them together; the host sorts them. This was computed."
 			f.Fix = "let the groups differ in the last 23 bits (IPv4) or 32 bits (IPv6)"
 		case g.Is4() && !g.IsLinkLocalMulticast() && bytes.HasPrefix(mac, net.HardwareAddr{0x01, 0x00, 0x5e, 0, 0}):
-			f.Summary = fmt.Sprintf("it shares its Ethernet address %s with %s, which switches send to everyone", mac, netip.AddrFrom4([4]byte{224, 0, 0, mac[5]}))
+			f.Summary = fmt.Sprintf("it shares its Ethernet address %s with 224.0.0.%d, which switches send to everyone",
+				mac, mac[5])
 			f.Detail = "Switches that go by Ethernet address cannot confine groups of the form 224-239.0.0.x and " +
 				"224-239.128.0.x (RFC 4541, section 2.1.2): all hosts of the network get their traffic. This was computed."
 			f.Fix = "take a group whose second and third numbers are not 0 (or 128) and 0"

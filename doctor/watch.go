@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/go-multicast/mcast"
+	"github.com/go-multicast/mcast/internal/cure"
 )
 
 // listener receives one group by one interface. Each pair has a socket of its own, so that one that cannot be joined
@@ -139,8 +140,7 @@ func (c *checkup) cannotJoin(group netip.Addr, ifc mcast.Interface, err error, s
 		f.Code, f.Interface = PortTaken, ""
 		f.Summary = fmt.Sprintf("port %d is held by a program that does not share it", c.Port)
 		f.Detail += s.holders(c, group)
-		f.Fix = "end that program, take another port, or have it set SO_REUSEADDR (macOS: SO_REUSEPORT, too) before it " +
-			"binds"
+		f.Fix = cure.SharePort()
 	case failedMemberships:
 		f.Code, f.Interface = MembershipLimit, ""
 		f.Summary = "the system refuses to join even one group on a socket"
@@ -168,7 +168,7 @@ func (c *checkup) checkBuffer(rx *mcast.RxSocket) (clamped bool) {
 		Summary: fmt.Sprintf("a receive buffer of %d bytes was asked for, and %d are granted", c.ReadBuffer, granted),
 		Detail: "A socket was opened with that buffer, and the system then asked for its size. It clamps it silently; " +
 			"what does not fit into the buffer while the program is busy is lost.",
-		Fix: cure(BufferClamped, fmt.Sprint(c.ReadBuffer))})
+		Fix: cure.ReceiveBuffer(fmt.Sprint(c.ReadBuffer))})
 	return true
 }
 
@@ -267,7 +267,7 @@ func (c *checkup) awaitEcho(ctx context.Context, sent []*listener) {
 				Detail: fmt.Sprintf("It was sent by this interface to port %d with a hop limit of 0, which keeps it on the "+
 					"machine, and a socket that has joined the group there "+
 					"did not get it within %v. No network is involved, so it is something on this machine.", c.Port, echoTime),
-				Fix: cure(SelfTest, l.ifc.Name)})
+				Fix: cure.SelfTest()})
 		}
 	}
 }
@@ -290,11 +290,8 @@ func (c *checkup) checkSilence(listeners []*listener, watched time.Duration) {
 		c.add(Finding{Code: Silent, Severity: Warning, Group: g,
 			Summary: fmt.Sprintf("all looks right here, yet nothing came in for port %d", c.Port),
 			Detail: fmt.Sprintf("The group was joined on %s and watched for %v. Either nobody sends, or it is lost on the "+
-				"way, or a firewall of this machine "+
-				"drops it: its rules are not visible here.", names(c.ifaces), watched.Round(10*time.Millisecond)),
-			Fix: "in this order: does the sender send to this group and port, by the right interface, with a TTL above 1 " +
-				"if a router is in between? " +
-				"does this machine's firewall let the port in? does the switch list this port as a member of the group " +
-				"(on most: show ip igmp snooping groups, or show ipv6 mld snooping), and does the VLAN have a querier?"})
+				"way, or a firewall of this machine drops it: its rules are not visible here.", names(c.ifaces),
+				watched.Round(10*time.Millisecond)),
+			Fix: cure.Silence})
 	}
 }

@@ -1,0 +1,45 @@
+// The words for Windows. Commands for PowerShell need one that was started as an administrator.
+
+package cure
+
+// Hints.
+const (
+	PortTaken = "another program holds the port without SO_REUSEADDR, so nobody can share it: `netstat -abno -p UDP` " +
+		"names it"
+	NoAddressNow = "the interface does not have its address now, or is down: scan again"
+	Refused      = "a firewall of this machine refuses it"
+	NoRoute      = "there is no route to it: `Find-NetRoute -RemoteIPAddress` with the address shows it"
+)
+
+// What portable findings need on each system.
+
+func InterfaceDown(name string) string {
+	return `plug the cable in; or, in an elevated PowerShell: Enable-NetAdapter -Name "` + name + `"`
+}
+
+func NoCarrier(string) string { return "plug the cable in, at both ends, or join the Wi-Fi network" }
+
+func NoMulticastFlag(string) string {
+	return "take another interface: the driver of this one has no multicast"
+}
+
+func NoAddress(name string, v4 bool) string {
+	if v4 {
+		return "give " + name + " an IPv4 address, by DHCP or by hand"
+	}
+	return `in an elevated PowerShell: Enable-NetAdapterBinding -ComponentID ms_tcpip6 -Name "` + name + `"`
+}
+
+func NoDefaultRoute(name string, _ bool) string {
+	return NameInterface + ", or give " + name + " a default gateway"
+}
+
+func ReceiveBuffer(string) string { return "ask for a smaller buffer, and read faster" }
+
+func SelfTest() string {
+	return "look at the firewall: Get-NetFirewallProfile, Get-NetConnectionProfile (the profile Public blocks most)"
+}
+
+func SharePort() string {
+	return "end that program, take another port, or have it set SO_REUSEADDR before it binds"
+}
