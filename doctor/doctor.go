@@ -16,8 +16,8 @@
 //
 // It changes no setting and needs no privilege. It joins each group on each interface that it examines, from its own
 // sockets and for as long as it watches, as any receiver does: switches and routers hear of that. It sends nothing,
-// unless [Config.SendTest] asks for it. What it may not see is listed in [Facts.NotVisible]; the rules of a firewall
-// are never seen.
+// unless [Config.SendTest] asks for it. What it may not see is listed in [Facts.NotVisible]. The one thing that is seen
+// only with privilege (CAP_NET_ADMIN, as root has it) is the rules of Linux's firewall.
 //
 // # Findings
 //
@@ -87,6 +87,11 @@ const (
 	ReservedGroup   = "reserved-group"
 	NoDefaultRoute  = "no-default-route"
 	MultipleDefault = "multiple-default"
+	NoQuerier       = "no-querier"
+	Firewall        = "firewall"
+	FirewallProfile = "firewall-profile"
+	LocalNetwork    = "local-network-privacy"
+	Container       = "container"
 	SelfTest        = "self-test"
 	Silent          = "silent"
 )
@@ -274,6 +279,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	c.report(listeners, watched)
 	c.checkDefaults()
 	c.checkWatched(before, start, end)
+	c.checkFirewall(start, end)
 	c.checkSilence(listeners, watched)
 
 	slices.SortStableFunc(c.Report.Findings, func(a, b Finding) int { return cmp.Compare(b.Severity, a.Severity) })
@@ -341,6 +347,7 @@ type checkup struct {
 	all    []mcast.Interface // of the machine
 	ifaces []mcast.Interface // those to examine, as they are now
 	named  bool              // by the user
+	letIn  []netip.Addr      // groups that did not come, and that the firewall would let in
 }
 
 func (c *checkup) add(f Finding) { c.Report.Findings = append(c.Report.Findings, f) }

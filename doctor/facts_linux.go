@@ -49,6 +49,7 @@ type system struct {
 	routes4  []textRoute
 	routes6  []textRoute
 	links    map[int]link
+	rules    *rules // of the firewall; nil if they are not visible
 }
 
 // link is what package mcast does not tell of an interface.
@@ -69,6 +70,7 @@ func (c *checkup) look() *system {
 		}
 	}
 	s.routes4, s.routes6 = parseRoutes(c.read("route")), parseRoutes6(c.read("ipv6_route"))
+	c.seeRules(s)
 	answer, err := syscall.NetlinkRIB(unix.RTM_GETLINK, unix.AF_UNSPEC)
 	if err != nil {
 		c.notVisible(fmt.Sprintf("which interfaces belong to bridges (%v)", err))

@@ -92,20 +92,26 @@ var noGroup netip.Addr
 func command(t *testing.T, host *mcasttest.Host, line string) {
 	t.Helper()
 	for part := range strings.SplitSeq(line, "; ") {
-		args := strings.Fields(strings.TrimPrefix(part, "sudo "))
-		cmd := exec.Command(args[0], args[1:]...)
-		if errors.Is(cmd.Err, exec.ErrNotFound) {
-			if os.Getenv("MCAST_TEST_STRICT") == "1" {
-				t.Fatal(cmd.Err)
-			}
-			t.Skip(cmd.Err)
-		}
-		host.Do(func() {
-			if out, err := cmd.CombinedOutput(); err != nil {
-				t.Fatalf("%s: %v: %s", part, err, out)
-			}
-		})
+		execute(t, host, "", strings.Fields(strings.TrimPrefix(part, "sudo "))...)
 	}
+}
+
+// execute runs a program on the host. Where there is no such program the test is skipped, or fails if it is strict.
+func execute(t *testing.T, host *mcasttest.Host, stdin string, args ...string) {
+	t.Helper()
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Stdin = strings.NewReader(stdin)
+	if errors.Is(cmd.Err, exec.ErrNotFound) {
+		if os.Getenv("MCAST_TEST_STRICT") == "1" {
+			t.Fatal(cmd.Err)
+		}
+		t.Skip(cmd.Err)
+	}
+	host.Do(func() {
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v: %s", args, err, out)
+		}
+	})
 }
 
 // receive runs a receiver on the host until the test ends.

@@ -278,20 +278,24 @@ func (c *checkup) checkSilence(listeners []*listener, watched time.Duration) {
 		return
 	}
 	// These keep other programs from receiving, and not this one.
-	aside := []string{NotJoined, NoDefaultRoute, MultipleDefault, BufferClamped, BufferOverflow}
+	aside := []string{NotJoined, NoDefaultRoute, MultipleDefault, BufferClamped, BufferOverflow, NoQuerier}
 	for _, g := range c.Groups {
 		joined := slices.ContainsFunc(listeners, func(l *listener) bool { return l.group == g && !l.ifc.IsLoopback() })
 		explained := slices.ContainsFunc(c.Report.Findings, func(f Finding) bool {
-			return f.Severity > Info && (f.Group == g || !f.Group.IsValid()) && !slices.Contains(aside, f.Code)
+			reports := f.Code == Firewall && !f.Group.IsValid() // matter only where switches snoop
+			return f.Severity > Info && (f.Group == g || !f.Group.IsValid()) && !slices.Contains(aside, f.Code) && !reports
 		})
 		if !joined || !c.silent(g) || explained {
 			continue
 		}
+		firewall := ", or a firewall of this machine drops it: its rules are not all visible here"
+		if slices.Contains(c.letIn, g) {
+			firewall = ". The firewall of this machine lets it in, by its rules"
+		}
 		c.add(Finding{Code: Silent, Severity: Warning, Group: g,
 			Summary: fmt.Sprintf("all looks right here, yet nothing came in for port %d", c.Port),
 			Detail: fmt.Sprintf("The group was joined on %s and watched for %v. Either nobody sends, or it is lost on the "+
-				"way, or a firewall of this machine drops it: its rules are not visible here.", names(c.ifaces),
-				watched.Round(10*time.Millisecond)),
+				"way%s.", names(c.ifaces), watched.Round(10*time.Millisecond), firewall),
 			Fix: cure.Silence})
 	}
 }
