@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strings"
 	"syscall"
 	"unsafe"
 
@@ -388,22 +387,13 @@ func (c *conn) stats() (dropped uint64, readBuffer int) {
 
 // joinHint says what to do about an error of opening a pair's socket, where that is known.
 func joinHint(err error, p *pair) string {
-	var sys *os.SyscallError
 	switch {
 	case errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
-		// A socket of a pair has one group, and one source at least: only a limit of 0 is in its way. Otherwise it is the
-		// memory for options, for want of which the kernel says the same.
-		limit := cure.Memberships
-		switch sourced := errors.As(err, &sys) && strings.Contains(sys.Syscall, "SOURCE"); {
-		case sourced && p.addr.Is4():
-			limit = cure.Sources4
-		case sourced:
-			limit = cure.Sources6
-		case p.addr.Is6():
-			limit = ""
-		}
-		if limit != "" && cure.Value(limit) == "0" {
-			return cure.Limit(limit)
+		// A pair's socket has one group, so that only a limit of 0 is in its way. A limit of sources is in nobody's: the
+		// first is always taken, and the others go to more sockets. What is left is the memory for options, for want of
+		// which the kernel says the same.
+		if p.addr.Is4() && cure.Value(cure.Memberships) == "0" {
+			return cure.Limit(cure.Memberships)
 		}
 		return cure.Limit(cure.OptionMemory)
 	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):

@@ -454,7 +454,8 @@ func openHint(err error) string {
 		return cure.PortTaken
 	case errors.Is(err, windows.WSAEADDRNOTAVAIL):
 		return cure.NoAddressNow
-	case errors.Is(err, windows.WSAENETDOWN), errors.Is(err, windows.WSAENETUNREACH), errors.Is(err, windows.WSAEHOSTUNREACH):
+	case errors.Is(err, windows.WSAENETDOWN), errors.Is(err, windows.WSAENETUNREACH),
+		errors.Is(err, windows.WSAEHOSTUNREACH):
 		return cure.NoLink
 	case errors.Is(err, windows.WSAEMFILE), errors.Is(err, windows.WSAENOBUFS):
 		return cure.ShortOfMemory

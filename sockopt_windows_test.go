@@ -312,12 +312,14 @@ func TestWindowsErrors(t *testing.T) {
 		t.Error("no error is one")
 	}
 	group := groups("239.1.1.1")[0]
-	for _, errno := range []error{windows.WSAEACCES, windows.WSAEADDRINUSE, windows.WSAEADDRNOTAVAIL, windows.WSAEMFILE, windows.WSAENOBUFS} {
+	for _, errno := range []error{windows.WSAEACCES, windows.WSAEADDRINUSE, windows.WSAEADDRNOTAVAIL, windows.WSAEMFILE,
+		windows.WSAENOBUFS, windows.WSAENETDOWN, windows.WSAENETUNREACH, windows.WSAEHOSTUNREACH} {
 		if openHint(wrap(errno)) == "" {
 			t.Errorf("%v: no hint for who opens", errno)
 		}
 	}
-	for _, errno := range []error{windows.WSAENETUNREACH, windows.WSAEADDRNOTAVAIL, windows.WSAEACCES, windows.WSAEMSGSIZE} {
+	for _, errno := range []error{windows.WSAENETUNREACH, windows.WSAEHOSTUNREACH, windows.WSAENETDOWN, windows.WSAENOBUFS,
+		windows.WSAEADDRNOTAVAIL, windows.WSAEACCES, windows.WSAEMSGSIZE} {
 		if sendHint(wrap(errno), nil, group) == "" {
 			t.Errorf("%v: no hint for who sends", errno)
 		}

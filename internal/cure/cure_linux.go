@@ -22,8 +22,6 @@ const (
 // Names of limits.
 const (
 	Memberships  = "net.ipv4.igmp_max_memberships"
-	Sources4     = "net.ipv4.igmp_max_msf"
-	Sources6     = "net.ipv6.mld_max_msf"
 	OptionMemory = "net.core.optmem_max"
 	Watches      = "fs.epoll.max_user_watches"
 )
