@@ -22,33 +22,38 @@
 // # Findings
 //
 // A [Finding] has a code, which stays the same and is for programs, and texts, which are for people. The codes are the
-// constants of this package. Those marked with an L are found on Linux only: the other systems do not tell an
-// ordinary program what they rest on.
+// constants of this package. Those marked with an L are found on Linux only, since the other systems do not tell an
+// ordinary program what they rest on; those with an M on macOS, those with a W on Windows.
 //
-//	interface-down     the interface is down, or gone
-//	no-carrier         L  no cable, or nobody at its other end
-//	no-multicast-flag  the interface says that it cannot multicast
-//	no-address         the interface has no address of the group's family
-//	bridge-port        L  the interface belongs to a bridge or a bond, which gets the datagrams in its place
-//	rp-filter          L  the reverse path filter drops the sources (RFC 3704)
-//	accept-local       L  a source is this machine itself, and would have to come in by a wire
-//	lo-route           L  IPv6 multicast over lo has no route, or a wrong one
-//	not-joined         the group is not joined where it should be; by whom, Linux tells
-//	membership-limit   L  net.ipv4.igmp_max_memberships
-//	source-limit       L  net.ipv4.igmp_max_msf, net.ipv6.mld_max_msf
-//	igmp-version       L  sources are not told to the network: IGMPv1, IGMPv2 or MLDv1 is spoken on it
-//	port-taken         a program holds the port and does not share it; Linux tells which
-//	buffer-clamped     the system grants a smaller receive buffer than was asked for
-//	buffer-overflow    L  a program's receive buffer ran over while it was watched
-//	wrong-port         L  multicast for ports that nobody receives on came in while it was watched
-//	link-scope         the group does not leave the link, or not even the machine
-//	ssm-range          a group for source-specific multicast without sources, or the reverse (RFC 4607)
-//	mac-collision      groups that switches and network cards cannot tell apart
-//	reserved-group     a group that is not to be used
-//	no-default-route   senders that name no interface find none
-//	multiple-default   L  default routes by several interfaces
-//	self-test          a datagram of its own did not come back
-//	silent             nothing of all this, and nothing came in
+//	interface-down            the interface is down, or gone
+//	no-carrier             L  no cable, or nobody at its other end
+//	no-multicast-flag         the interface says that it cannot multicast
+//	no-address                the interface has no address of the group's family
+//	bridge-port            L  the interface belongs to a bridge or a bond, which gets the datagrams in its place
+//	rp-filter              L  the reverse path filter drops the sources (RFC 3704)
+//	accept-local           L  a source is this machine itself, and would have to come in by a wire
+//	lo-route               L  IPv6 multicast over lo has no route, or a wrong one
+//	not-joined                the group is not joined where it should be; by whom, Linux tells
+//	membership-limit       L  net.ipv4.igmp_max_memberships
+//	source-limit           L  net.ipv4.igmp_max_msf, net.ipv6.mld_max_msf
+//	igmp-version           L  sources are not told to the network: IGMPv1, IGMPv2 or MLDv1 is spoken on it
+//	port-taken                a program holds the port and does not share it; Linux tells which
+//	buffer-clamped            the system grants a smaller receive buffer than was asked for
+//	buffer-overflow        L  a program's receive buffer ran over while it was watched
+//	wrong-port             L  multicast for ports that nobody receives on came in while it was watched
+//	link-scope                the group does not leave the link, or not even the machine
+//	ssm-range                 a group for source-specific multicast without sources, or the reverse (RFC 4607)
+//	mac-collision             groups that switches and network cards cannot tell apart
+//	reserved-group            a group that is not to be used
+//	no-default-route          senders that name no interface find none
+//	multiple-default       L  default routes by several interfaces
+//	no-querier             L  a bridge of this machine snoops, and nobody asks who is a member
+//	firewall               L  the rules of nftables drop the group, or IGMP or MLD: seen with CAP_NET_ADMIN only
+//	firewall-profile       W  Windows' firewall lets nothing in
+//	local-network-privacy  M  macOS keeps the program from the local network; found by the self-test
+//	container              L  the interface leads to the network of containers, or of Windows' subsystem for Linux
+//	self-test                 a datagram of its own did not come back
+//	silent                    nothing of all this, and nothing came in
 package doctor
 
 import (
@@ -65,35 +70,35 @@ import (
 
 // The codes of findings. The package documentation says what each means.
 const (
-	InterfaceDown   = "interface-down"
-	NoCarrier       = "no-carrier"
-	NoMulticastFlag = "no-multicast-flag"
-	NoAddress       = "no-address"
-	BridgePort      = "bridge-port"
-	RPFilter        = "rp-filter"
-	AcceptLocal     = "accept-local"
-	LoRoute         = "lo-route"
-	NotJoined       = "not-joined"
-	MembershipLimit = "membership-limit"
-	SourceLimit     = "source-limit"
-	IGMPVersion     = "igmp-version"
-	PortTaken       = "port-taken"
-	BufferClamped   = "buffer-clamped"
-	BufferOverflow  = "buffer-overflow"
-	WrongPort       = "wrong-port"
-	LinkScope       = "link-scope"
-	SSMRange        = "ssm-range"
-	MACCollision    = "mac-collision"
-	ReservedGroup   = "reserved-group"
-	NoDefaultRoute  = "no-default-route"
-	MultipleDefault = "multiple-default"
-	NoQuerier       = "no-querier"
-	Firewall        = "firewall"
-	FirewallProfile = "firewall-profile"
-	LocalNetwork    = "local-network-privacy"
-	Container       = "container"
-	SelfTest        = "self-test"
-	Silent          = "silent"
+	InterfaceDown       = "interface-down"
+	NoCarrier           = "no-carrier"
+	NoMulticastFlag     = "no-multicast-flag"
+	NoAddress           = "no-address"
+	BridgePort          = "bridge-port"
+	RPFilter            = "rp-filter"
+	AcceptLocal         = "accept-local"
+	LoRoute             = "lo-route"
+	NotJoined           = "not-joined"
+	MembershipLimit     = "membership-limit"
+	SourceLimit         = "source-limit"
+	IGMPVersion         = "igmp-version"
+	PortTaken           = "port-taken"
+	BufferClamped       = "buffer-clamped"
+	BufferOverflow      = "buffer-overflow"
+	WrongPort           = "wrong-port"
+	LinkScope           = "link-scope"
+	SSMRange            = "ssm-range"
+	MACCollision        = "mac-collision"
+	ReservedGroup       = "reserved-group"
+	NoDefaultRoute      = "no-default-route"
+	MultipleDefault     = "multiple-default"
+	NoQuerier           = "no-querier"
+	Firewall            = "firewall"
+	FirewallProfile     = "firewall-profile"
+	LocalNetworkPrivacy = "local-network-privacy"
+	Container           = "container"
+	SelfTest            = "self-test"
+	Silent              = "silent"
 )
 
 // Config says what should arrive, and where.
@@ -124,6 +129,8 @@ type Config struct {
 	// machine, and sees whether it comes back. Programs on the machine that receive the group get it too: it begins with
 	// "mcast doctor self-test ".
 	SendTest bool
+
+	root string // where the file system begins, if that is not /
 }
 
 const (
@@ -280,6 +287,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	c.checkDefaults()
 	c.checkWatched(before, start, end)
 	c.checkFirewall(start, end)
+	c.checkSurroundings(end)
 	c.checkSilence(listeners, watched)
 
 	slices.SortStableFunc(c.Report.Findings, func(a, b Finding) int { return cmp.Compare(b.Severity, a.Severity) })

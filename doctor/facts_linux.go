@@ -55,8 +55,12 @@ type system struct {
 // link is what package mcast does not tell of an interface.
 type link struct {
 	name      string
+	kind      string // such as bridge or veth; that of a network card is empty
 	master    int
 	slaveKind string
+	elsewhere bool   // what it is linked to, as the other end of a veth, is in another network namespace
+	noFlood   bool   // as a port of a bridge it gets only what the bridge knows to be wanted there
+	bridge    bridge // if it is one
 }
 
 func (c *checkup) look() *system {
@@ -102,7 +106,17 @@ func parseLink(b []byte) (index int, l link, ok bool) {
 	all := attributes(b[unix.SizeofIfInfomsg:])
 	l.name = unix.ByteSliceToString(all[unix.IFLA_IFNAME])
 	l.master = number(all[unix.IFLA_MASTER])
-	l.slaveKind = unix.ByteSliceToString(attributes(all[unix.IFLA_LINKINFO])[unix.IFLA_INFO_SLAVE_KIND])
+	_, l.elsewhere = all[unix.IFLA_LINK_NETNSID]
+	info := attributes(all[unix.IFLA_LINKINFO])
+	l.kind = unix.ByteSliceToString(info[unix.IFLA_INFO_KIND])
+	l.slaveKind = unix.ByteSliceToString(info[unix.IFLA_INFO_SLAVE_KIND])
+	if l.slaveKind == "bridge" {
+		flood := attributes(info[unix.IFLA_INFO_SLAVE_DATA])[unix.IFLA_BRPORT_MCAST_FLOOD]
+		l.noFlood = len(flood) > 0 && flood[0] == 0
+	}
+	if l.kind == "bridge" {
+		l.bridge = parseBridge(attributes(info[unix.IFLA_INFO_DATA]))
+	}
 	return int(int32(binary.NativeEndian.Uint32(b[4:]))), l, true
 }
 
@@ -673,4 +687,10 @@ func (c *checkup) checkPort(v4 bool, n uint64, counters string) {
 		f.Group = silent[0]
 	}
 	c.add(f)
+}
+
+// checkSurroundings looks at what is between the machine and the network. It comes after the watch.
+func (c *checkup) checkSurroundings(s *system) {
+	c.checkBridges(s)
+	c.checkContainer(s)
 }

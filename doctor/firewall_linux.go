@@ -294,8 +294,8 @@ func (c *checkup) checkLetIn(g netip.Addr, start, end *system) (sure bool) {
 	return sure
 }
 
-const byOthers = "If another program such as ufw, firewalld or docker has made the rules, tell it the cure in its own " +
-	"words, or it will not last."
+const byOthers = "If another program such as ufw, firewalld or docker has made the rules, tell it the cure in its " +
+	"own words, or it will not last."
 
 // rose is a sentence about a rule whose counter moved while it was watched.
 func rose(start, end *system, at place) string {

@@ -1,10 +1,11 @@
-// Firewalls of nftables, made by nft on hosts of their own, and what the kernel makes of datagrams beside what the doctor
-// says of them.
+// Firewalls of nftables, made by nft on hosts of their own, and what the kernel makes of datagrams beside what the
+// doctor says of them.
 
 package doctor_test
 
 import (
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -34,7 +35,8 @@ var firewalls = []struct {
 	{name: "accepts all", rules: "table inet t { chain in { type filter hook input priority 0; policy accept; } }"},
 	{name: "policy", rules: "table inet t { chain in { type filter hook input priority 0; policy drop; } }",
 		drops4: true, drops6: true, reports4: true, reports6: true},
-	{name: "dormant", rules: "table inet t { flags dormant; chain in { type filter hook input priority 0; policy drop; } }"},
+	{name: "dormant", rules: `table inet t { flags dormant;
+		chain in { type filter hook input priority 0; policy drop; } }`},
 	{name: "no base chain", rules: "table inet t { chain in { drop; } }"},
 	{name: "forwarding", rules: "table inet t { chain in { type filter hook forward priority 0; policy drop; } }"},
 	{name: "port", rules: `table inet t { chain in { type filter hook input priority 0;
@@ -62,20 +64,24 @@ var firewalls = []struct {
 	{name: "IPv6 alone", rules: `table ip6 t { chain in { type filter hook input priority 0; policy drop;
 		icmpv6 type { 130, 131, 132, 143 } accept; } }`, drops6: true},
 	{name: "ICMPv6 by its next header, which MLD has not", rules: `table ip6 t {
-		chain in { type filter hook input priority 0; policy drop; ip6 nexthdr icmpv6 accept; } }`, drops6: true, reports6: true},
+		chain in { type filter hook input priority 0; policy drop; ip6 nexthdr icmpv6 accept; } }`,
+		drops6: true, reports6: true},
 	{name: "interface", rules: `table inet t { chain in { type filter hook input priority 0;
 		iifname "eth0" udp dport 12345 drop; } }`, drops4: true, drops6: true},
 	{name: "interfaces", rules: `table inet t { chain in { type filter hook input priority 0;
-		iifname "eth*" iifname != "lo" meta iifname { "eth0", "wlan0" } udp dport 12345 drop; } }`, drops4: true, drops6: true},
+		iifname "eth*" iifname != "lo" meta iifname { "eth0", "wlan0" } udp dport 12345 drop; } }`,
+		drops4: true, drops6: true},
 	{name: "another interface", rules: `table inet t { chain in { type filter hook input priority 0;
 		iifname "eth1" drop; iif lo drop; iifname "wl*" drop; } }`},
 	{name: "sets", rules: `table inet t { set ports { type inet_service; elements = { 5353, 12345 }; }
-		set groups { type ipv4_addr; flags interval; elements = { 10.0.0.0/8, 239.0.0.0-239.1.2.3, 239.1.2.5-239.255.255.255 }; }
+		set groups { type ipv4_addr; flags interval;
+			elements = { 10.0.0.0/8, 239.0.0.0-239.1.2.3, 239.1.2.5-239.255.255.255 }; }
 		chain in { type filter hook input priority 0; ip daddr @groups udp dport @ports drop; } }`, drops4: true},
 	{name: "sets without it", rules: `table inet t { set ports { type inet_service; elements = { 5353, 12346 }; }
 		set groups { type ipv4_addr; flags interval; elements = { 239.0.0.0-239.1.2.2, 239.1.2.4-239.255.255.255 }; }
 		set none { type inet_service; }
-		chain in { type filter hook input priority 0; ip daddr @groups drop; udp dport @ports drop; udp dport @none drop; } }`},
+		chain in { type filter hook input priority 0;
+			ip daddr @groups drop; udp dport @ports drop; udp dport @none drop; } }`},
 	{name: "negated set", rules: `table inet t { chain in { type filter hook input priority 0;
 		udp dport != { 53, 5353 } drop; } }`, drops4: true, drops6: true},
 	{name: "concatenation", rules: `table inet t { chain in { type filter hook input priority 0;
@@ -107,7 +113,8 @@ var firewalls = []struct {
 		meta l4proto igmp drop; icmpv6 type mld-listener-query drop; } }`, reports4: true, reports6: true},
 	{name: "reports", rules: `table inet t { chain out { type filter hook output priority 0;
 		oifname "eth0" ip daddr 224.0.0.22 drop; oifname "eth0" icmpv6 type 143 drop; } }`, reports4: true, reports6: true},
-	{name: "untracked", rules: `table inet t { chain pre { type filter hook prerouting priority -300; udp dport 12345 notrack; }
+	{name: "untracked", rules: `table inet t {
+		chain pre { type filter hook prerouting priority -300; udp dport 12345 notrack; }
 		chain in { type filter hook input priority 0; udp dport 12345 ct state new drop; } }`, undecided: true},
 	{name: "a source", rules: `table inet t { chain in { type filter hook input priority 0;
 		ip saddr 10.1.2.3 drop; ip6 saddr fd12::/16 drop; } }`, undecided: true},
@@ -236,7 +243,7 @@ func TestFirewallOfIptables(t *testing.T) {
 			!strings.HasPrefix(f.Fix, "sudo "+family+"tables -I INPUT ") {
 			t.Errorf("%s: %+v", program, f)
 		}
-		execute(t, host, "", strings.Fields(strings.Replace(strings.TrimPrefix(f.Fix, "sudo "), "tables", "tables-nft", 1))...)
+		command(t, host, strings.Replace(f.Fix, "tables", "tables-nft", 1))
 		never(t, examine(t, host, asks(group), "eth0"), doctor.Firewall)
 	}
 }
@@ -342,6 +349,7 @@ func TestFirewallOlder(t *testing.T) {
 	if report := examine(t, host, asks(group4), "eth0"); strings.Contains(report.String(), "the older") {
 		t.Errorf("there are none:\n%s", report)
 	}
+	t.Setenv("XTABLES_LOCKFILE", filepath.Join(t.TempDir(), "lock"))
 	execute(t, host, "", "iptables-legacy", "-A", "INPUT", "-p", "udp", "-j", "DROP")
 	report := examine(t, host, asks(group4), "eth0")
 	never(t, report, doctor.Firewall)

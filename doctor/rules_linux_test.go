@@ -1,3 +1,6 @@
+// The reader of nftables' messages, and the walk through its rules, by themselves. What they make of real rules is
+// tested in firewall_linux_test.go.
+
 package doctor
 
 import (
@@ -21,8 +24,8 @@ func messages(b []byte) *rules {
 	return r
 }
 
-// A message is a rule's, and what follows it may be anything: whatever comes from netlink ends, with a result. The corpus
-// is of Linux 6.18 on a little-endian machine.
+// A message is a rule's, and what follows it may be anything: whatever comes from netlink ends, with a result. The
+// corpus is of Linux 6.18 on a little-endian machine.
 func FuzzRules(f *testing.F) {
 	i := mcast.Interface{Name: "eth0", Index: 2, HardwareAddr: make(net.HardwareAddr, 6)}
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -231,6 +231,12 @@ func (c *checkup) sendTo(ctx context.Context, l *listener) (sent bool) {
 	if err == nil {
 		return true
 	}
+	r := refused(err)
+	r.ifc, r.group = l.ifc, l.group
+	if f, private := r.private(); private {
+		c.add(f)
+		return false
+	}
 	f := Finding{Code: SelfTest, Severity: Error, Group: l.group, Interface: l.ifc.Name,
 		Summary: "a datagram cannot be sent to the group by this interface",
 		Detail:  fmt.Sprintf("This was tried, with a hop limit of 0: %v.", err)}

@@ -1,0 +1,119 @@
+// The finding about bridges of this machine that snoop. Such a bridge goes by what it has heard of members only if
+// there is a querier: itself, or one that it has heard lately (br_multicast_querier_exists in net/bridge/br_private.h).
+// Without, it passes everything on; when one goes, it forgets the querier (255 s) before the members (260 s). So it
+// withholds nothing for want of a querier, except from ports that are told not to flood (br_flood in
+// net/bridge/br_forward.c).
+
+package doctor
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/go-multicast/mcast/internal/cure"
+	"golang.org/x/sys/unix"
+)
+
+// bridge is what rtnetlink tells of one.
+type bridge struct {
+	snoops   bool
+	queries  bool // itself
+	querier4 bool // there is one, itself or another
+	querier6 bool
+}
+
+// Attributes in IFLA_BR_MCAST_QUERIER_STATE (include/uapi/linux/if_bridge.h).
+const (
+	querierIPAddress   = 1
+	querierIPv6Address = 5
+)
+
+// parseBridge reads the IFLA_INFO_DATA of a bridge.
+func parseBridge(all map[uint16][]byte) (b bridge) {
+	on := func(typ uint16) bool { return len(all[typ]) > 0 && all[typ][0] != 0 }
+	b.snoops, b.queries = on(unix.IFLA_BR_MCAST_SNOOPING), on(unix.IFLA_BR_MCAST_QUERIER)
+	querier := attributes(all[unix.IFLA_BR_MCAST_QUERIER_STATE])
+	b.querier4 = b.queries || querier[querierIPAddress] != nil
+	// A bridge that has no IPv6 address cannot ask for members: the querier's address is shown as :: then.
+	addr, ok := netip.AddrFromSlice(querier[querierIPv6Address])
+	b.querier6 = ok && !addr.IsUnspecified()
+	return b
+}
+
+// checkBridges comes after the watch: for who receives, nothing is wrong.
+func (c *checkup) checkBridges(s *system) {
+	var done []int
+	for _, i := range c.ifaces {
+		index := i.Index
+		if s.links[index].slaveKind == "bridge" {
+			index = s.links[index].master
+		}
+		if s.links[index].kind == "bridge" && !slices.Contains(done, index) {
+			c.checkQuerier(index, s)
+			done = append(done, index)
+		}
+	}
+}
+
+func (c *checkup) checkQuerier(index int, s *system) {
+	b, name := s.links[index].bridge, s.links[index].name
+	if !b.snoops {
+		return
+	}
+	var without []string
+	silent := false
+	for _, v4 := range []bool{true, false} {
+		wanted := func(g netip.Addr) bool { return g.Is4() == v4 && isReported(g) }
+		if slices.ContainsFunc(c.Groups, wanted) && !(v4 && b.querier4 || !v4 && b.querier6) {
+			without = append(without, familyName(v4))
+			silent = silent || c.someSilent(v4)
+		}
+	}
+	if len(without) == 0 {
+		return
+	}
+	if release() < "005.015" { // which brought IFLA_BR_MCAST_QUERIER_STATE
+		c.notVisible(fmt.Sprintf("whether %s hears a querier: this version of Linux does not tell", name))
+		return
+	}
+	var dry []string
+	for _, l := range s.links {
+		if l.master == index && l.slaveKind == "bridge" && l.noFlood {
+			dry = append(dry, l.name)
+		}
+	}
+	slices.Sort(dry)
+	f := Finding{Code: NoQuerier, Severity: Info, Interface: name,
+		Summary: fmt.Sprintf("the bridge snoops, and there is no querier for %s", strings.Join(without, " and ")),
+		Detail: "rtnetlink shows mcast_snooping 1, mcast_querier 0 and no other querier. As long as it is so, the bridge " +
+			"passes everything on. But other switches on its network, if they snoop, forget the members after some minutes.",
+		Fix: cure.Querier(name)}
+	if b.queries { // so it is about IPv6, for which it needs an address
+		f.Detail = "rtnetlink shows mcast_snooping 1 and mcast_querier 1, and no IPv6 address that the bridge would ask " +
+			"from. As long as it is so, it passes everything on. But other switches on its network, if they snoop, forget " +
+			"the members after some minutes."
+		f.Fix = cure.NoAddress(name, false)
+	}
+	switch {
+	case len(dry) > 0:
+		f.Severity = Warning
+		f.Summary += ": it withholds groups from " + list(dry)
+		f.Detail += fmt.Sprintf(" And %s, by rtnetlink with mcast_flood off, gets nothing, although members may be there: "+
+			"without a querier a bridge does not go by what it has heard of them.", list(dry))
+	case !silent:
+		return
+	}
+	c.add(f)
+}
+
+// release is the version of the kernel, in a form that can be compared: 006.018.
+func release() string {
+	var name unix.Utsname
+	var major, minor int
+	if unix.Uname(&name) == nil {
+		fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &major, &minor)
+	}
+	return fmt.Sprintf("%03d.%03d", major, minor)
+}
