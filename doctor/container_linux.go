@@ -7,6 +7,7 @@ package doctor
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -51,15 +52,16 @@ func container(root string) (by string) {
 // checkContainer comes after the watch: what comes in comes from other containers, or else there is another way.
 func (c *checkup) checkContainer(s *system) {
 	by := container(c.root)
-	// Programs in a container may make other networks, as mcasttest does.
-	own, err := os.Readlink("/proc/thread-self/ns/net")
-	first, err2 := os.Readlink(filepath.Join("/", c.root, "/proc/1/ns/net")) // which only its user may see
-	if err == nil && err2 == nil && own != first {
+	// Programs in a container may make other networks, as mcasttest does: then the first process has another. Files of
+	// /proc/net are the same ones only in the same network; the link to the namespace itself is not for everybody.
+	own, err := os.Stat("/proc/thread-self/net/dev")
+	first, err2 := os.Stat(filepath.Join("/", c.root, "/proc/1/net/dev"))
+	if err == nil && err2 == nil && !os.SameFile(own, first) {
 		by = ""
 	}
 	for _, i := range c.ifaces {
-		silent := func(g netip.Addr) bool { return usable(i, g) && c.silentOn(i, g) }
-		if !slices.ContainsFunc(c.Groups, silent) {
+		came := func(t Traffic) bool { return t.Interface == i.Name && t.Datagrams > 0 }
+		if i.Flags&net.FlagUp == 0 || slices.ContainsFunc(c.Report.Facts.Traffic, came) {
 			continue
 		}
 		f := Finding{Code: Container, Severity: Warning, Interface: i.Name}
@@ -80,12 +82,6 @@ func (c *checkup) checkContainer(s *system) {
 		}
 		c.add(f)
 	}
-}
-
-// silentOn reports whether nothing came in for a group by an interface.
-func (c *checkup) silentOn(i mcast.Interface, group netip.Addr) bool {
-	came := func(t Traffic) bool { return t.Group == group && t.Interface == i.Name && t.Datagrams > 0 }
-	return !slices.ContainsFunc(c.Report.Facts.Traffic, came)
 }
 
 // behindWindows reports whether the interface is that of the usual network of WSL 2, which translates addresses: it has

@@ -279,6 +279,8 @@ func (c *checkup) checkLetIn(g netip.Addr, start, end *system) (sure bool) {
 				cure.Packet{Group: g, Port: c.Port})}
 		if len(c.Sources) > 0 {
 			f.Summary += " from " + list(kept)
+		} else {
+			c.explain(SelfTest, g, i) // whose datagram met the same rule
 		}
 		if len(kept) < len(sources) {
 			f.Severity = Warning
@@ -292,6 +294,13 @@ func (c *checkup) checkLetIn(g netip.Addr, start, end *system) (sure bool) {
 		c.add(f)
 	}
 	return sure
+}
+
+// explain takes back a finding that another one explains.
+func (c *checkup) explain(code string, g netip.Addr, i mcast.Interface) {
+	c.Report.Findings = slices.DeleteFunc(c.Report.Findings, func(f Finding) bool {
+		return f.Code == code && f.Group == g && f.Interface == i.Name
+	})
 }
 
 const byOthers = "If another program such as ufw, firewalld or docker has made the rules, tell it the cure in its " +

@@ -82,6 +82,10 @@ var firewalls = []struct {
 		set none { type inet_service; }
 		chain in { type filter hook input priority 0;
 			ip daddr @groups drop; udp dport @ports drop; udp dport @none drop; } }`},
+	{name: "intervals side by side", rules: `table inet t { set ports { type inet_service; flags interval; }
+		chain in { type filter hook input priority 0; udp dport @ports drop; } }
+		add element inet t ports { 12300-12344 }
+		add element inet t ports { 12345-12350 }`, drops4: true, drops6: true},
 	{name: "negated set", rules: `table inet t { chain in { type filter hook input priority 0;
 		udp dport != { 53, 5353 } drop; } }`, drops4: true, drops6: true},
 	{name: "concatenation", rules: `table inet t { chain in { type filter hook input priority 0;
@@ -113,6 +117,8 @@ var firewalls = []struct {
 		meta l4proto igmp drop; icmpv6 type mld-listener-query drop; } }`, reports4: true, reports6: true},
 	{name: "reports", rules: `table inet t { chain out { type filter hook output priority 0;
 		oifname "eth0" ip daddr 224.0.0.22 drop; oifname "eth0" icmpv6 type 143 drop; } }`, reports4: true, reports6: true},
+	{name: "reports by where they come in, which is nowhere", rules: `table inet t {
+		chain out { type filter hook output priority 0; iifname "eth0" drop; } }`},
 	{name: "untracked", rules: `table inet t {
 		chain pre { type filter hook prerouting priority -300; udp dport 12345 notrack; }
 		chain in { type filter hook input priority 0; udp dport 12345 ct state new drop; } }`, undecided: true},
@@ -245,6 +251,11 @@ func TestFirewallOfIptables(t *testing.T) {
 		}
 		command(t, host, strings.Replace(f.Fix, "tables", "tables-nft", 1))
 		never(t, examine(t, host, asks(group), "eth0"), doctor.Firewall)
+
+		nft(t, host, "")
+		execute(t, host, "", append([]string{program}, strings.Fields("-A INPUT -p udp --dport 12345 -m comment --comment x "+
+			"-m conntrack ! --ctstate RELATED,ESTABLISHED -j REJECT")...)...)
+		want(t, examine(t, host, asks(group), "eth0"), doctor.Firewall, doctor.Error, "eth0", group)
 	}
 }
 
@@ -336,9 +347,11 @@ func TestFirewallSilent(t *testing.T) {
 	want(t, report, doctor.Firewall, doctor.Warning, "eth0", noGroup)
 	want(t, report, doctor.Silent, doctor.Warning, "", group4)
 	nft(t, host, "table inet t { chain in { type filter hook input priority 0; meta l4proto udp drop; } }")
+	cfg.SendTest = true
 	report = examine(t, host, cfg, "eth0")
 	want(t, report, doctor.Firewall, doctor.Error, "eth0", group4)
 	never(t, report, doctor.Silent)
+	never(t, report, doctor.SelfTest)
 }
 
 // The rules of the older iptables are not looked into, which is said, and the doctor does not say that they let it in.

@@ -111,3 +111,22 @@ func TestEndless(t *testing.T) {
 		t.Errorf("what becomes of it: %b", all)
 	}
 }
+
+// Where an interval ends and another begins at once, the order in which the kernel tells it makes no difference.
+func TestIntervals(t *testing.T) {
+	a := element{key: []byte{10}}
+	end := element{key: []byte{20}, end: true}
+	b := element{key: []byte{20}}
+	last := element{key: []byte{30}, end: true}
+	for _, elements := range [][]element{{a, end, b, last}, {last, b, end, a}, {last, end, b, a}} {
+		s := &ruleSet{flags: 0x4, elements: elements}
+		for value, want := range map[byte]certainty{9: no, 10: yes, 19: yes, 20: yes, 29: yes, 30: no} {
+			if _, in := s.find(func(int) octets { return known(value) }); in != want {
+				t.Errorf("%d is in %+v: %d, want %d", value, elements, in, want)
+			}
+		}
+		if _, in := s.find(unknown); in != maybe {
+			t.Errorf("what is not known: %d", in)
+		}
+	}
+}

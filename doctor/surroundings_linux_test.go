@@ -202,20 +202,14 @@ func TestContainer(t *testing.T) {
 		})
 	}
 
-	// What is made in a container is not its network.
-	root := rootWith(t, ".dockerenv", "", "proc/1/ns/x", "")
-	first := filepath.Join(root, "proc/1/ns/net")
-	if err := os.Symlink("net:[1]", first); err != nil {
-		t.Fatal(err)
-	}
+	// What is made in a container is not its network, which its first process is in.
+	root := rootWith(t, ".dockerenv", "", "proc/1/net/dev", "")
 	cfg := asks(group4).WithRoot(root)
 	never(t, examine(t, host, cfg, "eth0"), doctor.Container)
-	host.Do(func() {
-		own, err := os.Readlink("/proc/thread-self/ns/net")
-		if err := errors.Join(err, os.Remove(first), os.Symlink(own, first)); err != nil {
-			t.Fatal(err)
-		}
-	})
+	first := filepath.Join(root, "proc/1/net/dev")
+	if err := errors.Join(os.Remove(first), os.Symlink("/proc/thread-self/net/dev", first)); err != nil {
+		t.Fatal(err)
+	}
 	want(t, examine(t, host, cfg, "eth0"), doctor.Container, doctor.Warning, "eth0", noGroup)
 
 	// Where something comes in, there is a way, at least from other containers.
