@@ -29,7 +29,7 @@ var firewalls = []struct {
 	name, rules        string
 	drops4, drops6     bool
 	reports4, reports6 bool // are dropped
-	undecided          bool // it hangs on what is not known
+	unsure4, unsure6   bool // it hangs on what is not known
 }{
 	{name: "none"},
 	{name: "accepts all", rules: "table inet t { chain in { type filter hook input priority 0; policy accept; } }"},
@@ -119,15 +119,38 @@ var firewalls = []struct {
 		oifname "eth0" ip daddr 224.0.0.22 drop; oifname "eth0" icmpv6 type 143 drop; } }`, reports4: true, reports6: true},
 	{name: "reports by where they come in, which is nowhere", rules: `table inet t {
 		chain out { type filter hook output priority 0; iifname "eth0" drop; } }`},
+	{name: "closed, as by firewalld", rules: likeFirewalld(""), drops4: true, drops6: true, reports4: true},
+	{name: "open, as by firewalld", rules: likeFirewalld("udp dport 12345 accept; ip protocol igmp accept;"),
+		unsure6: true},
+	{name: "what has another destination", rules: `table inet t {
+		chain pre { type nat hook prerouting priority -100; udp dport 12345 redirect to :12346; }
+		chain in { type filter hook input priority 0; policy drop; meta l4proto != udp accept;
+			ct status dnat accept; } }`, unsure4: true, unsure6: true},
 	{name: "untracked", rules: `table inet t {
 		chain pre { type filter hook prerouting priority -300; udp dport 12345 notrack; }
-		chain in { type filter hook input priority 0; udp dport 12345 ct state new drop; } }`, undecided: true},
+		chain in { type filter hook input priority 0; udp dport 12345 ct state new drop; } }`, unsure4: true, unsure6: true},
 	{name: "a source", rules: `table inet t { chain in { type filter hook input priority 0;
-		ip saddr 10.1.2.3 drop; ip6 saddr fd12::/16 drop; } }`, undecided: true},
+		ip saddr 10.1.2.3 drop; ip6 saddr fd12::/16 drop; } }`, unsure4: true, unsure6: true},
 	{name: "a limit", rules: `table inet t { chain in { type filter hook input priority 0;
-		udp dport 12345 limit rate over 1000/second drop; } }`, undecided: true},
+		udp dport 12345 limit rate over 1000/second drop; } }`, unsure4: true, unsure6: true},
 	{name: "a mark", rules: `table inet t { chain in { type filter hook input priority 0; policy drop;
-		meta l4proto != udp accept; meta mark 7 accept; } }`, undecided: true},
+		meta l4proto != udp accept; meta mark 7 accept; } }`, unsure4: true, unsure6: true},
+}
+
+// likeFirewalld is a rule set of the form that firewalld makes, with what the user lets in.
+func likeFirewalld(letIn string) string {
+	return `table inet firewalld {
+		chain allow { tcp dport 22 accept; ip daddr 224.0.0.251 udp dport 5353 accept; ` + letIn + ` }
+		chain deny { }
+		chain public { jump deny; jump allow; meta l4proto { icmp, ipv6-icmp } accept;
+			reject with icmpx type admin-prohibited; }
+		chain zones { iifname "eth7" goto deny; goto public; }
+		chain pre { type filter hook prerouting priority -290; policy accept;
+			icmpv6 type { nd-router-advert, nd-neighbor-solicit } accept;
+			meta nfproto ipv6 fib saddr . mark . iif oif missing drop; }
+		chain in { type filter hook input priority 10; policy accept;
+			ct state { established, related } accept; ct status dnat accept; iifname "lo" accept;
+			ct state invalid drop; jump zones; reject with icmpx type admin-prohibited; } }`
 }
 
 // What the doctor says of each firewall is what the kernel does.
@@ -137,9 +160,12 @@ func TestFirewall(t *testing.T) {
 	for _, test := range firewalls {
 		t.Run(test.name, func(t *testing.T) {
 			for _, f := range []struct {
-				group          netip.Addr
-				drops, reports bool
-			}{{group4, test.drops4, test.reports4}, {group6, test.drops6, test.reports6}} {
+				group                  netip.Addr
+				drops, reports, unsure bool
+			}{
+				{group4, test.drops4, test.reports4, test.unsure4},
+				{group6, test.drops6, test.reports6, test.unsure6},
+			} {
 				nft(t, host, test.rules)
 				report := examine(t, host, asks(f.group), "eth0")
 				has := func(severity doctor.Severity, group netip.Addr) bool {
@@ -150,10 +176,10 @@ func TestFirewall(t *testing.T) {
 				if has(doctor.Error, f.group) != f.drops || has(doctor.Warning, noGroup) != f.reports {
 					t.Errorf("%v: want datagrams dropped %v, reports %v:\n%s", f.group, f.drops, f.reports, report)
 				}
-				if said := strings.Contains(report.String(), "whether the firewall lets"); said != test.undecided {
-					t.Errorf("%v: it cannot be told %v, want %v:\n%s", f.group, said, test.undecided, report)
+				if said := strings.Contains(report.String(), "whether the firewall lets"); said != f.unsure {
+					t.Errorf("%v: it cannot be told %v, want %v:\n%s", f.group, said, f.unsure, report)
 				}
-				if dropped := drops(t, host, peer, f.group); dropped != f.drops && !test.undecided {
+				if dropped := drops(t, host, peer, f.group); dropped != f.drops && !f.unsure {
 					t.Errorf("%v: the kernel drops datagrams: %v", f.group, dropped)
 				}
 			}

@@ -18,6 +18,7 @@ type rules struct {
 	sets    map[chainKey]*ruleSet
 	counted map[place]uint64 // packets, of rules that count them
 	notrack bool             // some rule has the connection tracking pass packets by
+	nat     bool             // some rule changes destinations
 }
 
 type (
@@ -137,6 +138,9 @@ func (r *rules) parseRule(in chainKey, all map[uint16][]byte) (parsed rule) {
 			r.counted[place{in, parsed.handle}] = big64(x.all[unix.NFTA_COUNTER_PACKETS])
 		case x.name == "notrack", x.name == "target" && slices.Contains([]string{"CT", "NOTRACK"}, x.extension()):
 			r.notrack = true
+		case slices.Contains([]string{"nat", "redir"}, x.name),
+			x.name == "target" && slices.Contains([]string{"DNAT", "REDIRECT", "NETMAP"}, x.extension()):
+			r.nat = true
 		}
 	}
 	return parsed

@@ -234,8 +234,11 @@ func (w *walk) expression(x expression, at place, jumps int) (certainty, outcome
 		return w.load(x.all, unix.NFTA_PAYLOAD_DREG, w.payload(x.all)), 0
 	case "ct":
 		data := unknown(16)
-		if big32(x.all[unix.NFTA_CT_KEY]) == unix.NFT_CT_STATE {
+		switch key := big32(x.all[unix.NFTA_CT_KEY]); {
+		case key == unix.NFT_CT_STATE:
 			data = known(binary.NativeEndian.AppendUint32(nil, w.state)...)
+		case key == unix.NFT_CT_STATUS && !w.nat: // firewalld asks for dnat
+			data = known(0, 0, 0, 0)
 		}
 		return w.load(x.all, unix.NFTA_CT_DREG, data), 0
 	case "fib":
