@@ -103,6 +103,10 @@ func openConn(cfg *RxConfig, p *pair, sources []netip.Addr) (_ *conn, rest []net
 	if c.screen.blocked, err = s.block(c.ifIndex, p.blocked); err != nil {
 		return nil, nil, err
 	}
+	c.release = func() error {
+		s.unblock(c.ifIndex, p.blocked[:len(p.blocked)-len(c.screen.blocked)])
+		return closeFD(s.fd)
+	}
 	if err := s.bind(netip.AddrPortFrom(p.addr, cfg.Port), c.ifIndex); err != nil {
 		return nil, nil, err
 	}
@@ -285,6 +289,17 @@ func (s *pairSocket) block(index int, blocked []netip.Addr) (rest []netip.Addr, 
 		}
 	}
 	return nil, nil
+}
+
+// unblock takes back what block has excluded, for a socket that is about to be closed and read no more. When a member
+// leaves, the kernel first counts one member less and then, source by source, one that excludes it less. In between all
+// who are left seem to exclude it, and a datagram of that source is lost to them: ip6_mc_del_src and
+// ipv6_chk_mcast_addr in net/ipv6/mcast.c, ip_mc_del_src and ip_check_mc_rcu in net/ipv4/igmp.c.
+func (s *pairSocket) unblock(index int, blocked []netip.Addr) {
+	for _, source := range blocked {
+		_ = unix.SetsockoptString(s.fd, s.level, unix.MCAST_UNBLOCK_SOURCE,
+			string(mreqLinux.groupSourceReq(index, s.addr, source))) // there is nothing to take back if it has left
+	}
 }
 
 func (s *pairSocket) sourceOption(name string, option, index int, source netip.Addr) error {
