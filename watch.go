@@ -35,8 +35,8 @@ const (
 // within about half a second.
 //
 // The list can be equal to the one before it: when an interface was deleted and made anew, went to another network
-// namespace and came back, or was down, too quickly for the lists to show it, its memberships suffer all the same; and when the
-// system says that it lost some of its notices, nobody knows.
+// namespace and came back, or went down and up, too quickly for the lists to show it, its memberships suffer all the
+// same; and when the system says that it lost some of its notices, nobody knows.
 //
 // A scan that fails is yielded as an error with a nil list; the loop goes on and tries again. If the watch cannot be set up,
 // its error is the only pair. The loop ends, without an error, when ctx does, and it leaves no goroutine and no file
