@@ -56,7 +56,7 @@ func (l *life) allLinks() (all []map[int]*link) {
 	return append(all, l.txs[0].links, l.txs[1].links)
 }
 
-// created and deleted follow what sockets make of an interface that comes back under a name, or goes.
+// created and deleted follow what the sockets make of an interface that has a name now, or goes.
 func (l *life) created(w int) {
 	name := l.wires[w].veth.Name()
 	for _, links := range l.allLinks() {
@@ -74,10 +74,10 @@ func (l *life) deleted(w int) {
 	}
 }
 
-// changeWire does something to an interface, or to what it lacks. When the kernel has taken memberships, or sources, from
-// sockets, nothing else happens before they were told. Until then these sockets are members to themselves alone, and
-// when they leave or are closed, the kernel takes what somebody else has joined since. The library has all its sockets
-// leave before one of them joins again; but those that are being opened or closed meanwhile escape that.
+// changeWire does something to an interface, or to what it lacks. When the kernel has taken memberships, or sources,
+// from sockets, nothing else happens before they were told. Until then these sockets are members to themselves alone,
+// and when they leave or are closed, the kernel takes what somebody else has joined since. The library has all its
+// sockets leave before one of them joins again; but those that are being opened or closed meanwhile escape that.
 func (l *life) changeWire(x *wire) {
 	defer func() {
 		if l.states[x.n].shaky {
@@ -335,7 +335,7 @@ func (l *life) plan(rng *rand.Rand) *receiver {
 	return r
 }
 
-// name has the receiver open on its links. It is to be called right before open.
+// nameLinks finds the interfaces that the receiver is to be opened on, as they are now.
 func (r *receiver) nameLinks() (err error) {
 	if r.links == nil {
 		return nil
@@ -349,7 +349,7 @@ func (r *receiver) nameLinks() (err error) {
 	return err
 }
 
-// wires of a receiver, for the record.
+// where names the interfaces of a receiver, for the record.
 func (r *receiver) where() string {
 	if r.links == nil {
 		return "all interfaces"

@@ -1,6 +1,6 @@
 // Package soak is a test that goes on for as long as it is asked to: random changes to six interfaces and to the
-// sockets on them while tens of thousands of datagrams pass every second, checked against a model of what must have been
-// delivered. It looks for what shows only after hours, or only if two things happen at once.
+// sockets on them while tens of thousands of datagrams pass every second, checked against a model of what must have
+// been delivered. It looks for what shows only after hours, or only if two things happen at once.
 //
 //	go test -race -v ./internal/soak -soak.time=1m              a minute; without the flag, some seconds
 //	go test -race -v ./internal/soak -soak.seed=7               one life again, as far as chance allows

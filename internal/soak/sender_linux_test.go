@@ -12,7 +12,6 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -271,9 +270,6 @@ func processors() (all []int, err error) {
 	}
 	return all, nil
 }
-
-// gate lets senders send, or nobody.
-type gate = sync.RWMutex
 
 // pinned sends a single datagram on the sender's processor, and returns its number when it has arrived. The life's gate
 // is closed.

@@ -120,8 +120,8 @@ type life struct {
 	counts *counts
 	serial int // of the latest receiver
 
-	gate  gate        // closed while the books are made up
-	hurry atomic.Bool // slow receivers are not
+	gate  sync.RWMutex // held for reading by who sends; closed while the books are made up
+	hurry atomic.Bool  // slow receivers are not
 
 	peers      [wireCount]*sender
 	hostSender *sender
@@ -215,7 +215,7 @@ func (l *life) judge() {
 		}
 		l.t.Errorf("%s\nwhat happened to it of late:\n  %s", p.text, strings.Join(about[max(0, len(about)-lines):], "\n  "))
 	}
-	l.t.Fatalf("%d problems; play it again: -soak.seed=%d", len(l.problems), l.seed)
+	l.t.Fatalf("%d problems", len(l.problems))
 }
 
 func (l *life) newReceiver(name string, wire int) *receiver {
