@@ -45,9 +45,10 @@ func successors(all []*known, change networkChange) []*Interface {
 	return now
 }
 
-// prepare drops the memberships that may be lost. Linux keeps one in the socket's own list after the interface was away,
-// and takes it from whoever has joined since when it is dropped later: __ip_mc_dec_group in net/ipv4/igmp.c and
-// __ipv6_dev_mc_dec in net/ipv6/mcast.c only count. So all sockets of the process do it before one of them joins again.
+// prepare drops the memberships that may be lost, for follow to renew. Linux keeps one in the socket's own list after the
+// interface was away, and takes it from whoever has joined since when it is dropped later: __ip_mc_dec_group in
+// net/ipv4/igmp.c and __ipv6_dev_mc_dec in net/ipv6/mcast.c only count. So all sockets of the process do it before one of
+// them joins again.
 func (s *RxSocket) prepare(change networkChange) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -57,9 +58,7 @@ func (s *RxSocket) prepare(change networkChange) {
 	for _, link := range s.links {
 		s.eachPair(link, func(p *pair) {
 			if change.lost(&link.ifc, p.rxGroup) {
-				for _, c := range p.conns {
-					c.leave()
-				}
+				p.leave()
 			}
 		})
 	}
@@ -174,7 +173,7 @@ func (s *RxSocket) followLink(link *rxLink, found *Interface, change networkChan
 		case now.Index != before.Index, slices.ContainsFunc(p.conns, func(c *conn) bool { return c.stale(&now) }):
 			s.retire(p)
 			s.join(p)
-		case change.lost(&before, p.rxGroup):
+		case p.left:
 			s.rejoin(p)
 		default:
 			return
@@ -200,6 +199,7 @@ func (s *RxSocket) followLink(link *rxLink, found *Interface, change networkChan
 // rejoin renews the memberships of a pair whose interface still has its index. Its sockets stay, and what they have
 // received.
 func (s *RxSocket) rejoin(p *pair) {
+	p.left = false
 	for _, c := range p.conns {
 		if err := p.rejoin(c); err != nil {
 			s.retire(p)
@@ -216,11 +216,19 @@ func (s *RxSocket) retire(p *pair) {
 	for _, c := range p.retired {
 		s.m.remove(c)
 	}
+	p.leave()
 	for _, c := range p.conns {
-		c.leave()
 		s.m.retire(c)
 	}
-	p.retired, p.conns = p.conns, nil
+	p.retired, p.conns, p.left = p.conns, nil, false
+}
+
+// leave drops the memberships of a pair, and keeps its sockets.
+func (p *pair) leave() {
+	for _, c := range p.conns {
+		c.leave()
+	}
+	p.left = true
 }
 
 // addPairs joins the groups that a link can have, and has not.

@@ -5,6 +5,7 @@ package mcast
 import (
 	"encoding/binary"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -217,6 +218,64 @@ func TestFollowTwo(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.exchange("when the others are closed", func(netip.Addr) bool { return true })
+}
+
+// TestFollowTwoBetween opens and closes sockets when the watch has seen that an interface was away and is back, and nobody
+// was told yet. Neither may be at the expense of others.
+func TestFollowTwoBetween(t *testing.T) {
+	var between atomic.Pointer[func() bool]
+	open := processWatch.open
+	defer func() { processWatch.open = open }()
+	processWatch.open = func() (watchSource, error) {
+		src, err := open()
+		return watchBetween{src, func() {
+			if f := between.Load(); f != nil && (*f)() {
+				between.Store(nil)
+			}
+		}}, err
+	}
+	f := openFollowed(t, func(*RxConfig) {})
+	stale := []*RxSocket{openDeaf(f), openDeaf(f), openDeaf(f)}
+	var fresh []*RxSocket
+	all := 1 + len(stale)
+	for _, old := range stale {
+		f.await("before", func() bool { return f.users() == all })
+		between.Store(new(func() bool {
+			back := slices.ContainsFunc(f.scan(), func(i Interface) bool { return i.Name == "there" && i.Flags&net.FlagUp != 0 })
+			if !back || f.users() > 0 {
+				return false
+			}
+			fresh = append(fresh, openDeaf(f))
+			old.Close()
+			return true
+		}))
+		f.veth.Travel()
+		f.await("away and back", func() bool { return between.Load() == nil && f.healed() && f.users() == all })
+	}
+	for _, one := range fresh {
+		one.Close()
+		f.exchange("when another is closed", func(netip.Addr) bool { return true })
+	}
+}
+
+// TestFollowCloseLeaves checks that a socket has no memberships when it stops to follow: until then it is told to drop
+// those that were lost, and who does it later takes another's.
+func TestFollowCloseLeaves(t *testing.T) {
+	f := openFollowed(t, func(*RxConfig) {})
+	other := openDeaf(f)
+	if n := f.users(); n != 2 {
+		t.Fatalf("%d users of a group, want 2", n)
+	}
+	unfollow := other.unfollow
+	other.unfollow = func() {
+		if n := f.users(); n != 1 {
+			t.Errorf("%d users of a group, want 1", n)
+		}
+		unfollow()
+	}
+	if err := other.Close(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // users is the least number of memberships that the kernel counts for any of the groups on the interface.

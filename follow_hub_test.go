@@ -78,14 +78,86 @@ func TestFollowPrepares(t *testing.T) {
 			synctest.Wait()
 		}
 		did = nil
-		(*sources)[0].set(1, 2)
-		(*sources)[0].tell(watchNotice{})
-		time.Sleep(time.Second)
-		synctest.Wait()
-		if want := []string{"prepare a", "prepare b", "a", "b"}; !slices.Equal(did, want) {
-			t.Errorf("it was %v, want %v", did, want)
+		for _, test := range []struct {
+			notice watchNotice
+			want   []string
+		}{
+			{watchNotice{gone: watchSet(1)}, []string{"prepare a", "prepare b", "a", "b"}},
+			{watchNotice{overflow: true}, []string{"prepare a", "prepare b", "a", "b"}},
+			{watchNotice{}, []string{"a", "b"}}, // there is nothing to prepare for
+		} {
+			did = nil
+			(*sources)[0].set(1, 2+len(test.want))
+			(*sources)[0].tell(test.notice)
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if !slices.Equal(did, test.want) {
+				t.Errorf("%+v: it was %v, want %v", test.notice, did, test.want)
+			}
 		}
 	})
+}
+
+// TestFollowPreparesLate has a follower come after the scan that the others are told of. It prepares with them, and acts
+// when it is told of a scan itself. Nobody may join while they prepare, and anybody when they act.
+func TestFollowPreparesLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var did []string
+		var between func()
+		src := newWatchFake(1)
+		hub := &watchHub{open: func() (watchSource, error) {
+			return watchBetween{src, func() {
+				if between != nil {
+					between()
+					between = nil
+				}
+			}}, nil
+		}}
+		follow := func(name string) (stop func()) {
+			may := func() string {
+				if !hub.joining.TryRLock() {
+					return "nobody joins"
+				}
+				hub.joining.RUnlock()
+				return "anybody joins"
+			}
+			one := &watchFollower{
+				prepare: func(networkChange) { did = append(did, "prepare "+name, may()) },
+				f:       func(networkChange) bool { did = append(did, name, may()); return false },
+			}
+			if err := hub.add(one); err != nil {
+				t.Fatal(err)
+			}
+			return one.stop
+		}
+		defer follow("early")()
+		synctest.Wait()
+		did = nil
+		var stop func()
+		between = func() { stop = follow("late") }
+		src.tell(watchNotice{gone: watchSet(1)})
+		time.Sleep(time.Second)
+		synctest.Wait()
+		want := []string{
+			"prepare early", "nobody joins", "prepare late", "nobody joins",
+			"early", "anybody joins", "late", "anybody joins",
+		}
+		if !slices.Equal(did, want) {
+			t.Errorf("it was %q, want %q", did, want)
+		}
+		stop()
+	})
+}
+
+// watchBetween is a source that does something after each scan.
+type watchBetween struct {
+	watchSource
+	after func()
+}
+
+func (w watchBetween) scan() ([]Interface, error) {
+	defer w.after()
+	return w.watchSource.scan()
 }
 
 // TestFollowRoutes checks who is told of a default route: followers, and not the loops over WatchInterfaces.

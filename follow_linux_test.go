@@ -236,7 +236,9 @@ func TestFollowLeavesAlone(t *testing.T) {
 		{"name", func() { f.veth.Rename("elsewhere"); f.veth.Rename("there") }},
 		{"MTU", func() { f.veth.SetMTU(1300); f.veth.SetMTU(1500) }},
 		{"lost notices", func() { // each membership is renewed where it is
-			f.rx.follow(networkChange{Interfaces: f.scan(), Overflow: true})
+			change := networkChange{Interfaces: f.scan(), Overflow: true}
+			f.rx.prepare(change)
+			f.rx.follow(change)
 		}},
 	} {
 		if _, err := f.tx.WriteToUDPAddrPort([]byte("239.1.1.1"), netip.AddrPortFrom(f.rx.cfg.Groups[0], 5000)); err != nil {

@@ -132,6 +132,7 @@ type pair struct {
 	link    *rxLink
 	conns   []*conn // the OS sockets that hold the membership; none if it is not joined
 	err     error   // why it is not
+	left    bool    // the membership was dropped, to be renewed
 	retired []*conn // OS sockets of before, which may still have something to deliver
 
 	past Membership // what OS sockets that are gone have counted; guarded by the merge's lock
@@ -172,6 +173,8 @@ func OpenRx(cfg RxConfig) (*RxSocket, error) {
 // joinAll joins the groups of the configuration. It follows the network first, and lets go of s.mu last, so that
 // no change is missed in between.
 func (s *RxSocket) joinAll() error {
+	processWatch.joining.RLock()
+	defer processWatch.joining.RUnlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.cfg.Static {
@@ -291,6 +294,7 @@ func (s *RxSocket) join(p *pair) {
 		p.err = p.goneError()
 		return
 	}
+	p.left = false
 	p.err = s.open(p, p.sources)
 }
 
@@ -358,6 +362,8 @@ func (s *RxSocket) Join(group netip.Addr, sources ...netip.Addr) error {
 	if sources, err = checkSources("join", "Join", sources, familiesOf([]netip.Addr{group})); err != nil {
 		return err
 	}
+	processWatch.joining.RLock()
+	defer processWatch.joining.RUnlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -759,16 +765,27 @@ func (s *RxSocket) LocalAddr() net.Addr {
 // Close leaves all groups and closes the socket. It interrupts reads and writes that are blocked and waits until
 // no read is inside the kernel, and no goroutine of the socket is left. Closing again is harmless and returns nil.
 func (s *RxSocket) Close() error {
-	s.mu.Lock()
-	closed := s.closed
-	s.closed = true
-	s.mu.Unlock()
+	closed, err := s.leaveAll()
 	if closed {
 		return nil
 	}
 	if s.unfollow != nil {
 		s.unfollow()
 	}
-	err := s.m.close()
 	return opError("close", cmp.Or(err, s.replies.close()))
+}
+
+// leaveAll closes the OS sockets that hold memberships, or reports that they were closed already. The socket follows the
+// network still, and nobody prepares meanwhile: a membership that was lost must not be dropped later. See prepare.
+func (s *RxSocket) leaveAll() (already bool, err error) {
+	processWatch.joining.RLock()
+	defer processWatch.joining.RUnlock()
+	s.mu.Lock()
+	already = s.closed
+	s.closed = true
+	s.mu.Unlock()
+	if !already {
+		err = s.m.close()
+	}
+	return already, err
 }

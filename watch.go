@@ -99,6 +99,11 @@ type networkChange struct {
 	Overflow bool
 }
 
+// loses reports whether memberships may have been lost.
+func (c *networkChange) loses() bool {
+	return len(c.Gone)+len(c.Gone6)+len(c.Up) > 0 || c.Overflow
+}
+
 // processWatch serves the sockets of the whole process: a hundred sockets need no hundred watches. It holds nothing as
 // long as nobody follows.
 var processWatch = watchHub{open: watchOpen}
@@ -189,7 +194,7 @@ func watchRun(src watchSource, quit, wake <-chan struct{}, deliver func(c networ
 			continue
 		}
 		c := watchCompare(known, now, pending)
-		changed := first || !slices.EqualFunc(known, now, Interface.equal) || len(c.Gone6) > 0 || len(c.Up) > 0 || c.Overflow
+		changed := first || !slices.EqualFunc(known, now, Interface.equal) || c.loses()
 		known, first, pending = now, false, watchNotice{down: watchDown(now, pending.down)}
 		if !deliver(c, changed, nil) {
 			return
@@ -260,6 +265,10 @@ func watchRead(src watchSource, notices chan<- watchNotice, done <-chan struct{}
 type watchHub struct {
 	open func() (watchSource, error)
 
+	// joining is held for writing while the followers of a network prepare; for reading by who joins, from before it follows
+	// or locks what its prepare needs; and by who closes its sockets, which it does while it still follows.
+	joining sync.RWMutex
+
 	mu     sync.Mutex // guards what follows, and the followers of each watch
 	shared map[watchKey]*watchShared
 }
@@ -280,7 +289,8 @@ type watchShared struct {
 
 // watchFollower is one who follows.
 type watchFollower struct {
-	// prepare, if there is one, is called before f. It is called for all followers before f is for any.
+	// prepare, if there is one, is called when memberships may have been lost: for all who follow by then, also those who
+	// came so late that f will be called for another scan, before f is for any of them, and while nobody joins.
 	prepare func(networkChange)
 	f       func(networkChange) (again bool)
 	called  bool // for the watch's goroutine only
@@ -407,12 +417,8 @@ func (w *watchShared) deliver(c networkChange, changed bool, err error) bool {
 		waits := one.due.Swap(false) || !one.called
 		return !waits && !changed && !c.Routes
 	})
-	for _, one := range told {
-		one.run(func() {
-			if one.prepare != nil {
-				one.prepare(c)
-			}
-		})
+	if c.loses() {
+		w.prepare(c)
 	}
 	for _, one := range told {
 		one.called = true
@@ -423,6 +429,20 @@ func (w *watchShared) deliver(c networkChange, changed bool, err error) bool {
 		})
 	}
 	return true
+}
+
+// prepare calls what the followers have for that.
+func (w *watchShared) prepare(c networkChange) {
+	w.hub.joining.Lock()
+	defer w.hub.joining.Unlock()
+	w.hub.mu.Lock()
+	all := slices.Clone(w.followers)
+	w.hub.mu.Unlock()
+	for _, one := range all {
+		if one.prepare != nil {
+			one.run(func() { one.prepare(c) })
+		}
+	}
 }
 
 // run calls f, unless the follower was stopped.
