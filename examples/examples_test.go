@@ -3,7 +3,6 @@
 package examples
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,19 +14,16 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/go-multicast/mcast"
 	"github.com/go-multicast/mcast/doctor"
+	"github.com/go-multicast/mcast/internal/testrun"
 	"github.com/go-multicast/mcast/mcasttest"
 )
 
 func TestMain(m *testing.M) { mcasttest.Main(m) }
-
-// limit is how long anything may take. It is so long that it never decides, but for programs that hang.
-const limit = time.Minute
 
 func TestExamples(t *testing.T) {
 	dir := build(t)
@@ -103,13 +99,13 @@ func testUsage(t *testing.T, dir programs) {
 	} {
 		args := strings.Fields(command)
 		p := dir.start(t, nil, args...)
-		if code := p.wait(); code != 2 || !strings.Contains(p.stderr.String(), "For example:\n\n  "+args[0]) {
+		if code := p.Wait(); code != 2 || !strings.Contains(p.Stderr.String(), "For example:\n\n  "+args[0]) {
 			t.Errorf("exit code %d, want 2 and the usage from %s", code, p)
 		}
 	}
 	for _, name := range []string{"communicator", "sender", "receiver", "ifaces", "doctor", "mdns", "ping"} {
 		p := dir.start(t, nil, name, "-h")
-		if code := p.wait(); code != 0 || !strings.Contains(p.stderr.String(), "For example:\n\n  "+name) {
+		if code := p.Wait(); code != 0 || !strings.Contains(p.Stderr.String(), "For example:\n\n  "+name) {
 			t.Errorf("exit code %d, want 0 and the usage from %s", code, p)
 		}
 	}
@@ -142,7 +138,7 @@ func testErrors(t *testing.T, dir programs) {
 	} {
 		args := strings.Fields(test.command)
 		p := dir.start(t, nil, args...)
-		code, said := p.wait(), p.stderr.String()
+		code, said := p.Wait(), p.Stderr.String()
 		found := strings.HasPrefix(said, args[0]+": ") && strings.Contains(said, test.want)
 		if code != 1 || !found || strings.Count(said, "\n") != 1 {
 			t.Errorf("exit code %d, want 1 and one line with %q from %s", code, test.want, p)
@@ -163,7 +159,7 @@ func testCommunicator(t *testing.T, dir programs) {
 		if runtime.GOOS != "linux" {
 			return // mc1 is not there, and IPv6 need not be
 		}
-		if !strings.Contains(p.stdout.String(), " "+test.source) {
+		if !strings.Contains(p.Stdout.String(), " "+test.source) {
 			t.Errorf("want lines from %s in %s", test.source, p)
 		}
 	}
@@ -174,18 +170,18 @@ func testCommunicatorLoopback(t *testing.T, dir programs) {
 	for _, test := range []struct{ group, source string }{{"239.1.2.3", "127.0.0.1:"}, {"ff15::1234", "[::1]:"}} {
 		p := dir.start(t, host, "communicator", "-n", "2", "-interval", "20ms", "-group", test.group)
 		checkTwoRounds(t, p)
-		if said := p.stdout.String(); !strings.Contains(said, " by lo;") || !strings.Contains(said, " "+test.source) {
+		if said := p.Stdout.String(); !strings.Contains(said, " by lo;") || !strings.Contains(said, " "+test.source) {
 			t.Errorf("want lines from %s by lo in %s", test.source, p)
 		}
 	}
 }
 
 // checkTwoRounds lets a communicator of two rounds end, and checks that it has shown both of its lines.
-func checkTwoRounds(t *testing.T, p *process) {
+func checkTwoRounds(t *testing.T, p *testrun.Process) {
 	t.Helper()
-	code, said := p.wait(), p.stdout.String()
+	code, said := p.Wait(), p.Stdout.String()
 	first, second := strings.Index(said, `, round 1"`), strings.Index(said, `, round 2"`)
-	if code != 0 || first < 0 || second < first || strings.Contains(said, "round 3") || p.stderr.String() != "" {
+	if code != 0 || first < 0 || second < first || strings.Contains(said, "round 3") || p.Stderr.String() != "" {
 		t.Errorf("exit code %d, want 0 and two rounds from %s", code, p)
 	}
 }
@@ -202,7 +198,7 @@ func testCommunicatorLoopbackNoRoute(t *testing.T, dir programs) {
 		}
 	})
 	p := dir.start(t, host, "communicator", "-n", "1", "-group", "ff15::1234")
-	if code := p.wait(); code != 1 || !strings.Contains(p.stderr.String(), "ip -6 route add local ff00::/8 dev lo") {
+	if code := p.Wait(); code != 1 || !strings.Contains(p.Stderr.String(), "ip -6 route add local ff00::/8 dev lo") {
 		t.Errorf("exit code %d, want 1 and the cure from %s", code, p)
 	}
 }
@@ -210,18 +206,18 @@ func testCommunicatorLoopbackNoRoute(t *testing.T, dir programs) {
 func testCommunicatorLAN(t *testing.T, dir programs) {
 	const group = "239.1.2.3"
 	lan := mcasttest.NewLAN(t, 3)
-	var all []*process
+	var all []*testrun.Process
 	for _, host := range lan.Hosts {
 		all = append(all, dir.start(t, host, "communicator", "-group", group, "-interval", "50ms"))
 	}
 	for _, p := range all {
 		for _, host := range lan.Hosts {
-			p.waitFor(" " + host.IPv4.String() + ":")
+			p.WaitFor(" " + host.IPv4.String() + ":")
 		}
 	}
 	for _, p := range all {
-		p.interrupt()
-		if code := p.wait(); code != 0 || p.stderr.String() != "" {
+		p.Interrupt()
+		if code := p.Wait(); code != 0 || p.Stderr.String() != "" {
 			t.Errorf("exit code %d, want 0 from %s", code, p)
 		}
 	}
@@ -239,41 +235,41 @@ func testSenderReceiver(t *testing.T, dir programs) {
 
 			// Two receivers, and a third that has to do with another source only.
 			groups := group + ",239.9.9.9"
-			var receivers []*process
+			var receivers []*testrun.Process
 			for _, host := range lan.Hosts[1:] {
 				p := dir.start(t, host, "receiver", "-group", groups)
-				p.waitFor("listening to " + group + " port 12345 by eth0\n")
+				p.WaitFor("listening to " + group + " port 12345 by eth0\n")
 				lan.WaitJoined(host, addr)
 				receivers = append(receivers, p)
 			}
 			deaf := dir.start(t, lan.Hosts[2], "receiver", "-group", group, "-iface", "eth0", "-source", nobody)
-			deaf.waitFor("listening to ")
+			deaf.WaitFor("listening to ")
 
 			// An ack is shown and not answered.
 			p := dir.start(t, lan.Hosts[0], "sender", "-group", group, "-wait", "200ms", "ack")
-			if code := p.wait(); code != 1 || !strings.Contains(p.stderr.String(), "no answer in 200ms") {
+			if code := p.Wait(); code != 1 || !strings.Contains(p.Stderr.String(), "no answer in 200ms") {
 				t.Errorf("exit code %d, want 1 and that nobody answered from %s", code, p)
 			}
 
 			// A message is. It may be long, and hostile to terminals.
 			message := "hello\x1b[31m\r\xff" + strings.Repeat("x", 5000)
 			p = dir.start(t, lan.Hosts[0],
-				"sender", "-group", group, "-ttl", "7", "-iface", "eth*", "-wait", limit.String(), message)
+				"sender", "-group", group, "-ttl", "7", "-iface", "eth*", "-wait", testrun.Limit.String(), message)
 			for _, host := range lan.Hosts[1:] {
 				from := netip.AddrPortFrom(host.IPv4, 12345)
 				if addr.Is6() {
 					from = netip.AddrPortFrom(host.IPv6, 12345)
 				}
-				p.waitFor(from.String() + ` answers "ack" after `)
+				p.WaitFor(from.String() + ` answers "ack" after `)
 			}
-			p.interrupt()
-			if code, said := p.wait(), p.stdout.String(); code != 0 || strings.Count(said, "answers") != 2 {
+			p.Interrupt()
+			if code, said := p.Wait(), p.Stdout.String(); code != 0 || strings.Count(said, "answers") != 2 {
 				t.Errorf("exit code %d, want 0 and two answers from %s", code, p)
 			}
 
 			// Without Ctrl-C it ends by itself. How many answer in time is not for us to say.
 			p = dir.start(t, lan.Hosts[0], "sender", "-group", group, "-wait", "300ms", "good", "bye")
-			code, said := p.wait(), p.stdout.String()
+			code, said := p.Wait(), p.Stdout.String()
 			answers := strings.Count(said, ` answers "ack" `)
 			total := strings.HasSuffix(said, fmt.Sprintf("\nanswers: %d\n", answers))
 			if some := answers > 0; some != (code == 0) || some != total {
@@ -283,9 +279,9 @@ func testSenderReceiver(t *testing.T, dir programs) {
 			from := strings.TrimSuffix(netip.AddrPortFrom(sender, 0).String(), "0")
 			shown := `(?m)^\d\d:\d\d:\d\d\.\d{3} ` + regexp.QuoteMeta(from) + `\d+ to ` + group + ` by eth0, TTL `
 			for _, p := range receivers {
-				p.waitFor(`"good bye"`)
-				p.interrupt()
-				if code := p.wait(); code != 0 || p.stderr.String() != "" {
+				p.WaitFor(`"good bye"`)
+				p.Interrupt()
+				if code := p.Wait(); code != 0 || p.Stderr.String() != "" {
 					t.Errorf("exit code %d, want 0 from %s", code, p)
 				}
 				for _, want := range []string{
@@ -295,13 +291,13 @@ func testSenderReceiver(t *testing.T, dir programs) {
 					"(?m)^" + group + " by eth0: 3 messages, 5023 bytes, 0 dropped$",
 					"(?m)^239.9.9.9 by eth0: 0 messages, 0 bytes, 0 dropped$",
 				} {
-					if !regexp.MustCompile(want).MatchString(p.stdout.String()) {
+					if !regexp.MustCompile(want).MatchString(p.Stdout.String()) {
 						t.Errorf("want %s from %s", want, p)
 					}
 				}
 			}
-			deaf.interrupt()
-			if code := deaf.wait(); code != 0 || !strings.Contains(deaf.stdout.String(), group+" by eth0: 0 messages") {
+			deaf.Interrupt()
+			if code := deaf.Wait(); code != 0 || !strings.Contains(deaf.Stdout.String(), group+" by eth0: 0 messages") {
 				t.Errorf("exit code %d, want 0 and no message from %s", code, deaf)
 			}
 		})
@@ -312,13 +308,13 @@ func testSenderAlone(t *testing.T, dir programs) {
 	needLinux(t)
 	mcasttest.Require(t)
 	p := dir.start(t, nil, "sender", "-port", "12399", "-wait", "50ms", "-iface", "mc0,mc1", "hello")
-	code, sent := p.wait(), p.stdout.String()
+	code, sent := p.Wait(), p.Stdout.String()
 	both := strings.Contains(sent, "by mc0\n") && strings.Contains(sent, "by mc1\n")
-	if code != 1 || !both || !strings.Contains(p.stderr.String(), "sender: no answer in 50ms") {
+	if code != 1 || !both || !strings.Contains(p.Stderr.String(), "sender: no answer in 50ms") {
 		t.Errorf("exit code %d, want 1 and that nobody answered from %s", code, p)
 	}
 	p = dir.start(t, mcasttest.NewHost(t), "sender", "hello")
-	if code, said := p.wait(), p.stderr.String(); code != 1 || !strings.Contains(said, "no default route for ip4") {
+	if code, said := p.Wait(), p.Stderr.String(); code != 1 || !strings.Contains(said, "no default route for ip4") {
 		t.Errorf("exit code %d, want 1 and that there is no default route from %s", code, p)
 	}
 }
@@ -340,7 +336,7 @@ func testSenderHarassed(t *testing.T, dir programs) {
 	for _, tt := range []struct {
 		pause time.Duration
 		wait  string
-	}{{0, limit.String()}, {10 * time.Millisecond, "100ms"}} {
+	}{{0, testrun.Limit.String()}, {10 * time.Millisecond, "100ms"}} {
 		p := dir.start(t, lan.Hosts[0], "sender", "-wait", tt.wait, "hello")
 		_, from, err := rx.ReadFromUDPAddrPort(make([]byte, 100))
 		if err != nil {
@@ -358,7 +354,7 @@ func testSenderHarassed(t *testing.T, dir programs) {
 				rx.WriteToUDPAddrPort(garbage[n%len(garbage)], from) // until nobody listens
 			}
 		}()
-		code, said := p.wait(), p.stdout.String()
+		code, said := p.Wait(), p.Stdout.String()
 		close(done)
 		<-stopped
 		answers := strings.Count(said, " answers \"")
@@ -385,7 +381,7 @@ func testIfaces(t *testing.T, dir programs) {
 		{"ifaces mc*", []string{"mc0", "mc1"}},
 	} {
 		p := dir.start(t, nil, strings.Fields(test.args)...)
-		code, said := p.wait(), p.stdout.String()
+		code, said := p.Wait(), p.Stdout.String()
 		if code != 0 || !strings.HasPrefix(said, "INDEX  NAME ") {
 			t.Errorf("exit code %d, want 0 and a table from %s", code, p)
 		}
@@ -407,37 +403,37 @@ func testIfacesWatch(t *testing.T, dir programs) {
 	everything := dir.start(t, nil, "ifaces", "-watch")
 	some := dir.start(t, nil, "ifaces", "-watch", "[lv]*", "lo")
 	other := dir.start(t, nil, "ifaces", "-watch", "lo", "mc0")
-	all := []*process{everything, some, other}
+	all := []*testrun.Process{everything, some, other}
 	for _, p := range all {
-		p.waitFor(" lo ")
+		p.WaitFor(" lo ")
 	}
-	everything.waitFor(" mc1 ")
+	everything.WaitFor(" mc1 ")
 
 	veth := mcasttest.NewVeth(t, "vx0", netip.MustParsePrefix("10.77.1.1/24"))
 	for _, p := range all[:2] {
-		p.waitFor(fmt.Sprintf(" added %d vx0 up|broadcast|multicast", veth.Index()))
-		p.waitFor("10.77.1.1/24")
+		p.WaitFor(fmt.Sprintf(" added %d vx0 up|broadcast|multicast", veth.Index()))
+		p.WaitFor("10.77.1.1/24")
 	}
 	veth.AddAddress(netip.MustParsePrefix("10.77.2.1/24"))
 	for _, p := range all[:2] {
-		p.waitFor(` vx0: ADDRESSES "10.77.1.1/24, 10.77.2.1/24, `)
+		p.WaitFor(` vx0: ADDRESSES "10.77.1.1/24, 10.77.2.1/24, `)
 	}
 	veth.SetMTU(1400)
 	for _, p := range all[:2] {
-		p.waitFor(fmt.Sprintf(` changed %d vx0: MTU "1400", was "1500"`, veth.Index()))
+		p.WaitFor(fmt.Sprintf(` changed %d vx0: MTU "1400", was "1500"`, veth.Index()))
 	}
 	index := veth.Index()
 	veth.Delete()
 	for _, p := range all[:2] {
-		p.waitFor(fmt.Sprintf(" gone %d vx0\n", index))
+		p.WaitFor(fmt.Sprintf(" gone %d vx0\n", index))
 	}
 	for _, p := range all {
-		p.interrupt()
-		if code := p.wait(); code != 0 || p.stderr.String() != "" {
+		p.Interrupt()
+		if code := p.Wait(); code != 0 || p.Stderr.String() != "" {
 			t.Errorf("exit code %d, want 0 from %s", code, p)
 		}
 	}
-	if said := other.stdout.String(); strings.Contains(said, "vx0") {
+	if said := other.Stdout.String(); strings.Contains(said, "vx0") {
 		t.Errorf("not asked for vx0: %s", other)
 	}
 }
@@ -447,37 +443,37 @@ func testDoctor(t *testing.T, dir programs) {
 	here, there := lan.Hosts[0], lan.Hosts[1]
 	const groups = "239.1.2.3,ff15::1234"
 	receiver := dir.start(t, here, "receiver", "-group", groups)
-	receiver.waitFor("listening to ff15::1234")
+	receiver.WaitFor("listening to ff15::1234")
 	talker := dir.start(t, there, "communicator", "-group", "239.1.2.3", "-interval", "50ms")
-	talker.waitFor("round 1")
+	talker.WaitFor("round 1")
 
 	// All is well with the one group, and nobody sends to the other.
 	p := dir.start(t, here, "doctor", "-group", "239.1.2.3", "-watch", "1200ms", "-send")
-	code, said := p.wait(), p.stdout.String()
+	code, said := p.Wait(), p.Stdout.String()
 	traffic := regexp.MustCompile(`(?m)^RECEIVED   239\.1\.2\.3 by eth0, in 1\.\d+s: \d+ datagrams from ` + there.IPv4.String() + "$")
 	if code != 0 || !traffic.MatchString(said) || !strings.HasSuffix(said, "\nNothing is wrong on this machine.\n") {
 		t.Errorf("exit code %d, want 0 and no finding from %s", code, p)
 	}
 	p = dir.start(t, here, "doctor", "-group", groups, "-watch", "1200ms")
-	if code, said := p.wait(), p.stdout.String(); code != 1 || !strings.Contains(said, "\nWARNING    silent, group ff15::1234: ") {
+	if code, said := p.Wait(), p.Stdout.String(); code != 1 || !strings.Contains(said, "\nWARNING    silent, group ff15::1234: ") {
 		t.Errorf("exit code %d, want 1 and a silent group from %s", code, p)
 	}
 
 	// The worst comes first, with its cure, and Ctrl-C ends the watch.
 	here.Interface("eth0").Down()
 	p = dir.start(t, here, "doctor", "-group", "224.0.0.251", "-watch", "1h", "-iface", "eth0")
-	p.waitFor("looking")
+	p.WaitFor("looking")
 	time.Sleep(100 * time.Millisecond) // it may look as long as it likes, but not an hour
-	p.interrupt()
-	code, said = p.wait(), p.stdout.String()
+	p.Interrupt()
+	code, said = p.Wait(), p.Stdout.String()
 	cure := strings.Index(said, "\n           cure     sudo ip link set dev eth0 up\n")
 	if first := strings.Index(said, "\nERROR      interface-down, eth0: "); code != 1 || first < 0 || cure < first || strings.Index(said, "\nINFO ") < cure {
 		t.Errorf("exit code %d, want 1 and the error first from %s", code, p)
 	}
 	p = dir.start(t, here, "doctor", "-watch", "1ms", "-iface", "eth0", "-json")
 	var report doctor.Report
-	code = p.wait()
-	if err := json.Unmarshal([]byte(p.stdout.String()), &report); err != nil || code != 1 || report.Findings[0].Code != doctor.InterfaceDown {
+	code = p.Wait()
+	if err := json.Unmarshal([]byte(p.Stdout.String()), &report); err != nil || code != 1 || report.Findings[0].Code != doctor.InterfaceDown {
 		t.Errorf("exit code %d, %v, want 1 and that in JSON from %s", code, err, p)
 	}
 }
@@ -515,84 +511,8 @@ func build(t *testing.T) programs {
 	return programs(dir)
 }
 
-// process is a program that was started.
-type process struct {
-	t              *testing.T
-	cmd            *exec.Cmd
-	stdout, stderr output
-}
-
 // start starts a program on a host, or where the test is if that is nil. It ends with the test.
-func (dir programs) start(t *testing.T, host *mcasttest.Host, args ...string) *process {
+func (dir programs) start(t *testing.T, host *mcasttest.Host, args ...string) *testrun.Process {
 	t.Helper()
-	p := &process{t: t, cmd: exec.Command(filepath.Join(string(dir), args[0]), args[1:]...)}
-	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
-	start := p.cmd.Start
-	if host != nil {
-		start = func() error { return host.Start(p.cmd) }
-	}
-	if err := start(); err != nil {
-		t.Fatal(err)
-	}
-	if host == nil {
-		t.Cleanup(func() {
-			p.cmd.Process.Kill()
-			p.cmd.Wait()
-		})
-	}
-	return p
-}
-
-// wait waits for the end of the program and returns its exit code.
-func (p *process) wait() int {
-	p.t.Helper()
-	late := time.AfterFunc(limit, func() { p.cmd.Process.Kill() })
-	err := p.cmd.Wait()
-	if !late.Stop() {
-		p.t.Fatalf("killed after %v: %s", limit, p)
-	}
-	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
-		p.t.Fatalf("%v: %s", err, p)
-	}
-	return p.cmd.ProcessState.ExitCode()
-}
-
-// waitFor waits until the program has printed the text.
-func (p *process) waitFor(text string) {
-	p.t.Helper()
-	for end := time.Now().Add(limit); !strings.Contains(p.stdout.String(), text); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			p.t.Fatalf("no %q in %v: %s", text, limit, p)
-		}
-	}
-}
-
-// interrupt is Ctrl-C.
-func (p *process) interrupt() {
-	p.t.Helper()
-	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
-		p.t.Fatalf("interrupt: %v: %s", err, p)
-	}
-}
-
-func (p *process) String() string {
-	return fmt.Sprintf("%s\nstdout: %s\nstderr: %s", strings.Join(p.cmd.Args, " "), &p.stdout, &p.stderr)
-}
-
-// output is a buffer that may be looked at while it is written.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
+	return testrun.Start(t, host, exec.Command(filepath.Join(string(dir), args[0]), args[1:]...))
 }

@@ -3,7 +3,6 @@ package main
 // Ping as its users run it, on networks made for the test.
 
 import (
-	"bytes"
 	"fmt"
 	"net"
 	"net/netip"
@@ -16,11 +15,9 @@ import (
 	"time"
 
 	"github.com/go-multicast/mcast"
+	"github.com/go-multicast/mcast/internal/testrun"
 	"github.com/go-multicast/mcast/mcasttest"
 )
-
-// limit is how long anything may take. It is so long that it never decides, but for programs that hang.
-const limit = time.Minute
 
 // fine is the sentence that one hopes for.
 const fine = "\nWhat it means: everything arrives: unicast, and multicast both ways, ASM and SSM.\n"
@@ -31,14 +28,14 @@ const quick = "-n 4 -interval 20ms "
 func TestLAN(t *testing.T) {
 	t.Parallel() // they do little but wait
 	lan := mcasttest.NewLAN(t, 3)
-	var listeners []*process
+	var listeners []*testrun.Process
 	for _, host := range lan.Hosts[1:] {
 		listeners = append(listeners, listenOn(t, lan, host, ""))
 	}
 	// Both are found, and nothing is lost.
 	p := ping(t, lan.Hosts[0], quick, 0, `(?s)\nfound 10\..*\nfound 10\..*`+regexp.QuoteMeta(fine)+"$")
-	said := p.stdout.String()
-	if p.stderr.String() != "" {
+	said := p.Stdout.String()
+	if p.Stderr.String() != "" {
 		t.Errorf("want no error from %s", p)
 	}
 	for _, host := range lan.Hosts[1:] {
@@ -58,8 +55,8 @@ func TestLAN(t *testing.T) {
 		}
 	}
 	for _, l := range listeners {
-		l.interrupt()
-		code, said := l.wait(), l.stdout.String()
+		l.Interrupt()
+		code, said := l.Wait(), l.Stdout.String()
 		if code != 0 || !strings.Contains(said, " probed by "+lan.Hosts[0].IPv4.String()+"\n") ||
 			!strings.Contains(said, " probed by "+lan.Hosts[0].IPv6.String()+"\n") ||
 			!regexp.MustCompile(`\nanswered \d+ probes, left 0 unanswered that were too many, and ignored 0 `).MatchString(said) {
@@ -90,12 +87,12 @@ func TestRouter(t *testing.T) {
 	} {
 		l := listenOn(t, b, there, test.listener)
 		p := ping(t, here, quick+test.prober+hosts, test.code, "\nWhat it means: "+regexp.QuoteMeta(test.want)+"\n$")
-		n := len(regexp.MustCompile(`(?m)^ *IPv[46] .* +1 +\S+$`).FindAllString(p.stdout.String(), -1))
+		n := len(regexp.MustCompile(`(?m)^ *IPv[46] .* +1 +\S+$`).FindAllString(p.Stdout.String(), -1))
 		if n < 2 || test.code == 0 && n != 2*int(kinds) {
 			t.Errorf("%d rows know of the router in %s", n, p)
 		}
-		l.interrupt()
-		l.wait()
+		l.Interrupt()
+		l.Wait()
 	}
 }
 
@@ -114,7 +111,7 @@ func TestSwitch(t *testing.T) {
 	}
 	for row, lost := range map[string]int{"unicast": 0, "ASM to it": 4, "ASM from it": 4, "SSM from it": 4} {
 		for _, family := range []string{"IPv4", "IPv6"} {
-			if want := fmt.Sprintf("%s %s +4 +%d ", family, row, lost); !regexp.MustCompile(want).MatchString(p.stdout.String()) {
+			if want := fmt.Sprintf("%s %s +4 +%d ", family, row, lost); !regexp.MustCompile(want).MatchString(p.Stdout.String()) {
 				t.Errorf("want %q from %s", want, p)
 			}
 		}
@@ -157,15 +154,15 @@ func TestInterrupt(t *testing.T) {
 	t.Parallel() // they do little but wait
 	lan := mcasttest.NewLAN(t, 2)
 	listenOn(t, lan, lan.Hosts[1], "")
-	pingUntil(t, lan.Hosts[0], "-n 10000 ", 0, regexp.QuoteMeta(fine)+"$", func(p *process) {
-		p.waitFor("\ncounting: 10000 probes of each kind, one every 200ms;")
-		p.interrupt()
+	pingUntil(t, lan.Hosts[0], "-n 10000 ", 0, regexp.QuoteMeta(fine)+"$", func(p *testrun.Process) {
+		p.WaitFor("\ncounting: 10000 probes of each kind, one every 200ms;")
+		p.Interrupt()
 	})
 	p := start(t, lan.Hosts[0], "-wait 1h")
-	p.waitFor("pinging ")
+	p.WaitFor("pinging ")
 	time.Sleep(100 * time.Millisecond) // it may look for listeners as long as it likes, but not an hour
-	p.interrupt()
-	code, said := p.wait(), p.stdout.String()
+	p.Interrupt()
+	code, said := p.Wait(), p.Stdout.String()
 	if code != 1 || !strings.Contains(said, "\nWhat it means: ") || strings.Contains(said, "everything") {
 		t.Errorf("exit code %d, want 1 from %s", code, p)
 	}
@@ -269,11 +266,11 @@ func TestHostile(t *testing.T) {
 	p := ping(t, here, quick+"-group 239.1.2.3", 1, `\nnot counted: \d+ answers of listeners .* were too many, `+
 		`[1-9]\d* datagrams that were no answers\n(?s:.*)`+
 		regexp.QuoteMeta(fmt.Sprintf("\n- %s: everything arrives: ", honest.IPv4)))
-	if strings.Count(p.stdout.String(), "\n"+hostile.IPv4.String()+"\n") != 5 {
+	if strings.Count(p.Stdout.String(), "\n"+hostile.IPv4.String()+"\n") != 5 {
 		t.Errorf("want each of the liar's five names from %s", p)
 	}
-	l.interrupt()
-	if code, said := l.wait(), l.stdout.String(); code != 0 || !regexp.MustCompile(`and ignored [1-9]\d* datagrams`).MatchString(said) {
+	l.Interrupt()
+	if code, said := l.Wait(), l.Stdout.String(); code != 0 || !regexp.MustCompile(`and ignored [1-9]\d* datagrams`).MatchString(said) {
 		t.Errorf("exit code %d, want 0 and what was ignored from %s", code, l)
 	}
 	tx.Close()
@@ -284,45 +281,34 @@ func TestHostile(t *testing.T) {
 	}
 }
 
-// process is ping, started by a test.
-type process struct {
-	t              *testing.T
-	cmd            *exec.Cmd
-	stdout, stderr output
-}
-
 // start starts it on a host. It ends with the test.
-func start(t *testing.T, host *mcasttest.Host, args string) *process {
+func start(t *testing.T, host *mcasttest.Host, args string) *testrun.Process {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{t: t, cmd: exec.Command(self, strings.Fields(args)...)}
-	p.cmd.Env = append(os.Environ(), asProgram+"=1", "GORACE=atexit_sleep_ms=0")
-	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
-	if err := host.Start(p.cmd); err != nil {
-		t.Fatal(err)
-	}
-	return p
+	cmd := exec.Command(self, strings.Fields(args)...)
+	cmd.Env = append(os.Environ(), asProgram+"=1", "GORACE=atexit_sleep_ms=0")
+	return testrun.Start(t, host, cmd)
 }
 
 // ping runs a prober, whose exit code and output have to be as said.
-func ping(t *testing.T, host *mcasttest.Host, args string, code int, want string) *process {
+func ping(t *testing.T, host *mcasttest.Host, args string, code int, want string) *testrun.Process {
 	t.Helper()
-	return pingUntil(t, host, args, code, want, func(*process) {})
+	return pingUntil(t, host, args, code, want, func(*testrun.Process) {})
 }
 
 // pingUntil calls a function while the prober runs. How long that waits for answers is not for a busy machine to say: if
 // it was not long enough, it is run again, and waits longer. Nothing that a test looks for comes of waiting too long.
-func pingUntil(t *testing.T, host *mcasttest.Host, args string, code int, want string, during func(*process)) (p *process) {
+func pingUntil(t *testing.T, host *mcasttest.Host, args string, code int, want string, during func(*testrun.Process)) (p *testrun.Process) {
 	t.Helper()
 	pattern := regexp.MustCompile(want)
 	for _, wait := range []string{"-wait 300ms ", "-wait 2s ", "-wait 10s "} {
 		p = start(t, host, wait+args)
 		during(p)
-		got := p.wait()
-		if got == code && pattern.MatchString(p.stdout.String()) {
+		got := p.Wait()
+		if got == code && pattern.MatchString(p.Stdout.String()) {
 			return p
 		}
 		t.Logf("exit code %d, want %d and %s from %s", got, code, want, p)
@@ -332,10 +318,10 @@ func pingUntil(t *testing.T, host *mcasttest.Host, args string, code int, want s
 }
 
 // listenOn starts a listener, and waits until the switch knows what it has joined.
-func listenOn(t *testing.T, lan *mcasttest.LAN, host *mcasttest.Host, args string) *process {
+func listenOn(t *testing.T, lan *mcasttest.LAN, host *mcasttest.Host, args string) *testrun.Process {
 	t.Helper()
 	p := start(t, host, "-listen "+args)
-	p.waitFor("listening to ")
+	p.WaitFor("listening to ")
 	for _, group := range groups {
 		if i := strings.Index(args, "-group "); i >= 0 {
 			list, err := addresses(strings.Fields(args[i:])[1])
@@ -347,55 +333,4 @@ func listenOn(t *testing.T, lan *mcasttest.LAN, host *mcasttest.Host, args strin
 		lan.WaitJoined(host, group)
 	}
 	return p
-}
-
-// wait waits for the end of the program and returns its exit code.
-func (p *process) wait() int {
-	p.t.Helper()
-	late := time.AfterFunc(limit, func() { p.cmd.Process.Kill() })
-	p.cmd.Wait() // an exit code is an error, too
-	if !late.Stop() {
-		p.t.Fatalf("killed after %v: %s", limit, p)
-	}
-	return p.cmd.ProcessState.ExitCode()
-}
-
-// waitFor waits until the program has printed the text.
-func (p *process) waitFor(text string) {
-	p.t.Helper()
-	for end := time.Now().Add(limit); !strings.Contains(p.stdout.String(), text); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			p.t.Fatalf("no %q in %v: %s", text, limit, p)
-		}
-	}
-}
-
-// interrupt is Ctrl-C.
-func (p *process) interrupt() {
-	p.t.Helper()
-	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
-		p.t.Fatalf("interrupt: %v: %s", err, p)
-	}
-}
-
-func (p *process) String() string {
-	return fmt.Sprintf("%s\nstdout: %s\nstderr: %s", strings.Join(p.cmd.Args, " "), &p.stdout, &p.stderr)
-}
-
-// output is a buffer that may be looked at while it is written.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
 }

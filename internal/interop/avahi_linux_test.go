@@ -22,9 +22,6 @@ import (
 	"github.com/go-multicast/mcast/mcasttest"
 )
 
-// avahiPatience is how long anything may take. It is so long that it decides only about what hangs.
-const avahiPatience = time.Minute
-
 // avahiService is what the example prints of a service.
 type avahiService struct {
 	Interface, Instance, Type, Host string
@@ -34,9 +31,9 @@ type avahiService struct {
 }
 
 func TestAvahi(t *testing.T) {
-	daemon := avahiNeed(t)
-	program := filepath.Join(t.TempDir(), "mdns")
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", program, "./examples/mdns")
+	need(t, "avahi-daemon")
+	mdns := filepath.Join(t.TempDir(), "mdns")
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", mdns, "./examples/mdns")
 	build.Dir = filepath.Join("..", "..")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %v\n%s", build, err, out)
@@ -44,12 +41,12 @@ func TestAvahi(t *testing.T) {
 
 	lan := mcasttest.NewLAN(t, 3)
 	here, first, second := lan.Hosts[0], lan.Hosts[1], lan.Hosts[2]
-	lighthouse := avahiStart(t, first, daemon, "lighthouse", `
+	lighthouse := avahiStart(t, first, "lighthouse", `
 		<name>Küche v1.2</name>
 		<service><type>_http._tcp</type><port>8080</port>
 			<txt-record>path=/a b</txt-record><txt-record>grüße=ja</txt-record></service>
 		<service><type>_ipp._tcp</type><port>631</port></service>`)
-	avahiStart(t, second, daemon, "buoy", `
+	avahiStart(t, second, "buoy", `
 		<name>Buoy</name>
 		<service><type>_http._tcp</type><port>80</port></service>`)
 
@@ -61,18 +58,16 @@ func TestAvahi(t *testing.T) {
 	}
 	// From the machine of a daemon, too, with which the port is shared.
 	for _, host := range []*mcasttest.Host{here, first} {
-		avahiUntil(t, host, program, func(found []avahiService) bool { return reflect.DeepEqual(found, want) })
-		avahiUntil(t, host, program, func(found []avahiService) bool { return reflect.DeepEqual(found, want[2:]) }, "-service", "_ipp._tcp")
+		avahiUntil(t, host, mdns, func(found []avahiService) bool { return reflect.DeepEqual(found, want) })
+		avahiUntil(t, host, mdns, func(found []avahiService) bool { return reflect.DeepEqual(found, want[2:]) }, "-service", "_ipp._tcp")
 	}
 
 	// It says goodbye when it ends. What the other one has is found as before.
-	if err := lighthouse.Process.Signal(syscall.SIGTERM); err != nil {
+	if err := lighthouse.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if err := lighthouse.Wait(); err != nil {
-		t.Fatalf("avahi-daemon: %v", err)
-	}
-	avahiUntil(t, here, program, func(found []avahiService) bool {
+	lighthouse.wait()
+	avahiUntil(t, here, mdns, func(found []avahiService) bool {
 		if slices.ContainsFunc(found, func(s avahiService) bool { return s.Instance != "Buoy" }) {
 			t.Fatalf("after the goodbye: %+v", found)
 		}
@@ -80,27 +75,8 @@ func TestAvahi(t *testing.T) {
 	})
 }
 
-// avahiNeed skips the test, or fails it in a strict run, unless there is a daemon, and returns its path.
-func avahiNeed(t *testing.T) string {
-	t.Helper()
-	mcasttest.Require(t)
-	var path string
-	for _, name := range []string{"avahi-daemon", "/usr/sbin/avahi-daemon"} { // where an ordinary user does not look
-		if found, err := exec.LookPath(name); err == nil {
-			path = found
-		}
-	}
-	if path == "" {
-		if strict := os.Getenv("MCAST_TEST_STRICT"); strict != "" && strict != "0" {
-			t.Fatal("avahi-daemon is missing, and MCAST_TEST_STRICT is set")
-		}
-		t.Skip("avahi-daemon is missing")
-	}
-	return path
-}
-
 // avahiStart runs a daemon on a host, with a group of services.
-func avahiStart(t *testing.T, host *mcasttest.Host, daemon, name, services string) *exec.Cmd {
+func avahiStart(t *testing.T, host *mcasttest.Host, name, services string) *program {
 	t.Helper()
 	etc := t.TempDir()
 	for file, content := range map[string]string{
@@ -120,22 +96,17 @@ func avahiStart(t *testing.T, host *mcasttest.Host, daemon, name, services strin
 		mount --bind "$1" /etc/avahi
 		mount --bind "$1/passwd" /etc/passwd
 		mount --bind "$1/group" /etc/group
-		exec "$2" --no-drop-root --no-chroot --no-rlimits --no-proc-title`
-	cmd := exec.Command("unshare", "--mount", "--", "sh", "-ec", script, "sh", etc, daemon)
-	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
-	if err := host.Start(cmd); err != nil {
-		t.Fatal(err)
-	}
-	return cmd
+		exec avahi-daemon --no-drop-root --no-chroot --no-rlimits --no-proc-title`
+	return start(t, host, exec.Command("unshare", "--mount", "--", "sh", "-ec", script, "sh", etc))
 }
 
 // avahiUntil browses on a host, for a while each time, until what is found is as wanted.
-func avahiUntil(t *testing.T, host *mcasttest.Host, program string, wanted func([]avahiService) bool, args ...string) {
+func avahiUntil(t *testing.T, host *mcasttest.Host, mdns string, wanted func([]avahiService) bool, args ...string) {
 	t.Helper()
 	args = append([]string{"-json", "-timeout", "2s"}, args...)
-	for end := time.Now().Add(avahiPatience); ; {
+	for end := time.Now().Add(patience); ; {
 		var said, complained bytes.Buffer
-		cmd := exec.Command(program, args...)
+		cmd := exec.Command(mdns, args...)
 		cmd.Stdout, cmd.Stderr = &said, &complained
 		if err := host.Start(cmd); err != nil {
 			t.Fatal(err)

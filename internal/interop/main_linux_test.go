@@ -10,11 +10,11 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/go-multicast/mcast"
+	"github.com/go-multicast/mcast/internal/testrun"
 	"github.com/go-multicast/mcast/mcasttest"
 	"golang.org/x/sys/unix"
 )
@@ -53,31 +53,13 @@ func need(t *testing.T, programs ...string) {
 type program struct {
 	t    *testing.T
 	cmd  *exec.Cmd
-	said *output
-}
-
-// output collects what a program says. It may be read meanwhile.
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
+	said *testrun.Output
 }
 
 // start runs a command on a host until it ends or the test does. What it says is there when the test fails.
 func start(t *testing.T, h *mcasttest.Host, cmd *exec.Cmd) *program {
 	t.Helper()
-	p := &program{t, cmd, new(output)}
+	p := &program{t, cmd, new(testrun.Output)}
 	if cmd.Stdout == nil {
 		cmd.Stdout = p.said
 	}
