@@ -74,6 +74,10 @@ type RxConfig struct {
 
 	// Static keeps the socket from following the network: an interface that is deleted and created again is not
 	// joined again, and none is joined that appears later. Addresses are then those at the time of opening.
+	//
+	// On Linux, close such a socket when its interface goes. If that comes back with the same index, the kernel counts the
+	// lost memberships as if they were there, and when the socket is closed later, it takes them from other sockets that
+	// have joined since (__ip_mc_dec_group in net/ipv4/igmp.c).
 	Static bool
 
 	// Logger is told what the socket does by itself while it follows the network, and if it cannot follow, as on

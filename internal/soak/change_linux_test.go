@@ -74,16 +74,8 @@ func (l *life) deleted(w int) {
 	}
 }
 
-// changeWire does something to an interface, or to what it lacks. When the kernel has taken memberships, or sources,
-// from sockets, nothing else happens before they were told. Until then these sockets are members to themselves alone,
-// and when they leave or are closed, the kernel takes what somebody else has joined since. The library has all its
-// sockets leave before one of them joins again; but those that are being opened or closed meanwhile escape that.
+// changeWire does something to an interface, or to what it lacks.
 func (l *life) changeWire(x *wire) {
-	defer func() {
-		if l.states[x.n].shaky {
-			settle([]*settler{l.told, x.told})
-		}
-	}()
 	choice, pause := l.rng.IntN(12), time.Duration(l.rng.IntN(40))*time.Millisecond
 	which := []*bool{&x.lost4, &x.lost6, &x.extra4, &x.extra6}[l.rng.IntN(4)]
 	happens := func(kind, format string, args ...any) {
