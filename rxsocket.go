@@ -350,8 +350,9 @@ func (s *RxSocket) own(link *rxLink) (own []netip.Addr) {
 	return own
 }
 
-// Join joins a group, IPv4 or IPv6, on all interfaces of the socket. With sources, only their datagrams are
-// received; without, RxConfig.Sources and Blocked apply. A read that is blocked receives the group as well.
+// Join joins a group, IPv4 or IPv6, on all interfaces of the socket. With sources, only their datagrams are received,
+// also of those that are in RxConfig.Blocked; without, RxConfig.Sources and Blocked apply. A read that is blocked
+// receives the group as well.
 //
 // Joining a group again is harmless, and adds the sources that are new. But a group that is joined for some
 // sources cannot be opened to all, nor the other way round, without leaving it first.
@@ -589,8 +590,8 @@ func (s *RxSocket) WriteTo(p []byte, addr net.Addr) (n int, err error) {
 // an address that came from a read has it. It blocks while the send buffer is full, and does not allocate.
 //
 // What comes back is for whoever has bound the port for unicast: this socket receives multicast alone. Sending to a
-// group is refused with ErrNotDeclared: that is what a TxSocket is for. So is sending to a broadcast address, and to the
-// unspecified one, which a datagram may claim to come from and systems take for the loopback one.
+// group is refused with ErrNotDeclared: that is what a TxSocket is for. Sending to a broadcast address fails as well, and
+// to the unspecified one, which a datagram may claim to come from and systems take for the loopback one.
 //
 // It takes a second OS socket. On Linux that is opened with the first, and takes nothing from anybody. On macOS and
 // Windows the first write of a family opens it, and from then on the system may give it unicast that arrives on the

@@ -348,7 +348,8 @@ func (t *TxSocket) WriteTo(p []byte, addr net.Addr) (n int, err error) {
 }
 
 // WriteToUDPAddrPort sends p to a group that the socket was opened for, and any port, by every interface of the
-// socket. A zone in the address, an interface's index or name, picks one of them. Anything else is ErrNotDeclared.
+// socket. A zone in an IPv6 address, an interface's index or name, picks one of them, and is ErrNoInterface if it is none
+// of them. By one of several interfaces IPv4 is sent by a TxSocket of its own. Any other destination is ErrNotDeclared.
 // It blocks while a send buffer is full, and does not allocate.
 //
 // If the datagram could not be sent by some of the interfaces, the error tells which, and n is len(p) if it left by

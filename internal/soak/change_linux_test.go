@@ -74,8 +74,16 @@ func (l *life) deleted(w int) {
 	}
 }
 
-// changeWire does something to an interface, or to what it lacks.
+// changeWire does something to an interface, or to what it lacks. When the kernel has taken memberships, or sources,
+// from sockets, or one of them has its interface again, nothing else happens before they were told: until then Join says
+// that the interface is gone.
 func (l *life) changeWire(x *wire) {
+	renamed := false
+	defer func() {
+		if l.states[x.n].shaky || renamed {
+			settle([]*settler{l.told, x.told})
+		}
+	}()
 	choice, pause := l.rng.IntN(12), time.Duration(l.rng.IntN(40))*time.Millisecond
 	which := []*bool{&x.lost4, &x.lost6, &x.extra4, &x.extra6}[l.rng.IntN(4)]
 	happens := func(kind, format string, args ...any) {
@@ -150,6 +158,7 @@ func (l *life) changeWire(x *wire) {
 			l.disturb(x.n)
 		}
 		x.veth.Rename(name)
+		renamed = true
 		l.created(x.n)
 		for _, r := range l.receivers { // one may have it again
 			for g := range groups {
