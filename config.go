@@ -61,30 +61,29 @@ func checkGroups(groups []netip.Addr) ([]netip.Addr, error) {
 	return unique, nil
 }
 
-// checkSources returns the sources in their plain form, each once.
-func checkSources(op, field string, sources []netip.Addr, groups families) ([]netip.Addr, error) {
-	var unique []netip.Addr
+// checkSources returns the sources in their plain form, each once. An error names the source.
+func checkSources(sources []netip.Addr, groups families) (unique []netip.Addr, _ *OpError) {
 	for _, s := range sources {
 		s = s.Unmap()
 		wrong := ""
 		switch {
 		case !s.IsValid():
-			wrong = "the zero netip.Addr"
+			wrong = "the zero netip.Addr is no source"
 		case s.IsMulticast():
-			wrong = "a multicast address, which nobody sends from"
+			wrong = "nobody sends from a multicast address"
 		case s.IsUnspecified():
-			wrong = "the unspecified address"
+			wrong = "nobody sends from the unspecified address"
 		case s.Zone() != "":
-			wrong = "has a zone: sources are compared without, on each interface"
+			wrong = "a source has no zone: it is compared without, on each interface"
 		case !groups.of(s):
-			wrong = "of another address family than every group"
+			wrong = "no group is of that address family"
 		default:
 			if !slices.Contains(unique, s) {
 				unique = append(unique, s)
 			}
 			continue
 		}
-		return nil, &OpError{Op: op, Err: fmt.Errorf("%s: source %s is %s", field, s, wrong)}
+		return nil, &OpError{Source: s, Err: errors.New(wrong)}
 	}
 	return unique, nil
 }

@@ -453,7 +453,7 @@ func TestJoinMistakes(t *testing.T) {
 	if len(groupsOn(ifaces, "239.1.1.1")) == 0 {
 		t.Skip("the interface has no IPv4 address")
 	}
-	s, err := OpenRx(RxConfig{Groups: groups("239.1.1.1"), Port: faultPort, Interfaces: ifaces, Static: true, Loopback: true})
+	s, err := OpenRx(RxConfig{Groups: groups("239.1.1.1"), Port: faultPort, Interfaces: ifaces, Static: true, Loopback: true, Blocked: groups("192.0.2.9")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -467,7 +467,8 @@ func TestJoinMistakes(t *testing.T) {
 	checkMistakes(t, []mistakeCase{
 		{"unicast", join(groups("192.0.2.7")[0]), ErrNotMulticast, []string{"join 192.0.2.7"}},
 		{"zero", join(netip.Addr{}), ErrNotMulticast, []string{"zero"}},
-		{"source of the other family", join(groups("239.1.1.2")[0], groups("2001:db8::1")...), nil, []string{"2001:db8::1"}},
+		{"source of the other family", join(groups("239.1.1.2")[0], groups("2001:db8::1")...), nil, []string{"join 239.1.1.2 from 2001:db8::1", "family"}},
+		{"a source that is blocked", join(groups("239.1.1.2")[0], groups("192.0.2.2", "192.0.2.9")...), nil, []string{"join 239.1.1.2 from 192.0.2.9", "Blocked"}},
 		{"narrow a group", join(groups("239.1.1.1")[0], groups("192.0.2.1")...), nil, []string{"all sources", "Leave"}},
 		{"widen a group", join(groups("232.1.1.1")[0]), nil, []string{"192.0.2.1", "Leave"}},
 		{"leave the unknown", func() error { return s.Leave(groups("239.1.1.9")[0]) }, ErrNotJoined, []string{"leave 239.1.1.9"}},

@@ -28,7 +28,7 @@ func hinted(t *testing.T, err, cause error, word string) string {
 	return op.Hint
 }
 
-// run runs a program on the host. Where there is no such program the test is skipped, or fails if it is strict.
+// run runs a program on the host; nil: on that of the tests. Where there is no such program the test is skipped, or fails if it is strict.
 func run(t *testing.T, host *mcasttest.Host, stdin string, args ...string) {
 	t.Helper()
 	cmd := exec.Command(args[0], args[1:]...)
@@ -36,7 +36,7 @@ func run(t *testing.T, host *mcasttest.Host, stdin string, args ...string) {
 	if errors.Is(cmd.Err, exec.ErrNotFound) {
 		unavailable(t, cmd.Err.Error())
 	}
-	host.Do(func() {
+	on(host, func() {
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%s: %v: %s", args, err, out)
 		}

@@ -6,6 +6,7 @@ package mcast
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -236,14 +237,27 @@ func (s *screen) refuses(src netip.Addr) bool {
 		len(s.only) > 0 && !slices.Contains(s.only, src)
 }
 
-// udpAddrPort is the destination of a WriteTo.
+// udpAddrPort is the destination of a WriteTo. One of IPv4 is in the form that can have a zone, for unmap.
 func udpAddrPort(addr net.Addr) (netip.AddrPort, error) {
 	udp, ok := addr.(*net.UDPAddr)
 	if !ok || udp == nil {
 		return netip.AddrPort{}, &OpError{Op: "write", Err: &net.AddrError{Err: "not a *net.UDPAddr", Addr: text(addr)}}
 	}
-	return udp.AddrPort(), nil
+	ip, _ := netip.AddrFromSlice(udp.IP.To16())
+	return netip.AddrPortFrom(ip.WithZone(udp.Zone), uint16(udp.Port)), nil
 }
+
+// unmap returns an address to send to in its plain form. To IPv4 a zone says nothing, so that what is meant by one cannot
+// be done.
+func unmap(ip netip.Addr) (netip.Addr, error) {
+	if plain := ip.Unmap(); ip.Zone() == plain.Zone() {
+		return plain, nil
+	}
+	return ip, fmt.Errorf("to %s: zone %s picks no interface, for IPv4 has no zones", ip.Unmap(), ip.Zone())
+}
+
+// errPortZero replaces what systems say of it: that some argument is invalid.
+var errPortZero = errors.New("port 0, which nobody can have")
 
 func text(addr net.Addr) string {
 	if addr == nil || addr == (*net.UDPAddr)(nil) {

@@ -34,8 +34,8 @@ type RxConfig struct {
 
 	// Interfaces to join the groups on, as FindInterfaces or Interfaces returned them. If one of them cannot be
 	// joined, or has no address of the family of one of the groups, opening fails. nil stands for every
-	// non-loopback interface that is up and can multicast: there opening succeeds if one pair of interface and
-	// group was joined, and Memberships tells of the others.
+	// non-loopback interface that is up, can multicast and has an address of the group's family: there opening succeeds
+	// if one pair of interface and group was joined, and Memberships tells of the others.
 	Interfaces []Interface
 
 	// Sources, if there are any, are the only hosts whose datagrams are received: source-specific multicast
@@ -212,11 +212,16 @@ func (cfg RxConfig) check() (_ RxConfig, err error) {
 		return cfg, mistake("Sources %v with Blocked %v: want one of them", cfg.Sources, cfg.Blocked)
 	}
 	f := familiesOf(cfg.Groups)
-	if cfg.Sources, err = checkSources("open", "Sources", cfg.Sources, f); err != nil {
-		return cfg, err
-	}
-	if cfg.Blocked, err = checkSources("open", "Blocked", cfg.Blocked, f); err != nil {
-		return cfg, err
+	for _, field := range []struct {
+		name    string
+		sources *[]netip.Addr
+	}{{"Sources", &cfg.Sources}, {"Blocked", &cfg.Blocked}} {
+		plain, wrong := checkSources(*field.sources, f)
+		if wrong != nil {
+			wrong.Op, wrong.Err = "open", fmt.Errorf("%s: %w", field.name, wrong.Err)
+			return cfg, wrong
+		}
+		*field.sources = plain
 	}
 	if err := checkSize("ReadBuffer", cfg.ReadBuffer); err != nil {
 		return cfg, err
@@ -350,9 +355,9 @@ func (s *RxSocket) own(link *rxLink) (own []netip.Addr) {
 	return own
 }
 
-// Join joins a group, IPv4 or IPv6, on all interfaces of the socket. With sources, only their datagrams are received,
-// also of those that are in RxConfig.Blocked; without, RxConfig.Sources and Blocked apply. A read that is blocked
-// receives the group as well.
+// Join joins a group, IPv4 or IPv6, on all interfaces of the socket. With sources, only their datagrams are received, and
+// none may be in RxConfig.Blocked; without, RxConfig.Sources and Blocked apply. A read that is blocked receives the group
+// as well.
 //
 // Joining a group again is harmless, and adds the sources that are new. But a group that is joined for some
 // sources cannot be opened to all, nor the other way round, without leaving it first.
@@ -364,8 +369,13 @@ func (s *RxSocket) Join(group netip.Addr, sources ...netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	if sources, err = checkSources("join", "Join", sources, familiesOf([]netip.Addr{group})); err != nil {
-		return err
+	sources, wrong := checkSources(sources, familiesOf([]netip.Addr{group}))
+	if i := slices.IndexFunc(sources, func(a netip.Addr) bool { return slices.Contains(s.cfg.Blocked, a) }); i >= 0 {
+		wrong = &OpError{Source: sources[i], Err: errors.New("it is in RxConfig.Blocked"), Hint: "open an RxSocket for the group"}
+	}
+	if wrong != nil {
+		wrong.Op, wrong.Group = "join", group
+		return wrong
 	}
 	processWatch.joining.RLock()
 	defer processWatch.joining.RUnlock()
@@ -547,7 +557,7 @@ func (s *RxSocket) ReadBatch(ms []Message) (n int, err error) { return s.readBat
 //	for m, err := range rx.Messages(ctx) {
 //
 // It ends when ctx does or the socket is closed. Other errors, such as a read deadline that has passed, are given
-// to the loop body, which may go on. The message and its buffer, which holds any datagram, are used again for the
+// to the loop body, which may go on; after a deadline with another one, or it gets that error again at once. The message and its buffer, which holds any datagram, are used again for the
 // next one. Other reads may go on at the same time; each datagram is received by one of them.
 func (s *RxSocket) Messages(ctx context.Context) iter.Seq2[*Message, error] {
 	return func(yield func(*Message, error) bool) {
@@ -590,14 +600,18 @@ func (s *RxSocket) WriteTo(p []byte, addr net.Addr) (n int, err error) {
 // an address that came from a read has it. It blocks while the send buffer is full, and does not allocate.
 //
 // What comes back is for whoever has bound the port for unicast: this socket receives multicast alone. Sending to a
-// group is refused with ErrNotDeclared: that is what a TxSocket is for. Sending to a broadcast address fails as well, and
-// to the unspecified one, which a datagram may claim to come from and systems take for the loopback one.
+// group is refused with ErrNotDeclared: that is what a TxSocket is for. So is sending to 255.255.255.255, and to the
+// unspecified address, which a datagram may claim to come from and systems take for the loopback one. To the broadcast
+// address of a network the system refuses to send (EACCES).
 //
 // It takes a second OS socket. On Linux that is opened with the first, and takes nothing from anybody. On macOS and
 // Windows the first write of a family opens it, and from then on the system may give it unicast that arrives on the
 // port, which nobody reads: a program that also waits for unicast there should reply from its own socket.
 func (s *RxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err error) {
-	ip := addr.Addr().Unmap()
+	ip, err := unmap(addr.Addr())
+	if err != nil {
+		return 0, &OpError{Op: "write", Err: err}
+	}
 	fail := func(err error, hint string) error {
 		e := &OpError{Op: "write", Err: fmt.Errorf("to %s: %w", addr, err), Hint: hint}
 		if ip.IsMulticast() {
@@ -605,11 +619,13 @@ func (s *RxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err
 		}
 		return e
 	}
-	if ip.IsMulticast() {
+	switch {
+	case ip.IsMulticast():
 		return 0, fail(ErrNotDeclared, "a TxSocket sends to groups")
-	}
-	if ip.IsUnspecified() {
-		return 0, fail(errors.New("the unspecified address, which is nobody's"), "")
+	case !ip.IsValid(), ip.IsUnspecified(), ip == broadcast:
+		return 0, fail(ErrNotDeclared, "an RxSocket sends to single hosts only")
+	case addr.Port() == 0:
+		return 0, fail(errPortZero, "")
 	}
 	to, err := s.replies.sender(ip)
 	if err != nil {
@@ -624,6 +640,8 @@ func (s *RxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err
 	}
 	return len(p), nil
 }
+
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
 // zoneIndex is the interface that a zone stands for: a number as it is, a name as the system has it now.
 func zoneIndex(zone string) (int, error) {

@@ -538,6 +538,22 @@ func TestRxWriteTo(t *testing.T) {
 				t.Errorf("WriteTo %v: %d, %v", to, n, err)
 			}
 		}
+		for _, tt := range []struct {
+			to   net.UDPAddr
+			is   error
+			says string
+		}{
+			{net.UDPAddr{IP: unspecified(r.group).AsSlice(), Port: 9}, mcast.ErrNotDeclared, "single hosts"},
+			{net.UDPAddr{IP: net.IPv4bcast, Port: 9}, mcast.ErrNotDeclared, "single hosts"},
+			{net.UDPAddr{IP: wires[0].addr4(254).AsSlice(), Port: 9, Zone: wires[0].Name()}, nil, "IPv4 has no zones"},
+			{net.UDPAddr{IP: wires[0].like(r.group, 254).AsSlice()}, nil, "port 0"},
+		} {
+			n, err := rx.WriteTo([]byte("x"), &tt.to)
+			var op *mcast.OpError
+			if n != 0 || !errors.As(err, &op) || tt.is != nil && !errors.Is(err, tt.is) || !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("WriteTo %v: %d, %v", &tt.to, n, err)
+			}
+		}
 	})
 }
 

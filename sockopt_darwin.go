@@ -326,7 +326,7 @@ func joinHint(err error, p *pair) string {
 func openHint(err error) string {
 	switch {
 	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
-		return cure.PairFiles
+		return cure.Files
 	case errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
 		return cure.ShortOfMemory
 	case errors.Is(err, unix.EADDRINUSE):
@@ -358,6 +358,8 @@ func sendHint(err error, _ *Interface, dst netip.Addr) string {
 		return cure.TooLongHere
 	case errors.Is(err, unix.EPERM):
 		return cure.Refused
+	case errors.Is(err, unix.EACCES):
+		return cure.Broadcast
 	case errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV):
 		return cure.Gone
 	case errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):

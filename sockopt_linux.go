@@ -412,7 +412,7 @@ func joinHint(err error, p *pair) string {
 		}
 		return cure.Limit(cure.OptionMemory)
 	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
-		return cure.PairFiles
+		return cure.Files
 	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
 		return cure.NoIndex(p.link.ifc.Index)
 	case errors.Is(err, unix.EINVAL) && p.addr.Is6() && p.link.ifc.MTU < 1280:
@@ -425,7 +425,7 @@ func joinHint(err error, p *pair) string {
 func openHint(err error) string {
 	switch {
 	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
-		return cure.LinkFiles
+		return cure.Files
 	case errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
 		return cure.Limit(cure.OptionMemory)
 	case errors.Is(err, unix.EADDRINUSE):
@@ -458,6 +458,8 @@ func sendHint(err error, ifc *Interface, dst netip.Addr) string {
 		return cure.NoAddressYet
 	case errors.Is(err, unix.EPERM):
 		return cure.Refused
+	case errors.Is(err, unix.EACCES):
+		return cure.Broadcast
 	case errors.Is(err, unix.EMSGSIZE):
 		return cure.TooLong
 	case errors.Is(err, unix.ENODEV):

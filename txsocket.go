@@ -31,8 +31,8 @@ type TxConfig struct {
 
 	// Interfaces to send by, as FindInterfaces or Interfaces returned them: every datagram leaves by each of them.
 	// Each needs an address of every family of Groups. nil stands for the interface that leads to the default
-	// gateway of each group's family, as DefaultInterface tells. Unless Static is set, it is another one when the
-	// default route moves to an interface that can multicast.
+	// gateway of each group's family, as DefaultInterface tells. It must be able to multicast, which a VPN's as a rule is
+	// not. Unless Static is set, it is another one when the default route moves to one that is.
 	Interfaces []Interface
 
 	// TTL is the TTL (IPv6: hop limit) of multicast datagrams, 1 to 255: how many links they may cross. 0 means 1:
@@ -73,7 +73,7 @@ type TxConfig struct {
 // net.PacketConn. All methods may be called from many goroutines.
 //
 // Errors of its methods are *OpError, or, where more than one interface failed, several of them joined: errors.As
-// finds the first. After Close they wrap net.ErrClosed, also those of calls that were blocked.
+// finds the first, also as a net.Error. After Close they wrap net.ErrClosed, also those of calls that were blocked.
 //
 // On every system each interface has one OS socket for each family of the groups. On macOS and Windows each of them
 // also has a goroutine, which receives ahead of the reads as that of an RxSocket does.
@@ -183,6 +183,10 @@ func (cfg TxConfig) check() (_ TxConfig, links []*txLink, err error) {
 		ifaces := cfg.Interfaces
 		if ifaces == nil {
 			ifc, err := DefaultInterface(family.network)
+			if err == nil && ifc.Flags&net.FlagMulticast == 0 && !ifc.IsLoopback() { // such as a tunnel, which would lose all
+				err = &OpError{Op: "open", Interface: ifc.Name, Hint: "name one in TxConfig.Interfaces",
+					Err: fmt.Errorf("the interface of the default route cannot multicast: %w", ErrNoInterface)}
+			}
 			if err != nil {
 				return cfg, nil, err
 			}
@@ -349,8 +353,8 @@ func (t *TxSocket) WriteTo(p []byte, addr net.Addr) (n int, err error) {
 
 // WriteToUDPAddrPort sends p to a group that the socket was opened for, and any port, by every interface of the
 // socket. A zone in an IPv6 address, an interface's index or name, picks one of them, and is ErrNoInterface if it is none
-// of them. By one of several interfaces IPv4 is sent by a TxSocket of its own. Any other destination is ErrNotDeclared.
-// It blocks while a send buffer is full, and does not allocate.
+// of them. IPv4 has no zones, and one is refused: by one of several interfaces it is sent by a TxSocket of its own. Any
+// other destination is ErrNotDeclared. It blocks while a send buffer is full, and does not allocate.
 //
 // If the datagram could not be sent by some of the interfaces, the error tells which, and n is len(p) if it left by
 // others. That it was sent does not mean that anybody received it. Up to 65507 bytes fit into a datagram of IPv4 and
@@ -359,79 +363,79 @@ func (t *TxSocket) WriteTo(p []byte, addr net.Addr) (n int, err error) {
 // Windows refuses what is sent by the loopback interface while nobody on the host has joined there: here that is no
 // error. From macOS 15 on, EHOSTUNREACH is what a program gets that the user has not allowed to use the local network.
 func (t *TxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err error) {
-	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
-	group, err := t.declared(addr.Addr())
+	dst, err := t.destination(addr)
 	if err != nil {
 		return 0, err
 	}
 	matched := false
+	var failed failures
 	for _, l := range *t.links.Load() {
-		if !l.serves(addr.Addr()) {
+		if !l.serves(dst) {
 			continue
 		}
 		matched = true
 		if l.gone {
-			err = joinErrors(err, l.goneError(group))
-		} else if e := l.to.send(p, addr, l.ifc.Index); e != nil {
-			err = joinErrors(err, l.writeError(group, e))
+			failed.add(l, dst, ErrNoInterface)
+		} else if err := l.to.send(p, netip.AddrPortFrom(dst, addr.Port()), l.ifc.Index); err != nil {
+			failed.add(l, dst, err)
 		} else {
 			n = len(p)
 		}
 	}
 	if !matched {
-		return 0, noLink(group, addr.Addr().Zone())
+		return 0, noLink(dst)
 	}
-	return n, err
+	return n, failed.err
 }
 
-// WriteBatch sends the Buf of each message to its Addr, as WriteToUDPAddrPort does, with as few system calls as
-// the system allows, and returns how many messages, counted from the first, have left by all their interfaces; it
-// sets N of those. If that is not all of them, the error tells why the next one has not. That one, and those of its
-// family that follow it, may have left by some of several interfaces. Apart from the first call it does not allocate.
+// WriteBatch sends the Buf of each message to its Addr, with as few system calls as the system allows, and sets its N.
+// It does what a call of WriteToUDPAddrPort for each of them would do, up to the first that leaves by no interface: n is
+// how many there are before that one. The error tells which interfaces failed, each with its first failure, and is not
+// nil if n is less than len(ms). Of one family and destination, what follows message n may have left by some of several
+// interfaces. Apart from the first call it does not allocate.
 //
 // On Linux, messages of one size and destination that follow each other, of which the last may be shorter, cost a
 // fraction of what they do one by one: the kernel takes up to 64 of them as one, and takes them apart on the way out
 // (UDP_SEGMENT, Linux 4.18). Receivers see ordinary datagrams. On macOS and Windows each datagram takes a system call of its own.
 func (t *TxSocket) WriteBatch(ms []Message) (n int, err error) {
 	links := *t.links.Load()
-	for n < len(ms) && err == nil {
-		var run int
-		run, err = t.run(ms[n:])
-		if run == 0 {
-			break
+	var failed failures
+	for n < len(ms) {
+		run, dst, err := t.run(ms[n:])
+		if err != nil {
+			return n, joinErrors(failed.err, err)
 		}
-		sent, e := t.writeRun(links, ms[n:n+run])
+		sent, all := writeRun(links, dst, ms[n:n+run], &failed)
 		for i := range ms[n : n+sent] {
 			ms[n+i].N = len(ms[n+i].Buf)
 		}
 		n += sent
-		if e != nil {
-			return n, e
+		if !all {
+			break
 		}
 	}
-	return n, err
+	return n, failed.err
 }
 
-// run counts the messages that have the same interfaces to go by as the first. The error is why the next is not one
-// of them, if it is not fit to be sent at all.
-func (t *TxSocket) run(ms []Message) (n int, err error) {
-	first := ms[0].Addr.Addr().Unmap()
-	for n = range ms {
-		dst := ms[n].Addr.Addr().Unmap()
-		if _, err := t.declared(dst); err != nil {
-			return n, err
-		}
-		if dst.Is4() != first.Is4() || dst.Zone() != first.Zone() {
-			return n, nil
+// run counts the messages that have the same interfaces to go by as the first, up to one that is not fit to be sent. The
+// error is about the first.
+func (t *TxSocket) run(ms []Message) (n int, first netip.Addr, err error) {
+	if first, err = t.destination(ms[0].Addr); err != nil {
+		return 0, first, err
+	}
+	for n = 1; n < len(ms); n++ {
+		dst, err := t.destination(ms[n].Addr)
+		if err != nil || dst.Is4() != first.Is4() || dst.Zone() != first.Zone() {
+			break
 		}
 	}
-	return len(ms), nil
+	return n, first, nil
 }
 
-// writeRun sends a run by each of its interfaces.
-func (t *TxSocket) writeRun(links []*txLink, ms []Message) (n int, err error) {
-	dst := ms[0].Addr.Addr().Unmap()
-	n = len(ms)
+// writeRun sends a run by each of its interfaces. all tells that it may go on after n messages: each of them has left by
+// some interface.
+func writeRun(links []*txLink, dst netip.Addr, ms []Message, failed *failures) (n int, all bool) {
+	end := len(ms)
 	matched := false
 	for _, l := range links {
 		if !l.serves(dst) {
@@ -439,32 +443,67 @@ func (t *TxSocket) writeRun(links []*txLink, ms []Message) (n int, err error) {
 		}
 		matched = true
 		if l.gone {
-			n, err = 0, l.goneError(dst.WithZone(""))
-		} else if sent, e := l.to.sendBatch(ms, l.ifc.Index); e != nil {
-			if sent < n {
-				err = l.writeError(ms[sent].Addr.Addr().Unmap().WithZone(""), e)
+			failed.add(l, dst, ErrNoInterface)
+			continue
+		}
+		for at := 0; at < end; at++ {
+			sent, err := l.to.sendBatch(ms[at:end], l.ifc.Index)
+			at += sent
+			if err == nil {
+				n = end
+				break
 			}
-			n = min(n, sent)
+			failed.add(l, ms[at].Addr.Addr().Unmap(), err)
+			if at >= n { // nobody has sent this one, so that it is the last that the others try
+				n, end = at, at+1
+				break
+			}
 		}
 	}
 	if !matched {
-		return 0, noLink(dst.WithZone(""), dst.Zone())
+		failed.err = joinErrors(failed.err, noLink(dst))
 	}
-	return n, err
+	return n, n == end
 }
 
-// declared returns the group that a destination is.
-func (t *TxSocket) declared(dst netip.Addr) (group netip.Addr, err error) {
-	group = dst.WithZone("")
-	if _, ok := t.groups[group]; !ok {
-		e := &OpError{Op: "write", Group: group, Err: ErrNotDeclared, Hint: "name it in TxConfig.Groups"}
-		if !group.IsMulticast() {
-			e.Group, e.Err = netip.Addr{}, fmt.Errorf("to %s: %w", dst, ErrNotDeclared)
-			e.Hint = "a TxSocket sends to groups only"
-		}
-		return group, e
+// failures are those of the interfaces that a write was to leave by: the first of each, and only one if the socket is
+// closed.
+type failures struct {
+	links []*txLink
+	err   error
+}
+
+func (f *failures) add(l *txLink, dst netip.Addr, err error) {
+	if slices.Contains(f.links, l) || errors.Is(f.err, net.ErrClosed) {
+		return
 	}
-	return group, nil
+	group := dst.WithZone("")
+	e := &OpError{Op: "write", Group: group, Interface: l.ifc.Name, Err: err, Hint: sendHint(err, &l.ifc, group)}
+	if l.gone { // its index may be another's now, so that nothing was tried
+		e.Hint = cure.Gone
+	}
+	f.links = append(f.links, l)
+	f.err = joinErrors(f.err, e)
+}
+
+// destination returns the address to send to in its plain form, if it is one of the groups.
+func (t *TxSocket) destination(addr netip.AddrPort) (netip.Addr, error) {
+	dst, err := unmap(addr.Addr())
+	if err != nil {
+		return dst, &OpError{Op: "write", Err: err, Hint: "open a TxSocket for the interface"}
+	}
+	group := dst.WithZone("")
+	switch _, declared := t.groups[group]; {
+	case declared && addr.Port() != 0:
+		return dst, nil
+	case declared:
+		err = &OpError{Op: "write", Group: group, Err: errPortZero}
+	case group.IsMulticast():
+		err = &OpError{Op: "write", Group: group, Err: ErrNotDeclared, Hint: "name it in TxConfig.Groups"}
+	default:
+		err = &OpError{Op: "write", Err: fmt.Errorf("to %s: %w", dst, ErrNotDeclared), Hint: "a TxSocket sends to groups only"}
+	}
+	return dst, err
 }
 
 // serves reports whether a datagram to dst leaves by l.
@@ -476,17 +515,9 @@ func (l *txLink) serves(dst netip.Addr) bool {
 	return zone == "" || zone == l.ifc.Name || zone == l.zone
 }
 
-func (l *txLink) writeError(group netip.Addr, err error) error {
-	return &OpError{Op: "write", Group: group, Interface: l.ifc.Name, Err: err, Hint: sendHint(err, &l.ifc, group)}
-}
-
-// goneError is that of sending by an interface that is gone: its index may be another's now, so nothing is tried.
-func (l *txLink) goneError(group netip.Addr) error {
-	return &OpError{Op: "write", Group: group, Interface: l.ifc.Name, Err: ErrNoInterface, Hint: cure.Gone}
-}
-
-func noLink(group netip.Addr, zone string) error {
-	return &OpError{Op: "write", Group: group, Interface: zone, Err: ErrNoInterface, Hint: "the zone is none of the socket's interfaces"}
+func noLink(dst netip.Addr) error {
+	return &OpError{Op: "write", Group: dst.WithZone(""), Interface: dst.Zone(), Err: ErrNoInterface,
+		Hint: "the zone is none of the socket's interfaces"}
 }
 
 // joinErrors keeps a single error as it is.
@@ -532,6 +563,9 @@ func (t *TxSocket) SetTTL(ttl int) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.closed {
+		return &OpError{Op: "set TTL", Err: net.ErrClosed}
+	}
 	var failed error
 	for _, l := range *t.links.Load() {
 		if err := setTTL(l, l.to, ttl); err != nil {

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -351,6 +352,37 @@ func TestTxDefaultInterface(t *testing.T) {
 }
 
 // A batch of everything at once: families, groups, ports, sizes, more than one system call takes.
+// A default route that leads into a tunnel which carries no multicast is no answer to which interface to send by.
+func TestTxDefaultTunnel(t *testing.T) {
+	noLeaks(t)
+	host := mcasttest.NewHost(t)
+	tun := host.NewVeth("tun", netip.MustParsePrefix("10.9.0.1/24"), netip.MustParsePrefix("fd99::1/64"))
+	tun.AddRoute(netip.MustParsePrefix("0.0.0.0/0"), tun.Peer().IPv4, 0)
+	tun.AddRoute(netip.MustParsePrefix("::/0"), tun.Peer().IPv6, 0)
+	host.Do(func() {
+		for _, multicast := range []string{"on", "off"} {
+			run(t, nil, "", "ip", "link", "set", "tun", "multicast", multicast)
+			for _, r := range contractFamilies {
+				tx, err := mcast.OpenTx(mcast.TxConfig{Groups: []netip.Addr{r.group}})
+				if err == nil {
+					tx.Close()
+				}
+				if multicast == "on" && err != nil {
+					t.Errorf("%s: %v", r.group, err)
+				}
+				if multicast == "off" {
+					hinted(t, err, mcast.ErrNoInterface, "TxConfig.Interfaces")
+				}
+				tx, err = mcast.OpenTx(mcast.TxConfig{Groups: []netip.Addr{r.group}, Interfaces: mustFind(t, "tun")})
+				if err != nil { // who names it, may
+					t.Fatal(err)
+				}
+				tx.Close()
+			}
+		}
+	})
+}
+
 func TestTxWriteBatch(t *testing.T) {
 	noLeaks(t)
 	wires := newWires(t, 2)
@@ -482,6 +514,110 @@ func TestTxWriteBatchMistake(t *testing.T) {
 	})
 }
 
+// failedBy names the interfaces of the errors that err consists of, in their order.
+func failedBy(err error) (names []string) {
+	switch e := err.(type) {
+	case *mcast.OpError:
+		names = []string{e.Interface}
+	case interface{ Unwrap() []error }:
+		for _, one := range e.Unwrap() {
+			names = append(names, failedBy(one)...)
+		}
+	}
+	return names
+}
+
+// TestTxWriteBatchSome has a firewall refuse some of the groups on some of the interfaces. WriteBatch does what as many
+// calls of WriteToUDPAddrPort do, up to the first datagram that leaves by none.
+func TestTxWriteBatchSome(t *testing.T) {
+	noLeaks(t)
+	run(t, nil, "", "nft", "add table inet some; add chain inet some out { type filter hook output priority 0; }")
+	defer run(t, nil, "", "nft", "delete table inet some")
+	forEachFamily(t, func(t *testing.T, r contractRange) {
+		wires := newWires(t, 2)
+		family := "ip6"
+		if r.group.Is4() {
+			family = "ip"
+		}
+		const free = 'f'
+		groups := map[rune]netip.Addr{free: groupLike(r.group, 1), '0': groupLike(r.group, 2), '1': groupLike(r.group, 3), 'n': groupLike(r.group, 4)}
+		for i, w := range wires { // '0' and '1' are what that wire refuses, 'n' what neither takes
+			for _, g := range []netip.Addr{groups['0'+rune(i)], groups['n']} {
+				run(t, nil, "", "nft", fmt.Sprintf("add rule inet some out oifname %s %s daddr %s drop", w.Name(), family, g))
+			}
+		}
+		port := newPort()
+		all := slices.Collect(maps.Values(groups))
+		tx := openTx(t, mcast.TxConfig{Groups: all, Interfaces: interfacesOf(wires)})
+		var rxs []*mcast.RxSocket
+		for _, w := range wires {
+			w.peer.Do(func() {
+				rxs = append(rxs, openRx(t, mcast.RxConfig{Groups: all, Port: port, Interfaces: mustFind(t, "eth0")}))
+			})
+		}
+		try := func(text string, n int, arrive [2]string, failed ...int) {
+			t.Helper()
+			var ms []mcast.Message
+			for i, c := range text {
+				ms = append(ms, mcast.Message{Buf: []byte{byte('a' + i)}, Addr: netip.AddrPortFrom(groups[c], port), N: -1})
+			}
+			got, err := tx.WriteBatch(ms)
+			var names []string
+			for _, i := range failed {
+				names = append(names, wires[i].Name())
+			}
+			if by := failedBy(err); got != n || !slices.Equal(by, names) {
+				t.Errorf("%s: %d, %v; want %d, and %v to fail", text, got, err, n, names)
+			}
+			for i, m := range ms {
+				if want := i < n; want != (m.N == 1) {
+					t.Errorf("%s: N of message %d is %d, %d were sent", text, i, m.N, n)
+				}
+			}
+			tx.WriteToUDPAddrPort([]byte("."), netip.AddrPortFrom(groups[free], port))
+			for i, want := range arrive {
+				if want == "" {
+					continue
+				}
+				rxs[i].SetReadDeadline(time.Now().Add(patience))
+				var came []byte
+				for buf := make([]byte, 10); len(came) < len(want) || !slices.Contains(came, '.'); {
+					n, _, err := rxs[i].ReadFrom(buf)
+					if err != nil {
+						t.Fatalf("%s: %v after %q", text, err, came)
+					}
+					came = append(came, buf[:n]...)
+				}
+				if slices.Sort(came); string(came) != want { // groups have buffers of their own, in no order
+					t.Errorf("%s: by wire %d came %q, want %q", text, i, came, want)
+				}
+			}
+		}
+		try("fff", 3, [2]string{".abc", ".abc"})
+		try("f0f", 3, [2]string{".ac", ".abc"}, 0)
+		try("f1f", 3, [2]string{".abc", ".ac"}, 1)
+		try("f01f0f", 6, [2]string{".acdf", ".abdef"}, 0, 1)
+		try("0000f", 5, [2]string{".e", ".abcde"}, 0)
+		try("1111f", 5, [2]string{".abcde", ".e"}, 1)
+		try("1n", 1, [2]string{".a", "."}, 0, 1)
+		try("fnf", 1, [2]string{".a", ".a"}, 0, 1)
+		try("n", 0, [2]string{".", "."}, 0, 1)
+
+		wires[0].Delete()
+		for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+			_, err := tx.WriteToUDPAddrPort([]byte("-"), netip.AddrPortFrom(groups['1'], port))
+			if errors.Is(err, mcast.ErrNoInterface) {
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatalf("the interface is gone: %v", err)
+			}
+		}
+		try("f0f", 3, [2]string{"", ".abc"}, 0)
+		try("f1f", 1, [2]string{"", ".a"}, 0, 1)
+	})
+}
+
 func TestTxWriteMistakes(t *testing.T) {
 	noLeaks(t)
 	w := newWires(t, 1)[0]
@@ -505,6 +641,27 @@ func TestTxWriteMistakes(t *testing.T) {
 	}
 	if n, err := tx.WriteToUDPAddrPort([]byte("x"), netip.AddrPortFrom(netip.AddrFrom16(v4.group.As16()), 9)); n != 1 || err != nil {
 		t.Errorf("to IPv4 in IPv6: %d, %v", n, err)
+	}
+	// Its zone, which may well be meant, picks no interface, and nobody has port 0.
+	for _, name := range []string{w.Name(), strconv.Itoa(w.at.Index), "nonsense"} {
+		mapped := netip.AddrPortFrom(netip.AddrFrom16(v4.group.As16()).WithZone(name), 9)
+		_, plain := tx.WriteToUDPAddrPort([]byte("x"), mapped)
+		_, batch := tx.WriteBatch([]mcast.Message{{Buf: []byte("x"), Addr: mapped}})
+		_, short := tx.WriteTo([]byte("x"), &net.UDPAddr{IP: net.IP(v4.group.AsSlice()), Port: 9, Zone: name})
+		_, long := tx.WriteTo([]byte("x"), &net.UDPAddr{IP: net.ParseIP(v4.group.String()), Port: 9, Zone: name})
+		for _, err := range []error{plain, batch, short, long} {
+			var op *mcast.OpError
+			if !errors.As(err, &op) || !strings.Contains(err.Error(), v4.group.String()+": zone "+name) {
+				t.Errorf("to IPv4 with a zone: %v", err)
+			}
+		}
+	}
+	_, plain := tx.WriteToUDPAddrPort([]byte("x"), netip.AddrPortFrom(v4.group, 0))
+	_, batch := tx.WriteBatch([]mcast.Message{{Buf: []byte("x"), Addr: netip.AddrPortFrom(v4.group, 0)}})
+	for _, err := range []error{plain, batch} {
+		if err == nil || !strings.Contains(err.Error(), v4.group.String()+": port 0") {
+			t.Errorf("to port 0: %v", err)
+		}
 	}
 	_, err := tx.WriteToUDPAddrPort(make([]byte, 65508), netip.AddrPortFrom(v4.group, 9))
 	if !errors.Is(err, unix.EMSGSIZE) || !strings.Contains(err.Error(), "65507") {
@@ -626,6 +783,9 @@ func TestTxDeadlineAndClose(t *testing.T) {
 	closed("SetReadDeadline", tx.SetReadDeadline(time.Now()))
 	closed("SetWriteDeadline", tx.SetWriteDeadline(time.Now()))
 	closed("SetTTL", tx.SetTTL(1))
+	if n := len(failedBy(tx.SetTTL(1))); n != 1 {
+		t.Errorf("SetTTL: the error is told %d times", n)
+	}
 	if err := tx.Close(); err != nil {
 		t.Errorf("Close again: %v", err)
 	}
@@ -834,7 +994,7 @@ func TestTxInterfaceDown(t *testing.T) {
 			t.Errorf("one of two is down: %d, %v", n, err)
 		}
 		n, err = tx.WriteBatch([]mcast.Message{{Buf: []byte("batch"), Addr: netip.AddrPortFrom(r.group, port)}})
-		if n != 0 || !errors.As(err, &op) || op.Interface != w.Name() {
+		if n != 1 || !errors.As(err, &op) || op.Interface != w.Name() {
 			t.Errorf("WriteBatch, one of two is down: %d, %v", n, err)
 		}
 		w.Up()

@@ -295,13 +295,14 @@ func (c *checkup) checkSilence(listeners []*listener, watched time.Duration) {
 			continue
 		}
 		firewall := ", or a firewall of this machine drops it: its rules are not all visible here"
-		if slices.Contains(c.letIn, g) {
+		letIn := slices.Contains(c.letIn, g)
+		if letIn {
 			firewall = ". The firewall of this machine lets it in, by its rules"
 		}
 		c.add(Finding{Code: Silent, Severity: Warning, Group: g,
 			Summary: fmt.Sprintf("all looks right here, yet nothing came in for port %d", c.Port),
 			Detail: fmt.Sprintf("The group was joined on %s and watched for %v. Either nobody sends, or it is lost on the "+
 				"way%s.", names(c.ifaces), watched.Round(10*time.Millisecond), firewall),
-			Fix: cure.Silence})
+			Fix: cure.Silence(!letIn)})
 	}
 }

@@ -16,8 +16,11 @@ const (
 		"new one"
 	NoAddressOrYet = "the interface has no usable address of this family (yet)"
 	NoLink         = "the interface is down or has no address of this family"
-	ShortOfMemory  = "the system is short of memory for sockets"
-	QueueFull      = "the queue of the interface is full, or the system is short of memory: send slower"
+	Files          = "a receiver takes a file descriptor for every pair of interface and group, a sender for every " +
+		"interface and family: raise the limit (ulimit -n)"
+	Broadcast     = "it is a broadcast address, or a route prohibits it"
+	ShortOfMemory = "the system is short of memory for sockets"
+	QueueFull     = "the queue of the interface is full, or the system is short of memory: send slower"
 )
 
 // Cures that are the same on every system.
@@ -28,14 +31,20 @@ const (
 		"name it"
 	OtherInterface = "plug it in, or name another one"
 
-	Silence = "in this order: does the sender send to this group and port, by the right interface, with a TTL above 1 " +
-		"if a router is in between? does this machine's firewall let the port in? does the switch list this port as a " +
-		"member of the group (on most: show ip igmp snooping groups, or show ipv6 mld snooping), and does the VLAN have " +
-		"a querier?"
-
 	LocalNetwork = "allow the program, or the terminal that starts it, in System Settings, Privacy & Security, Local " +
 		"Network; root is exempt"
 )
+
+// Silence is for a group of which nothing comes. ask is whether the firewall may be the reason.
+func Silence(ask bool) string {
+	firewall := ""
+	if ask {
+		firewall = "does this machine's firewall let the port in? "
+	}
+	return "in this order: does the sender send to this group and port, by the right interface, with a TTL above 1 if a " +
+		"router is in between? " + firewall + "does the switch list this port as a member of the group (on most: show ip " +
+		"igmp snooping groups, or show ipv6 mld snooping), and does the VLAN have a querier?"
+}
 
 // FirewallProfile is for a profile of Windows' firewall that lets nothing in.
 func FirewallProfile(names string) string {

@@ -9,7 +9,6 @@ const (
 	PortTaken = "another program holds the port without SO_REUSEPORT, so nobody can share it: `lsof -nP -iUDP` " +
 		"names it"
 	PortPrivileged = "ports below 1024 need root, unless they are bound to the wildcard address"
-	PairFiles      = "every pair of interface and group takes a file descriptor: raise the limit (ulimit -n)"
 	SourceLimits   = "the limits are net.inet.ip.mcast.maxsocksrc and maxgrpsrc, or net.inet6.ip6.mcast.*: see " +
 		"`sysctl net.inet.ip.mcast`"
 	GroupLimit     = "a socket has room for 4095 groups"

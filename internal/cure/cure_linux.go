@@ -13,8 +13,6 @@ import (
 const (
 	PortTaken      = "another program holds the port without SO_REUSEADDR, so nobody can share it: `ss -ulnp` names it"
 	PortPrivileged = "ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE"
-	PairFiles      = "every pair of interface and group takes a file descriptor: raise the limit (ulimit -n)"
-	LinkFiles      = "every interface and family takes a file descriptor: raise the limit (ulimit -n)"
 	Refused        = "a firewall of this machine refuses it: look at the OUTPUT rules"
 	NotAllowed     = "the system does not allow it: look at the limits of the sandbox or container"
 )

@@ -241,7 +241,8 @@ func (l *life) join(r *receiver, g int, sources []netip.Addr) {
 	if len(which) == 0 {
 		which = family(r.cfg.Sources, groups[g])
 	}
-	if joined && (len(old) == 0) != (len(which) == 0) {
+	blocked := slices.ContainsFunc(sources, func(a netip.Addr) bool { return slices.Contains(r.cfg.Blocked, a) })
+	if blocked || joined && (len(old) == 0) != (len(which) == 0) {
 		return // that is refused, which is for other tests
 	}
 	if !l.usable(r.links) || g == loud4 && !r.tells() {
