@@ -149,7 +149,7 @@ func requireSockets(t *testing.T) {
 // readmePackages are those that fragments may use.
 var readmePackages = map[string]string{
 	"context": "context", "errors": "errors", "fmt": "fmt", "log": "log", "net": "net", "netip": "net/netip",
-	"os": "os", "slog": "log/slog", "time": "time", "mcast": modulePath, "mcasttest": modulePath + "/mcasttest",
+	"os": "os", "slices": "slices", "slog": "log/slog", "time": "time", "mcast": modulePath, "mcasttest": modulePath + "/mcasttest",
 }
 
 // wholeFile makes a file of a fragment: statements that may use an open socket, a context, and these packages.

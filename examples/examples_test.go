@@ -153,6 +153,7 @@ func testCommunicator(t *testing.T, dir programs) {
 		{"communicator -n 2", "10.88.0.1:"},
 		{"communicator -n 2 -interval 20ms -group ff15::1234", "[fd88::1]:"},
 		{"communicator -n 2 -interval 20ms -ttl -1 -iface mc1", "10.88.1.1:"},
+		{"communicator -n 2 -interval 20ms -iface mc0,mc1", "10.88.1.1:"},
 	} {
 		p := dir.start(t, nil, strings.Fields(test.args)...)
 		checkTwoRounds(t, p)
@@ -170,8 +171,9 @@ func testCommunicatorLoopback(t *testing.T, dir programs) {
 	for _, test := range []struct{ group, source string }{{"239.1.2.3", "127.0.0.1:"}, {"ff15::1234", "[::1]:"}} {
 		p := dir.start(t, host, "communicator", "-n", "2", "-interval", "20ms", "-group", test.group)
 		checkTwoRounds(t, p)
-		if said := p.Stdout.String(); !strings.Contains(said, " by lo;") || !strings.Contains(said, " "+test.source) {
-			t.Errorf("want lines from %s by lo in %s", test.source, p)
+		said := p.Stdout.String()
+		if !strings.Contains(said, " by lo;") || !strings.Contains(said, " "+test.source) || !strings.Contains(said, "No default route") {
+			t.Errorf("want lines from %s by lo, and why, in %s", test.source, p)
 		}
 	}
 }

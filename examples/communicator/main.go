@@ -6,9 +6,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/signal"
+	"strings"
 	"time"
 
 	"github.com/go-multicast/mcast"
@@ -28,7 +30,7 @@ var (
 	ttl      = flag.Int("ttl", mcast.TTLSubnet, "how many `links` a line may cross; -1 keeps it on this machine")
 	rounds   = flag.Int("n", 0, "how many `rounds` to run; 0 goes on until Ctrl-C")
 	interval = flag.Duration("interval", time.Second, "length of a round")
-	iface    = flag.String("iface", "", "`interface` to talk by: name, index or address; a prefix or pattern can give several\n"+
+	iface    = flag.String("iface", "", "`interfaces` to talk by, separated by commas: name, index, address, prefix or pattern\n"+
 		"(default that of the default route, or the loopback if there is none)")
 )
 
@@ -102,18 +104,22 @@ func run(ctx context.Context) error {
 	return nil
 }
 
-// choose returns the interface that the user named: without a name, that of the default route, or else the loopback.
+// choose returns the interfaces that the user named: without a name, that of the default route, or else the loopback.
 func choose() ([]mcast.Interface, error) {
 	if *iface != "" {
-		return mcast.FindInterfaces(*iface)
+		return mcast.FindInterfaces(strings.Split(*iface, ",")...)
 	}
 	network, loopback := "ip4", "127.0.0.1"
 	if group.Is6() {
 		network, loopback = "ip6", "::1"
 	}
 	ifc, err := mcast.DefaultInterface(network)
-	if errors.Is(err, mcast.ErrNoInterface) {
-		return mcast.FindInterfaces(loopback)
+	if err == nil && ifc.Flags&net.FlagMulticast != 0 {
+		return []mcast.Interface{ifc}, nil
 	}
-	return []mcast.Interface{ifc}, err
+	if err != nil && !errors.Is(err, mcast.ErrNoInterface) {
+		return nil, err
+	}
+	fmt.Println("No default route leads by an interface that can multicast, so this stays on the machine: -iface names another.")
+	return mcast.FindInterfaces(loopback)
 }

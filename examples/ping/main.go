@@ -22,6 +22,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/signal"
@@ -163,12 +164,14 @@ func choose() ([]mcast.Interface, error) {
 	}
 	for _, network := range []string{"ip4", "ip6"} {
 		ifc, err := mcast.DefaultInterface(network)
-		if err == nil {
+		if err == nil && ifc.Flags&net.FlagMulticast != 0 {
 			return []mcast.Interface{ifc}, nil
-		} else if !errors.Is(err, mcast.ErrNoInterface) {
+		} else if err != nil && !errors.Is(err, mcast.ErrNoInterface) {
 			return nil, err
 		}
 	}
+	fmt.Fprintln(os.Stderr, "ping: no default route leads by an interface that can multicast, so this stays on the machine: "+
+		"-iface names another")
 	return mcast.FindInterfaces("127.0.0.1")
 }
 

@@ -126,6 +126,10 @@ func TestNobody(t *testing.T) {
 	lan := mcasttest.NewLAN(t, 3)
 	here, silent, there := lan.Hosts[0], lan.Hosts[1], lan.Hosts[2]
 	ping(t, here, quick, 1, "\nWhat it means: nobody answers. ")
+	lone := ping(t, mcasttest.NewHost(t), quick, 1, "\nWhat it means: nobody answers. ")
+	if said := lone.Stderr.String(); !strings.Contains(said, "no default route") {
+		t.Errorf("it does not say that it reaches this machine only: %s", lone)
+	}
 	ping(t, here, quick+silent.IPv4.String()+" "+silent.IPv6.String(), 1, ", which does not answer\n(?s:.*)"+
 		"\nWhat it means: nothing comes back, neither by unicast nor by multicast: ping -listen does not run there")
 

@@ -84,7 +84,8 @@ func meaning(f facts) string {
 	case to == nothing && asm == nothing && ssm == nothing:
 		return "unicast is fine and multicast is lost both ways: the switch, the Wi-Fi access point or the router in " +
 			"between does not forward it, or a firewall stops it. A switch that snoops needs a querier, and both ends " +
-			"must name the same groups. Run there, and here: " + doctor
+			"must name the same groups, and use interfaces (-iface) of one network, which unicast need not. Run there, and " +
+			"here: " + doctor
 	case to == nothing && far >= f.ttl:
 		return fmt.Sprintf("multicast comes from there, and does not get there, since its TTL of %d is too small for a way "+
 			"with %s: use -ttl %d or more here.", f.ttl, routers(far), far+1)
