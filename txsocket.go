@@ -390,9 +390,9 @@ func (t *TxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err
 
 // WriteBatch sends the Buf of each message to its Addr, with as few system calls as the system allows, and sets its N.
 // It does what a call of WriteToUDPAddrPort for each of them would do, up to the first that leaves by no interface: n is
-// how many there are before that one. The error tells which interfaces failed, each with its first failure, and is not
-// nil if n is less than len(ms). Of one family and destination, what follows message n may have left by some of several
-// interfaces. Apart from the first call it does not allocate.
+// how many there are before that one. The error tells which interfaces failed, each with its first failure; if n is less
+// than len(ms) it is not nil, and to go on is to write ms[n:] or, without that message, ms[n+1:]. Apart from the first
+// call it does not allocate.
 //
 // On Linux, messages of one size and destination that follow each other, of which the last may be shorter, cost a
 // fraction of what they do one by one: the kernel takes up to 64 of them as one, and takes them apart on the way out
