@@ -292,9 +292,12 @@ func (s *sender) trySendBatch(fd uintptr) bool {
 		if err != nil && s.refused(err) {
 			continue // one by one
 		}
+		if err == unix.EAGAIN {
+			return false
+		}
 		if err != nil {
 			r.err = err
-			return err != unix.EAGAIN
+			return true
 		}
 		for _, run := range b.sizes[:sent] {
 			r.n += run

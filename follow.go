@@ -375,11 +375,11 @@ func (t *TxSocket) successors(links []*txLink, change networkChange) []*Interfac
 }
 
 // tryFollow follows the network, if the system lets it: Android refuses netlink to apps, which can use the
-// library all the same with interfaces they name.
-func tryFollow(l *slog.Logger, one *watchFollower) (stop, again func()) {
+// library all the same with interfaces they name. tell tells so; it must be called with no lock held, since a logger's
+// handler may use sockets.
+func tryFollow(l *slog.Logger, one *watchFollower) (stop, again, tell func()) {
 	if err := processWatch.add(one); err != nil {
-		logChange(l, slog.LevelWarn, "cannot follow the network", Interface{}, err)
-		return func() {}, func() {}
+		return func() {}, func() {}, func() { logChange(l, slog.LevelWarn, "cannot follow the network", Interface{}, err) }
 	}
-	return one.stop, one.again
+	return one.stop, one.again, func() {}
 }

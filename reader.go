@@ -68,6 +68,7 @@ func (r *reader) until(ctx context.Context) (series *ctxRead, stop func()) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		series.done = true
+		r.mended.Broadcast() // it may wait, for others to end as it does now
 		if series.reading {
 			series.cut = true
 			if r.cut++; r.cut == 1 {
@@ -115,13 +116,15 @@ func (r *reader) spurious(err error, epoch uint64, series *ctxRead) bool {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if series != nil && series.done {
-		return false
-	}
-	for r.cut > 0 {
+	for {
+		switch {
+		case series != nil && series.done:
+			return false
+		case r.cut == 0:
+			return true
+		}
 		r.mended.Wait()
 	}
-	return true
 }
 
 func (r *reader) readFromUDPAddrPort(p []byte) (int, netip.AddrPort, error) {

@@ -1,8 +1,11 @@
 package mcast
 
 import (
+	"context"
 	"net/netip"
+	"sync"
 	"testing"
+	"time"
 )
 
 // TestScreen covers what is refused in user space: a link-local source comes with a zone, and is compared without.
@@ -38,5 +41,34 @@ func TestCounters(t *testing.T) {
 	c.add(5, true)
 	if want := (counters{packets: 3, bytes: 15, truncated: 1}); c != want {
 		t.Errorf("%+v, want %+v", c, want)
+	}
+}
+
+// TestMessagesShareContext ends several loops over one socket with the context that they share: each of them is interrupted,
+// and interrupts the others, and none may take its own interruption for another's.
+func TestMessagesShareContext(t *testing.T) {
+	rx, err := OpenRx(RxConfig{Groups: groups("239.80.1.1"), Port: scriptPort(t), Interfaces: []Interface{scriptHome(t)}, Static: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rx.Close()
+	for round := range 300 {
+		ctx, cancel := context.WithCancel(t.Context())
+		var loops sync.WaitGroup
+		for range 4 {
+			loops.Go(func() {
+				for range rx.Messages(ctx) {
+				}
+			})
+		}
+		time.Sleep(time.Millisecond) // as a rule they wait by then
+		cancel()
+		ended := make(chan struct{})
+		go func() { loops.Wait(); close(ended) }()
+		select {
+		case <-ended:
+		case <-time.After(20 * time.Second):
+			t.Fatalf("round %d: a loop does not end with its context", round)
+		}
 	}
 }

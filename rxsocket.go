@@ -177,12 +177,14 @@ func OpenRx(cfg RxConfig) (*RxSocket, error) {
 // joinAll joins the groups of the configuration. It follows the network first, and lets go of s.mu last, so that
 // no change is missed in between.
 func (s *RxSocket) joinAll() error {
+	tell := func() {}
+	defer func() { tell() }() // when the locks are open again
 	processWatch.joining.RLock()
 	defer processWatch.joining.RUnlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.cfg.Static {
-		s.unfollow, s.again = tryFollow(s.cfg.Logger, &watchFollower{prepare: s.prepare, f: s.follow})
+		s.unfollow, s.again, tell = tryFollow(s.cfg.Logger, &watchFollower{prepare: s.prepare, f: s.follow})
 	}
 	joined := 0
 	var failed error
@@ -792,10 +794,11 @@ func (s *RxSocket) Close() error {
 	if closed {
 		return nil
 	}
+	err = cmp.Or(err, s.replies.close())
 	if s.unfollow != nil {
-		s.unfollow()
+		s.unfollow() // last: it waits for the logger's handler, which may be in a read or write
 	}
-	return opError("close", cmp.Or(err, s.replies.close()))
+	return opError("close", err)
 }
 
 // leaveAll closes the OS sockets that hold memberships, or reports that they were closed already. The socket follows the

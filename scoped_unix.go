@@ -26,8 +26,10 @@ func (s *scopedSender) send(raw syscall.RawConn, p []byte, dst netip.AddrPort, s
 	defer s.mu.Unlock()
 	if s.try == nil {
 		s.try = func(fd uintptr) bool {
-			s.err = unix.Sendto(int(fd), s.p, 0, &s.to)
-			return s.err != unix.EAGAIN && s.err != unix.EINTR
+			for s.err = unix.EINTR; s.err == unix.EINTR; {
+				s.err = unix.Sendto(int(fd), s.p, 0, &s.to)
+			}
+			return s.err != unix.EAGAIN
 		}
 	}
 	s.p = p

@@ -139,10 +139,12 @@ func OpenTx(cfg TxConfig) (*TxSocket, error) {
 // openAll opens the links. It follows the network first, and lets go of t.mu last, so that no change is missed in
 // between.
 func (t *TxSocket) openAll(links []*txLink) error {
+	tell := func() {}
+	defer func() { tell() }() // when the lock is open again
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.cfg.Static {
-		t.unfollow, _ = tryFollow(t.cfg.Logger, &watchFollower{f: t.follow})
+		t.unfollow, _, tell = tryFollow(t.cfg.Logger, &watchFollower{f: t.follow})
 	}
 	for _, l := range links {
 		if err := t.open(l); err != nil {
@@ -383,14 +385,14 @@ func (t *TxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err
 		}
 	}
 	if !matched {
-		return 0, noLink(dst)
+		failed.add(nil, dst, ErrNoInterface)
 	}
-	return n, failed.err
+	return n, failed.error()
 }
 
 // WriteBatch sends the Buf of each message to its Addr, with as few system calls as the system allows, and sets its N.
 // It does what a call of WriteToUDPAddrPort for each of them would do, up to the first that leaves by no interface: n is
-// how many there are before that one. The error tells which interfaces failed, each with its first failure; if n is less
+// how many there are before that one. The error tells which interfaces failed, each with its latest failure; if n is less
 // than len(ms) it is not nil, and to go on is to write ms[n:] or, without that message, ms[n+1:]. Apart from the first
 // call it does not allocate.
 //
@@ -403,18 +405,20 @@ func (t *TxSocket) WriteBatch(ms []Message) (n int, err error) {
 	for n < len(ms) {
 		run, dst, err := t.run(ms[n:])
 		if err != nil {
-			return n, joinErrors(failed.err, err)
+			return n, joinErrors(failed.error(), err)
 		}
-		sent, all := writeRun(links, dst, ms[n:n+run], &failed)
-		for i := range ms[n : n+sent] {
-			ms[n+i].N = len(ms[n+i].Buf)
-		}
-		n += sent
-		if !all {
-			break
+		for end := n + run; n < end; {
+			sent, more := writeRun(links, dst, ms[n:end], &failed)
+			for i := range ms[n : n+sent] {
+				ms[n+i].N = len(ms[n+i].Buf)
+			}
+			n += sent
+			if !more {
+				return n, failed.error()
+			}
 		}
 	}
-	return n, failed.err
+	return n, failed.error()
 }
 
 // run counts the messages that have the same interfaces to go by as the first, up to one that is not fit to be sent. The
@@ -432,9 +436,9 @@ func (t *TxSocket) run(ms []Message) (n int, first netip.Addr, err error) {
 	return n, first, nil
 }
 
-// writeRun sends a run by each of its interfaces. all tells that it may go on after n messages: each of them has left by
-// some interface.
-func writeRun(links []*txLink, dst netip.Addr, ms []Message, failed *failures) (n int, all bool) {
+// writeRun sends the first messages of a run by each of its interfaces: all, or up to one that the first interface refuses.
+// more tells that the rest may follow, since each has left by some interface.
+func writeRun(links []*txLink, dst netip.Addr, ms []Message, failed *failures) (n int, more bool) {
 	end := len(ms)
 	matched := false
 	for _, l := range links {
@@ -461,29 +465,54 @@ func writeRun(links []*txLink, dst netip.Addr, ms []Message, failed *failures) (
 		}
 	}
 	if !matched {
-		failed.err = joinErrors(failed.err, noLink(dst))
+		failed.add(nil, dst, ErrNoInterface)
 	}
 	return n, n == end
 }
 
-// failures are those of the interfaces that a write was to leave by: the first of each, and only one if the socket is
-// closed.
-type failures struct {
-	links []*txLink
-	err   error
+// failures are the latest of each interface that a write was to leave by, so that those of the message which left by none
+// are among them.
+type failures []failure
+
+type failure struct {
+	link *txLink // nil if the destination's zone is none of the socket's interfaces
+	dst  netip.Addr
+	err  error
 }
 
 func (f *failures) add(l *txLink, dst netip.Addr, err error) {
-	if slices.Contains(f.links, l) || errors.Is(f.err, net.ErrClosed) {
-		return
+	one := failure{l, dst, err}
+	if i := slices.IndexFunc(*f, func(old failure) bool { return old.link == l }); i >= 0 {
+		(*f)[i] = one
+	} else {
+		*f = append(*f, one)
 	}
-	group := dst.WithZone("")
-	e := &OpError{Op: "write", Group: group, Interface: l.ifc.Name, Err: err, Hint: sendHint(err, &l.ifc, group)}
-	if l.gone { // its index may be another's now, so that nothing was tried
-		e.Hint = cure.Gone
+}
+
+// error is nil if there are none. That the socket is closed is told once.
+func (f failures) error() (all error) {
+	for _, one := range f {
+		err := one.error()
+		if errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		all = joinErrors(all, err)
 	}
-	f.links = append(f.links, l)
-	f.err = joinErrors(f.err, e)
+	return all
+}
+
+func (f *failure) error() error {
+	group := f.dst.WithZone("")
+	e := &OpError{Op: "write", Group: group, Err: f.err}
+	switch {
+	case f.link == nil:
+		e.Interface, e.Hint = f.dst.Zone(), "the zone is none of the socket's interfaces"
+	case f.link.gone: // its index may be another's now, so that nothing was tried
+		e.Interface, e.Hint = f.link.ifc.Name, cure.Gone
+	default:
+		e.Interface, e.Hint = f.link.ifc.Name, sendHint(f.err, &f.link.ifc, group)
+	}
+	return e
 }
 
 // destination returns the address to send to in its plain form, if it is one of the groups.
@@ -513,11 +542,6 @@ func (l *txLink) serves(dst netip.Addr) bool {
 	}
 	zone := dst.Zone()
 	return zone == "" || zone == l.ifc.Name || zone == l.zone
-}
-
-func noLink(dst netip.Addr) error {
-	return &OpError{Op: "write", Group: dst.WithZone(""), Interface: dst.Zone(), Err: ErrNoInterface,
-		Hint: "the zone is none of the socket's interfaces"}
 }
 
 // joinErrors keeps a single error as it is.
@@ -613,9 +637,9 @@ func (t *TxSocket) Close() error {
 	if closed {
 		return nil
 	}
+	err := cmp.Or(t.m.close(), t.each(func(to *sender) error { return to.conn.Close() }))
 	if t.unfollow != nil {
-		t.unfollow()
+		t.unfollow() // last: it waits for the logger's handler, which may be in a read or write
 	}
-	err := t.m.close()
-	return opError("close", cmp.Or(err, t.each(func(to *sender) error { return to.conn.Close() })))
+	return opError("close", err)
 }

@@ -618,6 +618,92 @@ func TestTxWriteBatchSome(t *testing.T) {
 	})
 }
 
+// slow lets a wire carry so many bits a second, of which the sender feels little if the kernel's queue has room, and all if
+// its send buffer has none.
+func (w *wire) slow(t *testing.T, rate string) {
+	t.Helper()
+	run(t, nil, "", "tc", "qdisc", "replace", "dev", w.Name(), "root", "tbf", "rate", rate, "burst", "3000", "limit", "1000000")
+}
+
+// What is sent waits for room in the send buffer, in a batch and one by one, and all of it arrives, in order.
+func TestTxWaits(t *testing.T) {
+	noLeaks(t)
+	w := newWires(t, 1)[0]
+	w.slow(t, "4mbit")
+	forEachFamily(t, func(t *testing.T, r contractRange) {
+		port := newPort()
+		cfg := toWire(w, r.group)
+		cfg.WriteBuffer = 1
+		tx := openTx(t, cfg)
+		var rx *mcast.RxSocket
+		w.peer.Do(func() {
+			rx = openRx(t, mcast.RxConfig{Groups: []netip.Addr{r.group}, Port: port, Interfaces: mustFind(t, "eth0"), ReadBuffer: 1 << 20})
+		})
+		const each = 50
+		var ms []mcast.Message
+		for i := range each { // of growing size, so that each is a datagram to the kernel, too
+			ms = append(ms, mcast.Message{Buf: []byte(strings.Repeat("x", 500+i)), Addr: netip.AddrPortFrom(r.group, port)})
+		}
+		for range 2 {
+			if n, err := tx.WriteBatch(ms); n != len(ms) || err != nil {
+				t.Fatal(n, err)
+			}
+			for _, m := range ms {
+				write(t, tx, r.group, port, string(m.Buf))
+			}
+		}
+		rx.SetReadDeadline(time.Now().Add(patience))
+		for i := range 4 * each {
+			n, _, err := rx.ReadFrom(make([]byte, 1000))
+			if want := len(ms[i%each].Buf); n != want || err != nil {
+				t.Fatalf("datagram %d has %d bytes, want %d: %v", i, n, want, err)
+			}
+		}
+	})
+}
+
+// A write that waits ends when the socket is closed or the deadline passes, and says so whatever failed before.
+func TestTxWaitsInVain(t *testing.T) {
+	noLeaks(t)
+	run(t, nil, "", "nft", "add table inet vain; add chain inet vain out { type filter hook output priority 0; }")
+	defer run(t, nil, "", "nft", "delete table inet vain")
+	wires := newWires(t, 2)
+	all := []netip.Addr{addr("239.1.2.3"), addr("239.1.2.4"), addr("239.1.2.5")}
+	for i, w := range wires {
+		w.slow(t, "8kbit")
+		run(t, nil, "", "nft", fmt.Sprintf("add rule inet vain out oifname %s ip daddr %s drop", w.Name(), all[i]))
+	}
+	for _, tt := range []struct {
+		name string
+		do   func(*mcast.TxSocket)
+		is   error
+	}{
+		{"closed", func(tx *mcast.TxSocket) { tx.Close() }, net.ErrClosed},
+		{"deadline", func(tx *mcast.TxSocket) { tx.SetWriteDeadline(time.Now()) }, os.ErrDeadlineExceeded},
+	} {
+		port := newPort()
+		arrived := newNaive(t, wires[0].peer, all[2], port, "eth0")
+		tx := openTx(t, mcast.TxConfig{Groups: all, Interfaces: interfacesOf(wires), WriteBuffer: 1})
+		var ms []mcast.Message
+		for i := range 100 { // each of the interfaces refuses one of the first two
+			ms = append(ms, mcast.Message{Buf: []byte(strings.Repeat("x", 1000+i)), Addr: netip.AddrPortFrom(all[min(i, 2)], port)})
+		}
+		written := start(func() outcome {
+			n, err := tx.WriteBatch(ms)
+			return outcome{strconv.Itoa(n), err}
+		})
+		arrived.await(string(ms[2].Buf)) // by when all have failed that can
+		tt.do(tx)
+		if o := await(t, written); !errors.Is(o.err, tt.is) || o.payload == "100" {
+			t.Errorf("%s: WriteBatch: %s, %v", tt.name, o.payload, o.err)
+		}
+		for _, w := range wires { // what waits in the queue would keep the next from its turn
+			run(t, nil, "", "tc", "qdisc", "del", "dev", w.Name(), "root")
+			w.slow(t, "8kbit")
+		}
+	}
+}
+
 func TestTxWriteMistakes(t *testing.T) {
 	noLeaks(t)
 	w := newWires(t, 1)[0]

@@ -375,6 +375,10 @@ func (h *watchHub) add(one *watchFollower) error {
 
 // unfollow is the stop function of a follower.
 func (h *watchHub) unfollow(key watchKey, w *watchShared, one *watchFollower) {
+	one.mu.Lock() // waits for this f, and for no other; it follows until then, so that no follower that f stops is the last
+	one.stopped = true
+	one.mu.Unlock()
+
 	h.mu.Lock()
 	w.followers = slices.DeleteFunc(w.followers, func(f *watchFollower) bool { return f == one })
 	last := len(w.followers) == 0
@@ -383,10 +387,6 @@ func (h *watchHub) unfollow(key watchKey, w *watchShared, one *watchFollower) {
 		close(w.quit)
 	}
 	h.mu.Unlock()
-
-	one.mu.Lock() // waits for this f, and for no other
-	one.stopped = true
-	one.mu.Unlock()
 	if last {
 		<-w.done
 	}

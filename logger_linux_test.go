@@ -1,0 +1,129 @@
+// What the handler of a Logger may do: all but close its socket, also while somebody else does.
+
+package mcast
+
+import (
+	"log/slog"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-multicast/mcast/mcasttest"
+	"golang.org/x/sys/unix"
+)
+
+// loggerHost is a host with two interfaces.
+func loggerHost(t *testing.T) (host *mcasttest.Host, there *mcasttest.Interface) {
+	host = mcasttest.NewHost(t)
+	host.NewVeth("here", netip.MustParsePrefix("10.9.8.1/24"))
+	return host, host.NewVeth("there", netip.MustParsePrefix("10.9.9.1/24"))
+}
+
+// loggerTo is one whose handler calls f.
+func loggerTo(f func()) *slog.Logger {
+	return slog.New(slog.NewTextHandler(writerFunc(func(b []byte) (int, error) { f(); return len(b), nil }), nil))
+}
+
+func loggerRx(t *testing.T, host *mcasttest.Host, name string, l *slog.Logger) (rx *RxSocket) {
+	t.Helper()
+	host.Do(func() {
+		ifaces, err := FindInterfaces(name)
+		if err == nil {
+			rx, err = OpenRx(RxConfig{Groups: groups("239.1.1.1"), Port: 5000, Interfaces: ifaces, Logger: l})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+	return rx
+}
+
+func loggerTx(t *testing.T, host *mcasttest.Host, name string, l *slog.Logger) (tx *TxSocket) {
+	t.Helper()
+	host.Do(func() {
+		ifaces, err := FindInterfaces(name)
+		if err == nil {
+			tx, err = OpenTx(TxConfig{Groups: groups("239.1.1.1"), Interfaces: ifaces, Logger: l})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+	return tx
+}
+
+// within fails the test if f takes too long: it hangs.
+func within(t *testing.T, what string, f func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() { defer close(done); f() }()
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		t.Fatalf("%s hangs", what)
+	}
+}
+
+// TestLoggerReads has the handler of a sender wait for a reply that never comes: Close interrupts it.
+func TestLoggerReads(t *testing.T) {
+	host, there := loggerHost(t)
+	opened, reading := make(chan struct{}), make(chan struct{})
+	var tx *TxSocket
+	var once sync.Once
+	tx = loggerTx(t, host, "there", loggerTo(func() {
+		<-opened
+		once.Do(func() { close(reading) })
+		tx.ReadFrom(make([]byte, 10))
+	}))
+	close(opened)
+	there.Delete()
+	<-reading
+	within(t, "Close", func() { tx.Close() })
+}
+
+// TestLoggerClosesAnother has the handler of a receiver close another socket while that receiver is closed, and is the last
+// beside it that follows the network.
+func TestLoggerClosesAnother(t *testing.T) {
+	host, there := loggerHost(t)
+	other := loggerTx(t, host, "here", nil)
+	opened, called := make(chan struct{}), make(chan struct{})
+	var rx *RxSocket
+	var once sync.Once
+	rx = loggerRx(t, host, "there", loggerTo(func() {
+		<-opened
+		once.Do(func() {
+			close(called)
+			for rx.Memberships() != nil { // until Close is under way,
+				time.Sleep(time.Millisecond)
+			}
+			time.Sleep(50 * time.Millisecond) // as a rule so far that it waits for this
+			other.Close()
+		})
+	}))
+	close(opened)
+	there.Delete()
+	<-called
+	within(t, "Close", func() { rx.Close() })
+}
+
+// TestLoggerHearsOfDeafness tells a handler that the network cannot be followed. It may wait for whoever waits to join.
+func TestLoggerHearsOfDeafness(t *testing.T) {
+	host, _ := loggerHost(t)
+	open := processWatch.open
+	defer func() { processWatch.open = open }()
+	processWatch.open = func() (watchSource, error) { return nil, unix.EMFILE }
+	told := 0
+	handler := func() {
+		told++
+		within(t, "who prepares", func() {
+			processWatch.joining.Lock()
+			defer processWatch.joining.Unlock()
+		})
+	}
+	loggerRx(t, host, "here", loggerTo(handler)).Close()
+	loggerTx(t, host, "here", loggerTo(handler)).Close()
+	if told != 2 {
+		t.Errorf("told %d times, want 2", told)
+	}
+}
