@@ -6,6 +6,7 @@ package mcast
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 )
@@ -118,8 +119,8 @@ func noFamily(ifc Interface, family string) error {
 }
 
 func checkSize(field string, n int) error {
-	if n < 0 {
-		return mistake("%s %d: want a number of bytes, or 0 for the system's default", field, n)
+	if n < 0 || n > math.MaxInt32 { // systems take the latter for its lower half
+		return mistake("%s %d: want a number of bytes below 2 GiB, or 0 for the system's default", field, n)
 	}
 	return nil
 }

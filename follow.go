@@ -290,7 +290,7 @@ func (t *TxSocket) follow(change networkChange) (again bool) {
 func (t *TxSocket) catchUp(change networkChange) (again bool, news []func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed {
+	if t.closed.Load() {
 		return false, nil
 	}
 	tell := func(level slog.Level, what string, ifc Interface, err error) {

@@ -473,10 +473,12 @@ func ifaceParseAddr(b []byte) (index int, prefix netip.Prefix, ok bool) {
 // ifaceRoute is what matters about a route.
 type ifaceRoute struct {
 	dstBits  byte
+	srcBits  byte // of those that it is for
 	tos      byte
 	kind     byte // RTN_UNICAST, …
 	table    uint32
 	cloned   bool // not from the table but from the cache
+	expired  bool // the kernel does not use it any more, and has yet to remove it
 	index    int  // of the interface it leads to; 0 if none or none that is alive
 	linkDown bool // that interface has no carrier
 	metric   uint32
@@ -489,7 +491,7 @@ func ifaceBestDefault(b []byte) int {
 	var best ifaceRoute
 	for h, b := range ifaceMessages(b) {
 		r, ok := ifaceParseRoute(b)
-		if !ok || h.Type != unix.RTM_NEWROUTE || r.dstBits != 0 || r.tos != 0 || r.kind != unix.RTN_UNICAST ||
+		if !ok || h.Type != unix.RTM_NEWROUTE || r.dstBits != 0 || r.srcBits != 0 || r.tos != 0 || r.expired || r.kind != unix.RTN_UNICAST ||
 			r.table != unix.RT_TABLE_MAIN || r.cloned || r.index <= 0 {
 			continue
 		}
@@ -515,7 +517,7 @@ func ifaceParseRoute(b []byte) (r ifaceRoute, ok bool) {
 		return r, false
 	}
 	flags := binary.NativeEndian.Uint32(b[8:])
-	r = ifaceRoute{dstBits: b[1], tos: b[3], table: uint32(b[4]), kind: b[7], cloned: flags&unix.RTM_F_CLONED != 0, rank: 1}
+	r = ifaceRoute{dstBits: b[1], srcBits: b[2], tos: b[3], table: uint32(b[4]), kind: b[7], cloned: flags&unix.RTM_F_CLONED != 0, rank: 1}
 	for typ, v := range ifaceAttrs(b[unix.SizeofRtMsg:]) {
 		switch typ {
 		case unix.RTA_TABLE:
@@ -535,6 +537,8 @@ func ifaceParseRoute(b []byte) (r ifaceRoute, ok bool) {
 			if flags&unix.RTNH_F_DEAD == 0 {
 				r.index, r.linkDown = int(int32(ifaceUint32(v))), flags&unix.RTNH_F_LINKDOWN != 0
 			}
+		case unix.RTA_CACHEINFO: // struct rta_cacheinfo
+			r.expired = len(v) >= 12 && int32(binary.NativeEndian.Uint32(v[8:])) < 0
 		case unix.RTA_MULTIPATH:
 			r.index, r.linkDown = ifaceFirstNexthop(v)
 		}

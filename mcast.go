@@ -13,7 +13,8 @@ import (
 
 // Scopes for TxConfig.TTL: how far a datagram may travel. For IPv4 they are the customary thresholds of
 // multicast routers; for IPv6 the group address itself names the scope (RFC 4291, section 2.7) and the hop limit
-// only bounds the number of routers. TTLHost never leaves the machine.
+// only bounds the number of routers. TTLHost stays on the machine; TxConfig.TTL says how
+// surely.
 const (
 	TTLHost      = -1
 	TTLSubnet    = 1

@@ -433,7 +433,7 @@ func (m *merge) tryRead(epfd uintptr) bool {
 			continue
 		}
 		room := r.batch[r.n:]
-		room = room[:min(len(room), m.budget, max(c.many, c.expect, fewAtFirst))]
+		room = room[:min(len(room), m.budget, batchSize, max(c.many, c.expect, fewAtFirst))] // with less, it is empty
 		got, kept, err := m.readMany(c, room)
 		if err != nil && err != unix.EAGAIN {
 			if r.n == 0 { // else the caller has the datagrams, and meets the error next time
@@ -446,7 +446,7 @@ func (m *merge) tryRead(epfd uintptr) bool {
 		if r.n == len(r.batch) {
 			return true
 		}
-		if c.many = 4 * got; got < len(room) {
+		if c.many = 4 * got; got < len(room) && !(c.coalesce && m.coalesced.more) {
 			m.empty(c)
 		}
 	}

@@ -162,6 +162,8 @@ func (m *merge) drop(c *conn) bool {
 	if len(in.conns) == 0 {
 		delete(m.inboxes, in)
 		m.unline(in)
+	} else if in.draining() { // only what is retired was left with it
+		in.udp.SetReadDeadline(longAgo) // so that the goroutine notices
 	}
 	return true
 }
@@ -426,6 +428,9 @@ func (m *merge) receive(in *inbox) {
 			continue
 		case isHarmless(err):
 			continue
+		case m.abandoned(in): // its interface is gone, and nothing more is to be had
+			m.finish(in)
+			continue
 		default:
 			a.size, a.err = 0, err
 		}
@@ -484,6 +489,13 @@ func (in *inbox) find(meta *metadata) *conn {
 		return nil
 	}
 	return c
+}
+
+// abandoned reports whether nobody wants what is yet to come.
+func (m *merge) abandoned(in *inbox) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return in.draining()
 }
 
 // finish removes the conns of an inbox that has received all it ever will, as soon as that has been read.

@@ -405,6 +405,39 @@ func TestMergeRetiredRemoved(t *testing.T) {
 	}
 }
 
+// TestMergeRetiredAlone takes the last conn that is not retired from an OS socket: the others go when it is empty.
+func TestMergeRetiredAlone(t *testing.T) {
+	mt := newMergeTest(t)
+	in := mt.inlet()
+	second := &conn{place: place{in: in.in}, group: groups("239.79.9.10")[0], release: func() error { return nil }}
+	if err := mt.add(second); err != nil {
+		t.Fatal(err)
+	}
+	mt.retire(in.conn)
+	time.Sleep(20 * time.Millisecond) // as a rule its goroutine waits for a datagram by then
+	if in.released.Load() != 0 {
+		t.Error("the OS socket of another conn was given back")
+	}
+	mt.remove(second)
+	mt.until("the retired one is removed", func() bool { return in.released.Load() > 0 })
+}
+
+// TestMergeRetiredFails has receiving fail on an OS socket whose conns are retired: they go, and no reader is told.
+func TestMergeRetiredFails(t *testing.T) {
+	mt := newMergeTest(t)
+	in := mt.inlet()
+	mt.send(in, "a")
+	mt.until("it is received", func() bool { return mt.queued(in) == 1 })
+	mt.retire(in.conn)
+	in.in.udp.Close()
+	mt.want("a")
+	mt.until("the retired one is removed", func() bool { return in.released.Load() > 0 })
+	mt.setReadDeadline(time.Now().Add(time.Millisecond))
+	if _, _, err := mt.read(nil); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a read says %v", err)
+	}
+}
+
 func TestMergeRemove(t *testing.T) {
 	mt := newMergeTest(t)
 	a, b, c := mt.inlet(), mt.inlet(), mt.inlet()

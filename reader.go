@@ -246,6 +246,9 @@ func udpAddrPort(addr net.Addr) (netip.AddrPort, error) {
 	if !ok || udp == nil {
 		return netip.AddrPort{}, &OpError{Op: "write", Err: &net.AddrError{Err: "not a *net.UDPAddr", Addr: text(addr)}}
 	}
+	if udp.Port < 0 || udp.Port > 65535 {
+		return netip.AddrPort{}, &OpError{Op: "write", Err: &net.AddrError{Err: "invalid port", Addr: text(addr)}}
+	}
 	ip, _ := netip.AddrFromSlice(udp.IP.To16())
 	return netip.AddrPortFrom(ip.WithZone(udp.Zone), uint16(udp.Port)), nil
 }

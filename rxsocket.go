@@ -34,8 +34,9 @@ type RxConfig struct {
 
 	// Interfaces to join the groups on, as FindInterfaces or Interfaces returned them. If one of them cannot be
 	// joined, or has no address of the family of one of the groups, opening fails. nil stands for every
-	// non-loopback interface that is up, can multicast and has an address of the group's family: there opening succeeds
-	// if one pair of interface and group was joined, and Memberships tells of the others.
+	// non-loopback interface that is up, can multicast and has an address of the group's family, of which there must be
+	// one for each group: there opening succeeds if one pair of interface and group was joined, and Memberships tells of
+	// the others.
 	Interfaces []Interface
 
 	// Sources, if there are any, are the only hosts whose datagrams are received: source-specific multicast
@@ -49,7 +50,8 @@ type RxConfig struct {
 
 	// Loopback lets datagrams in that this host itself sends out of a non-loopback interface. It must be set on
 	// both ends: Linux and macOS decide at the sender, Windows at the receiver. Without it, a datagram whose source is
-	// an address of the interface it came in by is not delivered. Traffic over the loopback interface is always.
+	// an address of the interface it came in by is not delivered. Traffic over the loopback interface is always. On macOS
+	// and Windows, what this host sent from an address that it has lost since is delivered if it waited behind 64 others.
 	Loopback bool
 
 	// ReadBuffer is the size in bytes of the receive buffer of every OS socket, of which there is one for each
@@ -193,6 +195,9 @@ func (s *RxSocket) joinAll() error {
 		if err != nil && !s.all {
 			return err
 		}
+		if err := s.replies.allow(group); err != nil {
+			return &OpError{Op: "open", Group: group, Err: err, Hint: openHint(err)}
+		}
 		joined += n
 		failed = cmp.Or(failed, err)
 	}
@@ -259,9 +264,6 @@ func (s *RxSocket) addGroup(group netip.Addr, sources []netip.Addr) (g *rxGroup,
 		g.sources, g.blocked = ofFamily(s.cfg.Sources, group), ofFamily(s.cfg.Blocked, group)
 	}
 	s.groups = append(s.groups, g)
-	if err := s.replies.allow(group); err != nil {
-		return g, 0, &OpError{Op: "open", Group: group, Err: err, Hint: openHint(err)}
-	}
 	for _, link := range s.links {
 		if !link.ifc.hasFamily(group) {
 			if !s.all {
@@ -394,6 +396,10 @@ func (s *RxSocket) Join(group netip.Addr, sources ...netip.Addr) error {
 		s.removeGroup(g)
 		return err
 	}
+	if err := s.replies.allow(group); err != nil {
+		s.removeGroup(g)
+		return &OpError{Op: "join", Group: group, Err: err, Hint: openHint(err)}
+	}
 	if err != nil && s.again != nil {
 		s.again()
 	}
@@ -461,7 +467,8 @@ func (s *RxSocket) addSources(g *rxGroup, sources []netip.Addr) error {
 }
 
 // Leave leaves a group on all interfaces of the socket. Datagrams of it that were received and not yet read are
-// dropped. A group that is not joined is ErrNotJoined.
+// dropped. On Windows those that wait in the system's buffer are dropped when they are taken from it, unless the group is
+// joined again by then. A group that is not joined is ErrNotJoined.
 func (s *RxSocket) Leave(group netip.Addr) error {
 	group = group.Unmap()
 	s.mu.Lock()
@@ -650,8 +657,8 @@ func zoneIndex(zone string) (int, error) {
 	if zone == "" {
 		return 0, nil
 	}
-	if n, err := strconv.Atoi(zone); err == nil {
-		return n, nil
+	if n, err := strconv.ParseUint(zone, 10, 31); err == nil && n > 0 {
+		return int(n), nil
 	}
 	ifc, err := net.InterfaceByName(zone)
 	if err != nil {
@@ -777,7 +784,8 @@ func (s *RxSocket) SetReadDeadline(t time.Time) error {
 	return opError("set deadline", s.setReadDeadline(t))
 }
 
-// SetWriteDeadline is to writes what SetReadDeadline is to reads.
+// SetWriteDeadline is to writes what SetReadDeadline is to reads. On Windows it does not concern those to link-local IPv6
+// hosts, which hardly ever wait.
 func (s *RxSocket) SetWriteDeadline(t time.Time) error {
 	return opError("set deadline", s.replies.setDeadline(t))
 }

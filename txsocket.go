@@ -37,7 +37,9 @@ type TxConfig struct {
 
 	// TTL is the TTL (IPv6: hop limit) of multicast datagrams, 1 to 255: how many links they may cross. 0 means 1:
 	// they stay on the link. TTLHost keeps them on this machine, where only Loopback, or the loopback interface, brings
-	// them to anybody.
+	// them to anybody. With Loopback on a network interface Linux sees to that only while somebody on this machine has
+	// joined the group there; otherwise it puts them on the link, with a TTL of 0 (__mkroute_output in net/ipv4/route.c,
+	// ip6_finish_output2 in net/ipv6/ip6_output.c). What nobody else may see belongs on the loopback interface.
 	TTL int
 
 	// Loopback lets receivers on this host have datagrams that leave by a non-loopback interface. It must be set on
@@ -85,10 +87,11 @@ type TxSocket struct {
 
 	links     atomic.Pointer[[]*txLink] // replaced, under mu, never changed
 	listening atomic.Bool               // replies are received
+	closed    atomic.Bool               // written under mu
+	keeps     atomic.Bool               // nothing leaves by a network interface: TTLHost without Loopback; written under mu
 
 	mu      sync.Mutex // guards what is below and the settings of the OS sockets; never held while a read or write waits
-	closed  bool
-	unheard []*conn // whose replies nobody has asked for yet
+	unheard []*conn    // whose replies nobody has asked for yet
 }
 
 // txLink is an interface and a family to send by.
@@ -143,6 +146,7 @@ func (t *TxSocket) openAll(links []*txLink) error {
 	defer func() { tell() }() // when the lock is open again
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.keeps.Store(t.cfg.TTL == TTLHost && !t.cfg.Loopback)
 	if !t.cfg.Static {
 		t.unfollow, _, tell = tryFollow(t.cfg.Logger, &watchFollower{f: t.follow})
 	}
@@ -269,7 +273,7 @@ func (t *TxSocket) listen() error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for len(t.unheard) > 0 && !t.closed {
+	for len(t.unheard) > 0 && !t.closed.Load() {
 		if err := t.m.add(t.unheard[0]); err != nil {
 			return &OpError{Op: "read", Err: err}
 		}
@@ -365,6 +369,9 @@ func (t *TxSocket) WriteTo(p []byte, addr net.Addr) (n int, err error) {
 // Windows refuses what is sent by the loopback interface while nobody on the host has joined there: here that is no
 // error. From macOS 15 on, EHOSTUNREACH is what a program gets that the user has not allowed to use the local network.
 func (t *TxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err error) {
+	if t.closed.Load() {
+		return 0, &OpError{Op: "write", Err: net.ErrClosed}
+	}
 	dst, err := t.destination(addr)
 	if err != nil {
 		return 0, err
@@ -378,6 +385,8 @@ func (t *TxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err
 		matched = true
 		if l.gone {
 			failed.add(l, dst, ErrNoInterface)
+		} else if t.keeps.Load() && !l.ifc.IsLoopback() {
+			n = len(p)
 		} else if err := l.to.send(p, netip.AddrPortFrom(dst, addr.Port()), l.ifc.Index); err != nil {
 			failed.add(l, dst, err)
 		} else {
@@ -400,6 +409,9 @@ func (t *TxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err
 // fraction of what they do one by one: the kernel takes up to 64 of them as one, and takes them apart on the way out
 // (UDP_SEGMENT, Linux 4.18). Receivers see ordinary datagrams. On macOS and Windows each datagram takes a system call of its own.
 func (t *TxSocket) WriteBatch(ms []Message) (n int, err error) {
+	if t.closed.Load() {
+		return 0, &OpError{Op: "write", Err: net.ErrClosed}
+	}
 	links := *t.links.Load()
 	var failed failures
 	for n < len(ms) {
@@ -408,7 +420,7 @@ func (t *TxSocket) WriteBatch(ms []Message) (n int, err error) {
 			return n, joinErrors(failed.error(), err)
 		}
 		for end := n + run; n < end; {
-			sent, more := writeRun(links, dst, ms[n:end], &failed)
+			sent, more := t.writeRun(links, dst, ms[n:end], &failed)
 			for i := range ms[n : n+sent] {
 				ms[n+i].N = len(ms[n+i].Buf)
 			}
@@ -438,7 +450,7 @@ func (t *TxSocket) run(ms []Message) (n int, first netip.Addr, err error) {
 
 // writeRun sends the first messages of a run by each of its interfaces: all, or up to one that the first interface refuses.
 // more tells that the rest may follow, since each has left by some interface.
-func writeRun(links []*txLink, dst netip.Addr, ms []Message, failed *failures) (n int, more bool) {
+func (t *TxSocket) writeRun(links []*txLink, dst netip.Addr, ms []Message, failed *failures) (n int, more bool) {
 	end := len(ms)
 	matched := false
 	for _, l := range links {
@@ -448,6 +460,10 @@ func writeRun(links []*txLink, dst netip.Addr, ms []Message, failed *failures) (
 		matched = true
 		if l.gone {
 			failed.add(l, dst, ErrNoInterface)
+			continue
+		}
+		if t.keeps.Load() && !l.ifc.IsLoopback() {
+			n = end
 			continue
 		}
 		for at := 0; at < end; at++ {
@@ -587,14 +603,21 @@ func (t *TxSocket) SetTTL(ttl int) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed {
+	if t.closed.Load() {
 		return &OpError{Op: "set TTL", Err: net.ErrClosed}
+	}
+	keeps := ttl == TTLHost && !t.cfg.Loopback
+	if keeps {
+		t.keeps.Store(true)
 	}
 	var failed error
 	for _, l := range *t.links.Load() {
 		if err := setTTL(l, l.to, ttl); err != nil {
 			failed = joinErrors(failed, &OpError{Op: "set TTL", Interface: l.ifc.Name, Err: systemError("setsockopt", err)})
 		}
+	}
+	if failed == nil && !keeps {
+		t.keeps.Store(false)
 	}
 	return failed
 }
@@ -631,8 +654,7 @@ func (t *TxSocket) LocalAddr() net.Addr { return (*t.links.Load())[0].to.conn.Lo
 // nil.
 func (t *TxSocket) Close() error {
 	t.mu.Lock()
-	closed := t.closed
-	t.closed = true
+	closed := t.closed.Swap(true)
 	t.mu.Unlock()
 	if closed {
 		return nil

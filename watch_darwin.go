@@ -42,7 +42,12 @@ func watchOpen() (watchSource, error) {
 	// Room for a burst, also of messages about routes, which cannot be declined: the default is 8 KiB. If it is refused, the
 	// look now and then makes up for what is lost.
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<20)
-	return &watchRoute{file: os.NewFile(uintptr(fd), "route"), buf: make([]byte, 2<<10)}, nil
+	file := os.NewFile(uintptr(fd), "route")
+	if err := file.SetReadDeadline(time.Time{}); err != nil { // NewFile tells nobody that kqueue refuses it
+		file.Close()
+		return nil, &OpError{Op: "watch", Err: os.NewSyscallError("kevent", err)}
+	}
+	return &watchRoute{file: file, buf: make([]byte, 2<<10)}, nil
 }
 
 // watchSocket returns a routing socket for all families, which does not block and which no child process inherits.
