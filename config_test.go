@@ -2,6 +2,7 @@ package mcast
 
 import (
 	"errors"
+	"math"
 	"net"
 	"net/netip"
 	"strings"
@@ -88,6 +89,7 @@ func TestReceiverMistakes(t *testing.T) {
 		{"source with zone", with(func(c *RxConfig) { c.Groups, c.Sources = groups("ff02::1"), groups("fe80::1%eth0") }), nil, []string{"fe80::1%eth0", "zone"}},
 		{"source of no family", with(func(c *RxConfig) { c.Sources = groups("2001:db8::7") }), nil, []string{"2001:db8::7", "family"}},
 		{"negative buffer", with(func(c *RxConfig) { c.ReadBuffer = -1 }), nil, []string{"ReadBuffer -1", "bytes"}},
+		{"huge buffer", with(func(c *RxConfig) { c.ReadBuffer = math.MaxInt32; c.ReadBuffer++ }), nil, []string{"ReadBuffer", "2 GiB"}},
 	})
 }
 

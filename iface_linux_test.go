@@ -598,6 +598,14 @@ func TestDefaultInterface(t *testing.T) {
 	expect("nexthop objects as such", "a", "a")
 
 	both("nexthop flush")
+	ifaceIP(t, h, "route add default dev a")
+	ifaceIP6(t, h, "route add default from fd99::/64 dev b metric 5", "route add default dev a metric 6")
+	expect("one for some sources only", "a", "a")
+	flush("main")
+	ifaceIP(t, h, "route add default dev a")
+	ifaceIP6(t, h, "route add default dev b metric 5 expires 1", "route add default dev a metric 6")
+	expect("one that expires", "a", "a") // before the kernel removes it, in its own time
+	flush("main")
 	both("route add default dev b table 99")
 	expect("a table nobody uses", "", "")
 	both("rule add pref 100 table 99")

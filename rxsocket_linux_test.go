@@ -547,6 +547,9 @@ func TestRxWriteTo(t *testing.T) {
 			{net.UDPAddr{IP: net.IPv4bcast, Port: 9}, mcast.ErrNotDeclared, "single hosts"},
 			{net.UDPAddr{IP: wires[0].addr4(254).AsSlice(), Port: 9, Zone: wires[0].Name()}, nil, "IPv4 has no zones"},
 			{net.UDPAddr{IP: wires[0].like(r.group, 254).AsSlice()}, nil, "port 0"},
+			{net.UDPAddr{IP: wires[0].like(r.group, 254).AsSlice(), Port: 9 + 1<<16}, nil, "port"},
+			{net.UDPAddr{IP: wires[0].peer.LinkLocal.AsSlice(), Port: 9, Zone: strconv.FormatUint(uint64(wires[0].at.Index)+1<<32, 10)}, nil, ""},
+			{net.UDPAddr{IP: wires[0].peer.LinkLocal.AsSlice(), Port: 9, Zone: "0"}, nil, ""},
 		} {
 			n, err := rx.WriteTo([]byte("x"), &tt.to)
 			var op *mcast.OpError
@@ -555,6 +558,80 @@ func TestRxWriteTo(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What an interface that is gone has brought is delivered whole, however it is read, and whatever of it is refused.
+func TestRxGoneKeeps(t *testing.T) {
+	noLeaks(t)
+	forEachFamily(t, func(t *testing.T, r contractRange) {
+		for _, coalesce := range []bool{false, true} {
+			for _, size := range []int{1, 64, 512} {
+				w := newWires(t, 1)[0]
+				port := newPort()
+				cfg := onWire(w, port, r.group)
+				cfg.Coalesce, cfg.ReadBuffer = coalesce, 1<<20
+				for id := range byte(70) { // more than the kernel takes (igmp_max_msf, mld_max_msf)
+					cfg.Blocked = append(cfg.Blocked, w.like(r.group, 20+id))
+				}
+				rx := openRx(t, cfg)
+				control := newNaive(t, nil, r.group, port, w.Name())
+				control.SetReadBuffer(1 << 20)
+				bad, good := w.station(t, r.group, 89), w.station(t, r.group, 200)
+				const refused, wanted = 24, 250
+				for range refused {
+					bad.send(r.group, port, "refused")
+				}
+				for i := range wanted {
+					good.send(r.group, port, strconv.Itoa(i))
+				}
+				control.await(strconv.Itoa(wanted - 1))
+				w.Delete()
+				for end := time.Now().Add(patience); rx.Memberships()[0].Joined; time.Sleep(time.Millisecond) {
+					if time.Now().After(end) {
+						t.Fatal("it does not notice")
+					}
+				}
+				rx.SetReadDeadline(time.Now().Add(patience))
+				ms := make([]mcast.Message, size)
+				for i := range ms {
+					ms[i].Buf = make([]byte, 20)
+				}
+				for got := 0; got < wanted; {
+					n, err := rx.ReadBatch(ms)
+					if err != nil {
+						t.Fatalf("coalesce %v, batches of %d: %v after %d of %d", coalesce, size, err, got, wanted)
+					}
+					for _, m := range ms[:n] {
+						if want := strconv.Itoa(got); string(m.Buf[:m.N]) != want {
+							t.Fatalf("coalesce %v, batches of %d: read %q, want %q", coalesce, size, m.Buf[:m.N], want)
+						}
+						got++
+					}
+				}
+				rx.Close()
+				control.Close()
+			}
+		}
+	})
+}
+
+// A Join that fails leaves nothing behind.
+func TestRxJoinFailsWhole(t *testing.T) {
+	noLeaks(t)
+	w := newWires(t, 1)[0]
+	cfg := onWire(w, newPort(), contractFamilies[0].group)
+	cfg.Interfaces[0].IPv6, cfg.Static = nil, true
+	rx := openRx(t, cfg)
+	before := openFiles()
+	if err := rx.Join(contractFamilies[1].group); !errors.Is(err, mcast.ErrNoInterface) {
+		t.Errorf("Join: %v", err)
+	}
+	if now := openFiles(); now != before {
+		t.Errorf("%d descriptors, were %d", now, before)
+	}
+	if _, err := rx.WriteToUDPAddrPort([]byte("x"), netip.AddrPortFrom(w.peer.IPv6, 9)); err == nil {
+		t.Error("replies to a family that no group is of")
+	}
 }
 
 func TestRxMetadata(t *testing.T) {

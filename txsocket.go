@@ -58,8 +58,8 @@ type TxConfig struct {
 	TrafficClass int
 
 	// WriteBuffer is the size in bytes of the send buffer of every OS socket; 0 leaves the system's default. On macOS,
-	// whose default of 9216 bytes bounds a datagram as well, 0 makes room for the largest; there a datagram that is
-	// larger than WriteBuffer is refused.
+	// whose default of 9216 bytes bounds a datagram as well, 0 makes room for the largest. A datagram that has no room in
+	// it at all is refused.
 	WriteBuffer int
 
 	// Static keeps the socket from following the network: after an interface was deleted and created again, writes
@@ -570,7 +570,7 @@ func joinErrors(a, b error) error {
 
 // ReadFrom waits for a unicast datagram, such as a reply to what was sent, and copies it into p; a datagram that is
 // larger is cut. The address is a *net.UDPAddr of the sender, whose zone, if it has one, is an interface index.
-// Multicast is never read.
+// Multicast is never read; a broadcast to the port is.
 func (t *TxSocket) ReadFrom(p []byte) (n int, addr net.Addr, err error) {
 	if err := t.listen(); err != nil {
 		return 0, nil, err

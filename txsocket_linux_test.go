@@ -204,6 +204,35 @@ func TestTxTTLHost(t *testing.T) {
 	})
 }
 
+// TTLHost without Loopback is for nobody on a network interface. (Linux would put on the link what nobody here has joined.)
+func TestTxTTLHostAlone(t *testing.T) {
+	noLeaks(t)
+	w := newWires(t, 1)[0]
+	lo := mustFind(t, "lo")[0]
+	forEachRange(t, func(t *testing.T, r contractRange) {
+		port := newPort()
+		far := newNaive(t, w.peer, r.group, port, "eth0")
+		near := openRx(t, mcast.RxConfig{Groups: []netip.Addr{r.group}, Port: port, Interfaces: []mcast.Interface{lo}})
+		for _, ttl := range []int{mcast.TTLHost, 1} { // at first, and later
+			tx := openTx(t, mcast.TxConfig{Groups: []netip.Addr{r.group}, Interfaces: []mcast.Interface{w.at, lo}, TTL: ttl})
+			if err := tx.SetTTL(mcast.TTLHost); err != nil {
+				t.Fatal(err)
+			}
+			write(t, tx, r.group, port, "one")
+			ms := []mcast.Message{{Buf: []byte("batch"), Addr: netip.AddrPortFrom(r.group, port)}}
+			if n, err := tx.WriteBatch(ms); n != 1 || err != nil || ms[0].N != 5 {
+				t.Errorf("WriteBatch: %d, %v, %+v", n, err, ms)
+			}
+			if err := tx.SetTTL(1); err != nil {
+				t.Fatal(err)
+			}
+			write(t, tx, r.group, port, "marker")
+			onlyMarker(t, far, "marker")
+			wantArrivals(t, near, arrival{"one", r.group, lo.Index}, arrival{"batch", r.group, lo.Index}, arrival{"marker", r.group, lo.Index})
+		}
+	})
+}
+
 func TestTxTrafficClass(t *testing.T) {
 	noLeaks(t)
 	w := newWires(t, 1)[0]
@@ -615,6 +644,14 @@ func TestTxWriteBatchSome(t *testing.T) {
 		}
 		try("f0f", 3, [2]string{"", ".abc"}, 0)
 		try("f1f", 1, [2]string{"", ".a"}, 0, 1)
+		tx.Close()
+		_, err := tx.WriteToUDPAddrPort([]byte("x"), netip.AddrPortFrom(groups[free], port))
+		_, batch := tx.WriteBatch([]mcast.Message{{Buf: []byte("x"), Addr: netip.AddrPortFrom(groups[free], port)}})
+		for _, err := range []error{err, batch} {
+			if !errors.Is(err, net.ErrClosed) {
+				t.Errorf("after Close: %v", err)
+			}
+		}
 	})
 }
 
@@ -716,7 +753,8 @@ func TestTxWriteMistakes(t *testing.T) {
 			t.Errorf("to %s: %d, %v", to, n, err)
 		}
 	}
-	for _, to := range []net.Addr{nil, (*net.UDPAddr)(nil), &net.UDPAddr{}, &net.UnixAddr{Name: "x"}, &net.IPAddr{IP: v4.group.AsSlice()}} {
+	for _, to := range []net.Addr{nil, (*net.UDPAddr)(nil), &net.UDPAddr{}, &net.UnixAddr{Name: "x"}, &net.IPAddr{IP: v4.group.AsSlice()},
+		&net.UDPAddr{IP: v4.group.AsSlice(), Port: 9 + 1<<16}, &net.UDPAddr{IP: v4.group.AsSlice(), Port: 9 - 1<<16}} {
 		if n, err := tx.WriteTo([]byte("x"), to); n != 0 || err == nil {
 			t.Errorf("to %v: %d, %v", to, n, err)
 		}

@@ -20,7 +20,8 @@ const (
 		"interface and family: raise the limit (ulimit -n)"
 	Broadcast     = "it is a broadcast address, or a route prohibits it"
 	ShortOfMemory = "the system is short of memory for sockets"
-	QueueFull     = "the queue of the interface is full, or the system is short of memory: send slower"
+	QueueFull     = "the queue of the interface is full, or the system is short of memory: send slower; or WriteBuffer is " +
+		"smaller than the datagram"
 )
 
 // Cures that are the same on every system.
