@@ -21,7 +21,7 @@ var bestEffort = map[string]string{
 }
 
 // descriptorSlack: threads have handles, too, and come when the runtime wants them.
-const descriptorSlack = 10
+const descriptorSlack = 20
 
 // openDescriptors counts the handles of the process.
 func openDescriptors(t *testing.T) int {
