@@ -566,8 +566,9 @@ func (s *RxSocket) ReadBatch(ms []Message) (n int, err error) { return s.readBat
 //	for m, err := range rx.Messages(ctx) {
 //
 // It ends when ctx does or the socket is closed. Other errors, such as a read deadline that has passed, are given
-// to the loop body, which may go on; after a deadline with another one, or it gets that error again at once. The message and its buffer, which holds any datagram, are used again for the
-// next one. Other reads may go on at the same time; each datagram is received by one of them.
+// to the loop body, which may go on; after a deadline with another one, or it gets that error again at once. The message
+// and its buffer, which holds any datagram, are used again for the next one. Other reads may go on at the same time; each
+// datagram is received by one of them.
 func (s *RxSocket) Messages(ctx context.Context) iter.Seq2[*Message, error] {
 	return func(yield func(*Message, error) bool) {
 		series, stop := s.until(ctx)
@@ -621,6 +622,7 @@ func (s *RxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err
 	if err != nil {
 		return 0, &OpError{Op: "write", Err: err}
 	}
+	addr = netip.AddrPortFrom(ip, addr.Port())
 	fail := func(err error, hint string) error {
 		e := &OpError{Op: "write", Err: fmt.Errorf("to %s: %w", addr, err), Hint: hint}
 		if ip.IsMulticast() {
@@ -642,7 +644,7 @@ func (s *RxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err
 	}
 	scope, err := zoneIndex(ip.Zone())
 	if err == nil {
-		err = to.send(p, netip.AddrPortFrom(ip, addr.Port()), scope)
+		err = to.send(p, addr, scope)
 	}
 	if err != nil {
 		return 0, fail(err, sendHint(err, &Interface{}, ip))

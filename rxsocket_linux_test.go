@@ -546,7 +546,7 @@ func TestRxWriteTo(t *testing.T) {
 			{net.UDPAddr{IP: unspecified(r.group).AsSlice(), Port: 9}, mcast.ErrNotDeclared, "single hosts"},
 			{net.UDPAddr{IP: net.IPv4bcast, Port: 9}, mcast.ErrNotDeclared, "single hosts"},
 			{net.UDPAddr{IP: wires[0].addr4(254).AsSlice(), Port: 9, Zone: wires[0].Name()}, nil, "IPv4 has no zones"},
-			{net.UDPAddr{IP: wires[0].like(r.group, 254).AsSlice()}, nil, "port 0"},
+			{net.UDPAddr{IP: wires[0].like(r.group, 254).AsSlice()}, nil, "to " + netip.AddrPortFrom(wires[0].like(r.group, 254), 0).String() + ": port 0"},
 			{net.UDPAddr{IP: wires[0].like(r.group, 254).AsSlice(), Port: 9 + 1<<16}, nil, "port"},
 			{net.UDPAddr{IP: wires[0].peer.LinkLocal.AsSlice(), Port: 9, Zone: strconv.FormatUint(uint64(wires[0].at.Index)+1<<32, 10)}, nil, ""},
 			{net.UDPAddr{IP: wires[0].peer.LinkLocal.AsSlice(), Port: 9, Zone: "0"}, nil, ""},
