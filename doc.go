@@ -41,8 +41,8 @@
 // [SelectInterfaces] says what such a spec can be, [Interfaces] lists what there is, and [WatchInterfaces] follows it.
 // Without Interfaces, an RxSocket joins on every interface that is up, can multicast and has an address of the group's
 // family, the loopback excepted, also on those that come to be so later; and a TxSocket sends by the interface that leads
-// to the default gateway ([DefaultInterface]). A receiver whose interfaces were named fails to open if one of them cannot join; one that
-// joins on all opens if one could, and [RxSocket.Memberships] tells of the others.
+// to the default gateway ([DefaultInterface]). A receiver whose interfaces were named fails to open if one of them cannot
+// join; one that joins on all opens if one could, and [RxSocket.Memberships] tells of the others.
 //
 // # The delivery contract
 //

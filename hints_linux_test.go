@@ -28,7 +28,8 @@ func hinted(t *testing.T, err, cause error, word string) string {
 	return op.Hint
 }
 
-// run runs a program on the host; nil: on that of the tests. Where there is no such program the test is skipped, or fails if it is strict.
+// run runs a program on the host; nil: on that of the tests. Where there is no such program the test is skipped, or fails
+// if it is strict.
 func run(t *testing.T, host *mcasttest.Host, stdin string, args ...string) {
 	t.Helper()
 	cmd := exec.Command(args[0], args[1:]...)

@@ -491,8 +491,8 @@ func ifaceBestDefault(b []byte) int {
 	var best ifaceRoute
 	for h, b := range ifaceMessages(b) {
 		r, ok := ifaceParseRoute(b)
-		if !ok || h.Type != unix.RTM_NEWROUTE || r.dstBits != 0 || r.srcBits != 0 || r.tos != 0 || r.expired || r.kind != unix.RTN_UNICAST ||
-			r.table != unix.RT_TABLE_MAIN || r.cloned || r.index <= 0 {
+		if !ok || h.Type != unix.RTM_NEWROUTE || r.dstBits != 0 || r.srcBits != 0 || r.tos != 0 ||
+			r.kind != unix.RTN_UNICAST || r.table != unix.RT_TABLE_MAIN || r.cloned || r.expired || r.index <= 0 {
 			continue
 		}
 		if best.index == 0 || r.before(best) {

@@ -448,8 +448,8 @@ func (t *TxSocket) run(ms []Message) (n int, first netip.Addr, err error) {
 	return n, first, nil
 }
 
-// writeRun sends the first messages of a run by each of its interfaces: all, or up to one that the first interface refuses.
-// more tells that the rest may follow, since each has left by some interface.
+// writeRun sends the first messages of a run by each of its interfaces: all, or up to one that the first of them refuses.
+// n is how many of these have left by some interface; more tells that it is all, so that the rest of the run may follow.
 func (t *TxSocket) writeRun(links []*txLink, dst netip.Addr, ms []Message, failed *failures) (n int, more bool) {
 	end := len(ms)
 	matched := false

@@ -97,8 +97,9 @@ func round(d time.Duration) time.Duration { return d.Round(time.Microsecond) }
 func conclude(names, sentences []string) string {
 	if len(sentences) == 0 {
 		return fmt.Sprintf("nobody answers. Either no ping -listen runs within reach (with -port %d and the same groups, "+
-			"by an interface, -iface, of the same network), or multicast does not get there, or a firewall, there or here, stops UDP to the ports %d and %d. To tell these "+
-			"apart, give the address of a listener as an argument: unicast is tried then, too.", *port, *port, *port+1)
+			"by an interface, -iface, of the same network), or multicast does not get there, or a firewall, there or here, "+
+			"stops UDP to the ports %d and %d. To tell these apart, give the address of a listener as an "+
+			"argument: unicast is tried then, too.", *port, *port, *port+1)
 	}
 	var distinct []string
 	about := make(map[string][]string)
