@@ -185,7 +185,7 @@ func (m *merge) readMany(c *conn, ms []Message) (got, kept int, err error) {
 		if h.Controllen > 0 {
 			meta = parseControl(b.control[i][:h.Controllen], controlHere)
 		}
-		if c.refuses(src, &meta) {
+		if c.strays(&meta) || c.refuses(src.Addr(), 1) {
 			continue
 		}
 		ms[kept].Buf, ms[i].Buf = ms[i].Buf, ms[kept].Buf
@@ -200,10 +200,8 @@ func (m *merge) readMany(c *conn, ms []Message) (got, kept int, err error) {
 	return got, kept, nil
 }
 
-// refuses reports whether a datagram must not be delivered.
-func (c *conn) refuses(src netip.AddrPort, meta *metadata) bool {
-	return c.checkIf && meta.ifIndex != c.ifIndex || c.screen.refuses(src.Addr())
-}
+// strays reports whether a datagram arrived on another interface.
+func (c *conn) strays(meta *metadata) bool { return c.checkIf && meta.ifIndex != c.ifIndex }
 
 // sender writes to one OS socket without allocating. Its methods may be called concurrently.
 type sender struct {

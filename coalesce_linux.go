@@ -40,10 +40,12 @@ func (q *coalesced) pending() bool { return q != nil && len(q.left) > 0 }
 // datagrams counts what is left.
 func (q *coalesced) datagrams() (n int) {
 	for i := range q.left {
-		n += max(1, (len(q.left[i].data)+q.left[i].segment-1)/q.left[i].segment)
+		n += q.left[i].datagrams()
 	}
 	return n
 }
+
+func (r *run) datagrams() int { return max(1, (len(r.data)+r.segment-1)/r.segment) }
 
 // receive takes runs from c, and leaves out those that c refuses.
 func (q *coalesced) receive(c *conn, zones *zoneCache) (refused int, err error) {
@@ -58,15 +60,16 @@ func (q *coalesced) receive(c *conn, zones *zoneCache) (refused int, err error) 
 	for i := range got {
 		meta := parseControl(q.control[i][:q.hdrs[i].hdr.Controllen], controlHere)
 		src := q.names[i].addrPort(zones)
-		if c.refuses(src, &meta) {
-			refused++
-			continue
-		}
 		data := q.bufs[i][:q.hdrs[i].len]
 		if meta.segment <= 0 { // a single datagram
 			meta.segment = max(1, len(data))
 		}
-		q.left = append(q.left, run{data, meta.segment, src, meta})
+		r := run{data, meta.segment, src, meta}
+		if c.strays(&meta) || c.refuses(src.Addr(), r.datagrams()) {
+			refused++
+			continue
+		}
+		q.left = append(q.left, r)
 	}
 	return refused, err
 }

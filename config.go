@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net"
 	"net/netip"
 	"slices"
 )
@@ -20,6 +21,17 @@ func familiesOf(groups []netip.Addr) (f families) {
 		f.v6 = f.v6 || g.Is6()
 	}
 	return f
+}
+
+// list returns true for IPv4 and false for IPv6, as far as they are needed.
+func (f families) list() (v4 []bool) {
+	if f.v4 {
+		v4 = append(v4, true)
+	}
+	if f.v6 {
+		v4 = append(v4, false)
+	}
+	return v4
 }
 
 func (f families) of(a netip.Addr) bool { return a.Is4() && f.v4 || a.Is6() && f.v6 }
@@ -89,33 +101,50 @@ func checkSources(sources []netip.Addr, groups families) (unique []netip.Addr, _
 	return unique, nil
 }
 
-// checkInterfaces refuses interfaces that cannot serve every group, and returns the others, each once.
+// checkInterfaces refuses interfaces that cannot serve every group of the families, and returns copies of the others, each
+// once.
 func checkInterfaces(ifaces []Interface, groups families) ([]Interface, error) {
 	if len(ifaces) == 0 {
-		return nil, &OpError{Op: "open", Err: fmt.Errorf("Interfaces is empty: %w", ErrNoInterface),
-			Hint: "leave it nil for the default choice"}
+		return nil, &OpError{Op: "open", Err: noInterface("Interfaces is empty"), Hint: "leave it nil for the default choice"}
 	}
 	var unique []Interface
 	for _, ifc := range ifaces {
-		switch {
-		case ifc.Index <= 0:
-			return nil, &OpError{Op: "open", Interface: ifc.Name,
-				Err: fmt.Errorf("interface index %d: %w", ifc.Index, ErrNoInterface), Hint: "take it from FindInterfaces"}
-		case groups.v4 && len(ifc.IPv4) == 0:
-			return nil, noFamily(ifc, "IPv4")
-		case groups.v6 && len(ifc.IPv6) == 0:
-			return nil, noFamily(ifc, "IPv6")
+		fail := func(err error, hint string) ([]Interface, error) {
+			return nil, &OpError{Op: "open", Interface: ifc.Name, Err: err, Hint: hint}
+		}
+		if ifc.Index <= 0 || ifc.Index > math.MaxInt32 {
+			return fail(noInterface(fmt.Sprintf("no interface has the index %d", ifc.Index)), "take it from FindInterfaces")
+		}
+		for _, p := range slices.Concat(ifc.IPv4, ifc.IPv6) {
+			if a := p.Addr(); !a.IsValid() || a.Zone() != "" || a.IsMulticast() {
+				return fail(fmt.Errorf("%s is not an address of an interface", a), "take it from FindInterfaces")
+			}
+		}
+		for _, family := range []struct {
+			wanted bool
+			name   string
+			addrs  []netip.Prefix
+			is     func(netip.Addr) bool
+		}{{groups.v4, "IPv4", ifc.IPv4, netip.Addr.Is4}, {groups.v6, "IPv6", ifc.IPv6, netip.Addr.Is6}} {
+			for _, p := range family.addrs {
+				if !family.is(p.Addr()) {
+					return fail(fmt.Errorf("%s is listed as an %s address", p.Addr(), family.name), "take it from FindInterfaces")
+				}
+			}
+			switch {
+			case !family.wanted || len(family.addrs) > 0:
+			case ifc.Flags&net.FlagUp == 0:
+				return fail(fmt.Errorf("the interface is down and has no %s address, but a group is %[1]s", family.name), "bring it up")
+			default:
+				return fail(noInterface("the interface has no "+family.name+" address, but a group is "+family.name),
+					"give the interface an address, or open one socket for each family")
+			}
 		}
 		if !slices.ContainsFunc(unique, func(u Interface) bool { return u.Index == ifc.Index }) {
 			unique = append(unique, ifc)
 		}
 	}
 	return unique, nil
-}
-
-func noFamily(ifc Interface, family string) error {
-	return &OpError{Op: "open", Interface: ifc.Name, Err: fmt.Errorf("the interface has no %s address, but a group is %[1]s: %w", family, ErrNoInterface),
-		Hint: "give the interface an address, or open one socket for each family"}
 }
 
 func checkSize(field string, n int) error {

@@ -6,7 +6,6 @@ package mcast
 import (
 	"context"
 	"log/slog"
-	"net"
 	"slices"
 )
 
@@ -298,7 +297,7 @@ func (t *TxSocket) catchUp(change networkChange) (again bool, news []func()) {
 	}
 	links := slices.Clone(*t.links.Load())
 	if t.cfg.Interfaces == nil {
-		again = t.followDefault(links, change, tell)
+		links, again = t.followDefault(links, change, tell)
 	}
 	for i, now := range t.successors(links, change) {
 		l := links[i]
@@ -307,53 +306,76 @@ func (t *TxSocket) catchUp(change networkChange) (again bool, news []func()) {
 			continue
 		case now == nil:
 			tell(slog.LevelWarn, "interface is gone", l.ifc, nil)
-			links[i] = newTxLink(known{l.name, l.ifc, true}, l.v4, l.to)
+			links[i] = l.as(known{l.name, l.ifc, true})
 			continue
 		case l.gone || now.Index != l.ifc.Index || change.Gone[now.Index]:
 			if err := setMulticastInterface(l.to, l.v4, now); err != nil {
 				tell(slog.LevelWarn, "cannot send by the interface that came back", *now, err)
-				links[i] = newTxLink(known{l.name, l.ifc, true}, l.v4, l.to)
+				links[i] = l.as(known{l.name, l.ifc, true})
 				again = true
 				continue
 			}
 			tell(slog.LevelInfo, "sends again", *now, nil)
 		}
-		links[i] = newTxLink(known{l.name, *now, false}, l.v4, l.to)
+		links[i] = l.as(known{l.name, *now, false})
+	}
+	for _, l := range links {
+		// A new IPv6 address cannot be used at once, and no notice says when it can.
+		if !l.gone && isTransient(t.setSource(l)) && l.ifc.hasFamily(t.groupLike(l.v4)) {
+			again = true
+		}
 	}
 	t.links.Store(&links)
 	return again, news
 }
 
-// followDefault moves the links to the interface that the default route of their family leads by now, as soon as that
-// can multicast: a tunnel that takes the default route and carries no multicast is none to move to. Without a default
-// route everything stays as it is.
-func (t *TxSocket) followDefault(links []*txLink, change networkChange, tell func(slog.Level, string, Interface, error)) (again bool) {
-	for i, l := range links {
-		network := "ip6"
-		if l.v4 {
-			network = "ip4"
-		}
-		index, err := defaultIndex(network)
-		if err != nil || index == l.ifc.Index {
-			continue
-		}
-		fit := func(n Interface) bool {
-			return n.Index == index && n.Flags&net.FlagMulticast != 0 && (l.v4 && len(n.IPv4) > 0 || !l.v4 && len(n.IPv6) > 0)
-		}
-		at := slices.IndexFunc(change.Interfaces, fit)
-		if at < 0 {
+// followDefault moves the links to the interface of the default route of their family, as soon as it can send multicast,
+// and opens one for a family that has waited for such a route. A tunnel that takes the default route and does not support
+// multicast is not followed. Without a default route everything stays as it is.
+func (t *TxSocket) followDefault(links []*txLink, change networkChange, tell func(slog.Level, string, Interface, error)) (_ []*txLink, again bool) {
+	for _, v4 := range familiesOf(t.cfg.Groups).list() {
+		now, ok := defaultAmong(change.Interfaces, v4)
+		if !ok {
 			continue // when it has all that it needs, that is a change as well
 		}
-		now := change.Interfaces[at]
-		if err := setMulticastInterface(l.to, l.v4, &now); err != nil {
+		i := slices.IndexFunc(links, func(l *txLink) bool { return l.v4 == v4 })
+		if i < 0 {
+			l := newTxLink(now, v4)
+			if err := t.open(l); err != nil {
+				tell(slog.LevelWarn, "cannot send by the interface of the default route", now, err)
+				again = true
+				continue
+			}
+			tell(slog.LevelInfo, "sends by the default route", now, nil)
+			links = append(links, l)
+			continue
+		}
+		l := links[i]
+		if now.Index == l.ifc.Index {
+			continue
+		}
+		if err := setMulticastInterface(l.to, v4, &now); err != nil {
 			tell(slog.LevelWarn, "cannot send by the interface of the default route", now, err)
 			again = true
 			continue
 		}
 		tell(slog.LevelInfo, "sends by the new default route", now, nil)
-		links[i] = newTxLink(known{name: now.Name, ifc: now}, l.v4, l.to)
+		links[i] = l.as(known{name: now.Name, ifc: now})
 	}
-	return again
+	return links, again
+}
+
+// defaultAmong finds the interface of the default route of a family, if it can send multicast.
+func defaultAmong(all []Interface, v4 bool) (Interface, bool) {
+	index, err := defaultIndex(network(v4))
+	if err != nil {
+		return Interface{}, false
+	}
+	at := slices.IndexFunc(all, func(n Interface) bool { return n.Index == index && senderMistake(&n, v4) == nil })
+	if at < 0 {
+		return Interface{}, false
+	}
+	return all[at], true
 }
 
 // successors finds what has become of the interfaces of links. Those of different families may share one.

@@ -860,6 +860,12 @@ func (m *model) compareSocket(s *modelSocket) string {
 	all := s.rx.Memberships()
 	listed := make(map[modelPair]Membership)
 	for _, x := range all {
+		if x.IfIndex == 0 && !s.named { // the group waits for an interface
+			if x.Joined || !errors.Is(x.Err, ErrNoInterface) {
+				return fmt.Sprintf("%s waits, with %+v", x.Group, x)
+			}
+			continue
+		}
 		key := modelPair{x.Group, x.IfIndex}
 		if other, twice := listed[key]; twice && (x.Joined || other.Joined) {
 			return fmt.Sprintf("%v is there twice", key)

@@ -117,7 +117,7 @@ func (s *script) openAll() {
 	s.rx.all = true
 	s.rx.mu.Unlock()
 	s.tell(networkChange{})
-	s.want("without interfaces")
+	s.want("without interfaces", s.groups[0].String()+" waits")
 }
 
 // tell is what the watch does with a change.
@@ -158,10 +158,13 @@ func (s *script) want(what string, want ...string) {
 	var got []string
 	for _, m := range s.rx.Memberships() {
 		text := fmt.Sprintf("%s %s %d", m.Group, m.Interface, m.IfIndex)
+		if m.Interface == "" && errors.Is(m.Err, ErrNoInterface) {
+			text = m.Group.String() + " waits"
+		}
 		if m.Joined != (m.Err == nil) {
 			s.Errorf("%s: joined %v, error %v", what, m.Joined, m.Err)
 		}
-		if !m.Joined {
+		if !m.Joined && m.Interface != "" {
 			text += " not joined"
 		}
 		got = append(got, text)
@@ -382,6 +385,7 @@ func TestScriptAll(t *testing.T) {
 		s.told.Reset()
 		self := s.self()
 		joined := s.pair(self)
+		waits := s.groups[0].String() + " waits"
 
 		down, deaf, addressless := self, self, self
 		down.Flags &^= net.FlagUp
@@ -390,7 +394,7 @@ func TestScriptAll(t *testing.T) {
 		for _, ifc := range []Interface{s.home, down, deaf, addressless} {
 			if ifc.IsLoopback() || ifc.Flags != self.Flags || ifc.IPv4 == nil && ifc.IPv6 == nil {
 				s.tell(list(ifc))
-				s.want(fmt.Sprintf("%+v", ifc))
+				s.want(fmt.Sprintf("%+v", ifc), waits)
 			}
 		}
 		one := self // with an address of the other family alone
@@ -400,7 +404,7 @@ func TestScriptAll(t *testing.T) {
 			one.IPv6 = nil
 		}
 		s.tell(list(one))
-		s.want("the other family")
+		s.want("the other family", waits)
 		s.wantTold("nothing to join on")
 		s.tell(list(self))
 		s.want("its first address", joined)
@@ -416,7 +420,7 @@ func TestScriptAll(t *testing.T) {
 		// What it received is read although it is forgotten.
 		unread := s.leaveUnread()
 		s.tell(gone(list(), self.Index))
-		s.want("gone")
+		s.want("gone", s.groups[0].String()+" waits")
 		s.tell(list(self))
 		s.want("back", joined)
 		s.wantDelivery("back", unread...)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -33,6 +34,20 @@ var (
 	ErrNoInterface  = errors.New("no such interface")
 	ErrNotJoined    = errors.New("group is not joined")
 )
+
+// kindError is one of the errors above for errors.Is, in words of its own.
+type kindError struct {
+	kind error
+	text string
+}
+
+func (e *kindError) Error() string { return e.text }
+
+func (e *kindError) Is(target error) bool { return target == e.kind }
+
+func noInterface(text string) error { return &kindError{ErrNoInterface, text} }
+
+func notDeclared(text string) error { return &kindError{ErrNotDeclared, text} }
 
 // Message is one datagram of ReadBatch, WriteBatch and Messages. On a read the library fills every field but Buf;
 // on a write it takes Buf and Addr and fills N.
@@ -60,6 +75,9 @@ type OpError struct {
 }
 
 func (e *OpError) Error() string {
+	if e == nil {
+		return "<nil>"
+	}
 	var b strings.Builder
 	b.WriteString("mcast: ")
 	b.WriteString(e.Op)
@@ -80,18 +98,26 @@ func (e *OpError) Error() string {
 }
 
 // Unwrap returns the cause.
-func (e *OpError) Unwrap() error { return e.Err }
+func (e *OpError) Unwrap() error {
+	if e == nil {
+		return nil
+	}
+	return e.Err
+}
 
 // Timeout reports whether the operation ended because a deadline passed.
 func (e *OpError) Timeout() bool {
 	var t interface{ Timeout() bool }
-	return errors.As(e.Err, &t) && t.Timeout()
+	return e != nil && errors.As(e.Err, &t) && t.Timeout()
 }
 
 // Temporary is part of net.Error and deprecated there: it reports what Timeout does.
 func (e *OpError) Temporary() bool { return e.Timeout() }
 
 var _ net.Error = (*OpError)(nil)
+
+// errNotOpen is the error of a method of a nil or zero socket. It is the errno that package net returns there.
+func errNotOpen(op string) error { return &OpError{Op: op, Err: syscall.EINVAL, Hint: "open the socket first"} }
 
 // opError wraps a cause that nothing more is known of; nil stays nil.
 func opError(op string, err error) error {
@@ -115,6 +141,30 @@ func call(name string, f func() error) error {
 	}
 	return os.NewSyscallError(name, err)
 }
+
+// bindCall is call for a bind. Its error names the address and the port.
+func bindCall(at netip.AddrPort, f func() error) error {
+	if err := call("bind", f); err != nil {
+		return &bindError{at, systemError("bind", err)}
+	}
+	return nil
+}
+
+// bindError is the error of a bind that was refused.
+type bindError struct {
+	at  netip.AddrPort
+	err error
+}
+
+func (e *bindError) Error() string {
+	cause := e.err
+	if named, ok := cause.(*os.SyscallError); ok && named.Syscall == "bind" {
+		cause = named.Err
+	}
+	return fmt.Sprintf("bind to %s: %v", e.at, cause)
+}
+
+func (e *bindError) Unwrap() error { return e.err }
 
 // testHookCall, if set, is asked before each of these calls and may make it fail, as package net's tests do.
 var testHookCall atomic.Pointer[func(name string) error]

@@ -565,7 +565,7 @@ func (m *merge) readPlain(c *conn, p []byte) (size int, src netip.AddrPort, ok b
 		m.delivers(c)
 	}
 	src = name.addrPort(&m.zones)
-	if c.screen.refuses(src.Addr()) {
+	if c.refuses(src.Addr(), 1) {
 		return 0, src, false, nil
 	}
 	c.count.add(min(size, len(p)), size > len(p))

@@ -465,7 +465,7 @@ func (m *merge) deliver(in *inbox, a *arrival) {
 		in.used = len(in.buf) // one error at a time
 	} else {
 		a.conn = in.find(&a.meta)
-		if a.conn == nil || a.conn.screen.refuses(a.src.Addr()) {
+		if a.conn == nil || a.conn.refuses(a.src.Addr(), 1) {
 			return
 		}
 		in.used = a.at + a.size

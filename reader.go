@@ -196,8 +196,9 @@ func (c *conn) readError(err error) error {
 	return &OpError{Op: "read", Group: c.group, Interface: c.ifName, Err: systemError("recvmsg", err)}
 }
 
-// counters are what a conn has delivered. They are guarded by the merge's lock.
-type counters struct{ packets, bytes, truncated uint64 }
+// counters are what a conn has delivered, and the datagrams of this host that it discarded. They are guarded by the
+// merge's lock.
+type counters struct{ packets, bytes, truncated, own uint64 }
 
 func (c *counters) add(n int, truncated bool) {
 	c.packets++
@@ -213,6 +214,7 @@ func (c *conn) tell(m *Membership) {
 	m.Packets += c.count.packets
 	m.Bytes += c.count.bytes
 	m.Truncated += c.count.truncated
+	m.Own += c.count.own
 	m.Dropped += dropped
 	m.ReadBuffer = readBuffer
 }
@@ -225,10 +227,13 @@ type screen struct {
 	only    []netip.Addr // if there are any: the only ones wanted
 }
 
-// refuses is asked about each source. One of IPv4 in an IPv6 packet is nobody's (RFC 4942, section 2.2), but Linux lets it
-// in; it would pass for an IPv4 source, 127.0.0.1 for example, and so would the destination of a reply. The kernels of
-// the BSDs and macOS drop it.
-func (s *screen) refuses(src netip.Addr) bool {
+// refuses reports whether n datagrams from src must not be delivered, and counts them if they are this host's own. The
+// merge's lock is held.
+//
+// An IPv4-mapped source in an IPv6 packet belongs to no host (RFC 4942, section 2.2), but Linux lets it in. It would pass
+// for an IPv4 source, 127.0.0.1 for example, and a reply would go there. The kernels of the BSDs and macOS drop it.
+func (c *conn) refuses(src netip.Addr, n int) bool {
+	s := &c.screen
 	if src.Is4In6() {
 		return true
 	}
@@ -236,8 +241,11 @@ func (s *screen) refuses(src netip.Addr) bool {
 		return false
 	}
 	src = src.WithZone("")
-	return slices.Contains(s.own, src) || slices.Contains(s.former, src) || slices.Contains(s.blocked, src) ||
-		len(s.only) > 0 && !slices.Contains(s.only, src)
+	if slices.Contains(s.own, src) || slices.Contains(s.former, src) {
+		c.count.own += uint64(n)
+		return true
+	}
+	return slices.Contains(s.blocked, src) || len(s.only) > 0 && !slices.Contains(s.only, src)
 }
 
 // udpAddrPort is the destination of a WriteTo. One of IPv4 is in the form that can have a zone, for unmap.
@@ -262,8 +270,8 @@ func unmap(ip netip.Addr) (netip.Addr, error) {
 	return ip, fmt.Errorf("to %s: zone %s picks no interface, for IPv4 has no zones", ip.Unmap(), ip.Zone())
 }
 
-// errPortZero replaces what systems say of it: that some argument is invalid.
-var errPortZero = errors.New("port 0, which nobody can have")
+// errPortZero replaces the system's error, which says that some argument is invalid.
+var errPortZero = errors.New("port 0 is not a destination")
 
 func text(addr net.Addr) string {
 	if addr == nil || addr == (*net.UDPAddr)(nil) {

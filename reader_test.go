@@ -28,7 +28,8 @@ func TestScreen(t *testing.T) {
 		{screen{own: groups("10.0.0.1"), blocked: blocked}, "10.1.0.1", true},
 		{screen{own: groups("10.0.0.1"), blocked: blocked}, "10.1.1.1", false},
 	} {
-		if got := c.screen.refuses(netip.MustParseAddr(c.src)); got != c.refused {
+		one := conn{screen: c.screen}
+		if got := one.refuses(netip.MustParseAddr(c.src), 1); got != c.refused {
 			t.Errorf("%+v refuses %s: %v", c.screen, c.src, got)
 		}
 	}

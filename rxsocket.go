@@ -176,6 +176,9 @@ func OpenRx(cfg RxConfig) (*RxSocket, error) {
 	return s, nil
 }
 
+// opened reports whether s comes from OpenRx.
+func (s *RxSocket) opened() bool { return s != nil && s.reader != nil }
+
 // joinAll joins the groups of the configuration. It follows the network first, and lets go of s.mu last, so that
 // no change is missed in between.
 func (s *RxSocket) joinAll() error {
@@ -188,21 +191,13 @@ func (s *RxSocket) joinAll() error {
 	if !s.cfg.Static {
 		s.unfollow, s.again, tell = tryFollow(s.cfg.Logger, &watchFollower{prepare: s.prepare, f: s.follow})
 	}
-	joined := 0
-	var failed error
 	for _, group := range s.cfg.Groups {
-		_, n, err := s.addGroup(group, nil)
-		if err != nil && !s.all {
+		s.addGroup(group, nil)
+	}
+	for _, g := range s.groups {
+		if err := s.joinGroup(g); err != nil {
 			return err
 		}
-		if err := s.replies.allow(group); err != nil {
-			return &OpError{Op: "open", Group: group, Err: err, Hint: openHint(err)}
-		}
-		joined += n
-		failed = cmp.Or(failed, err)
-	}
-	if joined == 0 {
-		return failed
 	}
 	return nil
 }
@@ -234,7 +229,7 @@ func (cfg RxConfig) check() (_ RxConfig, err error) {
 		return cfg, err
 	}
 	if cfg.Interfaces != nil {
-		cfg.Interfaces, err = checkInterfaces(cfg.Interfaces, f)
+		cfg.Interfaces, err = checkInterfaces(cfg.Interfaces, families{v4: f.v4 && !joinsWithoutIPv4, v6: f.v6})
 		return cfg, err
 	}
 	if cfg.Interfaces, err = Interfaces(); err != nil {
@@ -242,12 +237,11 @@ func (cfg RxConfig) check() (_ RxConfig, err error) {
 	}
 	cfg.Interfaces = slices.DeleteFunc(cfg.Interfaces, func(ifc Interface) bool { return !joinsByItself(&ifc) })
 	for _, g := range cfg.Groups {
-		if !slices.ContainsFunc(cfg.Interfaces, func(ifc Interface) bool { return ifc.hasFamily(g) }) {
-			return cfg, &OpError{Op: "open", Group: g, Err: fmt.Errorf("no interface but the loopback is up, can multicast and has an %s address: %w", familyName(g), ErrNoInterface),
-				Hint: `to use the loopback interface, name it in Interfaces: FindInterfaces("127.0.0.1")`}
+		if slices.ContainsFunc(cfg.Interfaces, func(ifc Interface) bool { return ifc.hasFamily(g) }) {
+			return cfg, nil // groups of the other family wait for an address
 		}
 	}
-	return cfg, nil
+	return cfg, noUsable("open", cfg.Groups...)
 }
 
 // joinsByItself reports whether a socket without a list of interfaces joins its groups on ifc.
@@ -256,37 +250,79 @@ func joinsByItself(ifc *Interface) bool {
 	return ifc.Flags&want == want && !ifc.IsLoopback()
 }
 
-// addGroup joins a new group on every link that has its family, and returns on how many it could and the first
-// error. s.mu is held, or nobody else has s.
-func (s *RxSocket) addGroup(group netip.Addr, sources []netip.Addr) (g *rxGroup, joined int, err error) {
-	g = &rxGroup{addr: group, sources: sources}
+// noUsable is the error of groups that no interface can be joined on without being named.
+func noUsable(op string, groups ...netip.Addr) *OpError {
+	e := &OpError{Op: op, Hint: `to use the loopback interface, name it in Interfaces: FindInterfaces("127.0.0.1")`}
+	family := familyName(groups[0])
+	if len(groups) == 1 {
+		e.Group = groups[0]
+	}
+	if f := familiesOf(groups); f.v4 && f.v6 {
+		family = "IPv4 or IPv6"
+	}
+	e.Err = noInterface("no usable interface: none is up, supports multicast and has an " + family + " address")
+	return e
+}
+
+// addGroup adds a group that is to be received. joinGroup joins it. s.mu is held.
+func (s *RxSocket) addGroup(group netip.Addr, sources []netip.Addr) *rxGroup {
+	g := &rxGroup{addr: group, sources: sources}
 	if len(sources) == 0 {
 		g.sources, g.blocked = ofFamily(s.cfg.Sources, group), ofFamily(s.cfg.Blocked, group)
 	}
 	s.groups = append(s.groups, g)
+	return g
+}
+
+// joinGroup joins a new group on every link that can have it. Without named interfaces it must be joined on one of them
+// only, unless there is none: then the group waits for one. s.mu is held.
+func (s *RxSocket) joinGroup(g *rxGroup) (err error) {
+	joined := false
 	for _, link := range s.links {
-		if !link.ifc.hasFamily(group) {
+		if !s.canHave(link, g.addr) {
 			if !s.all {
-				err = cmp.Or(err, s.noFamily(group, link.ifc.Name))
+				return s.noFamily(g.addr, link.ifc.Name)
 			}
 			continue
 		}
 		p := &pair{rxGroup: g, link: link}
 		g.pairs = append(g.pairs, p)
-		if s.join(p); p.err == nil {
-			joined++
-		} else if err = cmp.Or(err, p.err); !s.all {
-			break
+		s.join(p)
+		if p.err != nil && (!s.all || isExhausted(p.err)) {
+			return p.err
 		}
+		joined = joined || p.err == nil
+		err = cmp.Or(err, p.err)
 	}
-	if len(g.pairs) == 0 {
-		err = cmp.Or(err, s.noFamily(group, ""))
+	if !joined {
+		return err
 	}
-	return g, joined, err
+	if err := s.replies.allow(g.addr); err != nil {
+		return &OpError{Op: "join", Group: g.addr, Err: err, Hint: openHint(err)}
+	}
+	return nil
+}
+
+// canHave reports whether a group is to be joined on link. A named interface needs no IPv4 address where the system does
+// without.
+func (s *RxSocket) canHave(link *rxLink, group netip.Addr) bool {
+	return link.ifc.hasFamily(group) || !s.all && group.Is4() && joinsWithoutIPv4
 }
 
 func (s *RxSocket) noFamily(group netip.Addr, name string) error {
-	return &OpError{Op: "join", Group: group, Interface: name, Err: fmt.Errorf("no %s address there: %w", familyName(group), ErrNoInterface)}
+	return &OpError{Op: "join", Group: group, Interface: name, Err: noInterface("the interface has no " + familyName(group) + " address")}
+}
+
+// needed is the number of memberships that the socket is to have.
+func (s *RxSocket) needed() (n int) {
+	for _, g := range s.groups {
+		for _, link := range s.links {
+			if s.canHave(link, g.addr) {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // removeGroup leaves a group everywhere and forgets it. s.mu is held.
@@ -319,6 +355,9 @@ func (p *pair) goneError() error {
 func (s *RxSocket) open(p *pair, sources []netip.Addr) error {
 	conns, err := openPair(s.m, &s.cfg, p, sources)
 	if err != nil {
+		if op := (*OpError)(nil); isExhausted(err) && errors.As(err, &op) {
+			op.Hint = fmt.Sprintf("the socket needs %d memberships; %s", s.needed(), op.Hint)
+		}
 		return err
 	}
 	for i, c := range conns {
@@ -369,6 +408,9 @@ func (s *RxSocket) own(link *rxLink) (own []netip.Addr) {
 // As with OpenRx, an interface that was named must be able to join; otherwise one of them must. On error nothing
 // has changed. On Linux both join in the network namespace of the calling thread.
 func (s *RxSocket) Join(group netip.Addr, sources ...netip.Addr) error {
+	if !s.opened() {
+		return errNotOpen("join")
+	}
 	group, err := checkGroup("join", group)
 	if err != nil {
 		return err
@@ -391,16 +433,16 @@ func (s *RxSocket) Join(group netip.Addr, sources ...netip.Addr) error {
 	if g := s.group(group); g != nil {
 		return s.addSources(g, sources)
 	}
-	g, joined, err := s.addGroup(group, sources)
-	if err != nil && (!s.all || joined == 0) {
+	g := s.addGroup(group, sources)
+	err = s.joinGroup(g)
+	if err == nil && len(g.pairs) == 0 && s.cfg.Static {
+		err = noUsable("join", group) // no interface will come
+	}
+	if err != nil {
 		s.removeGroup(g)
 		return err
 	}
-	if err := s.replies.allow(group); err != nil {
-		s.removeGroup(g)
-		return &OpError{Op: "join", Group: group, Err: err, Hint: openHint(err)}
-	}
-	if err != nil && s.again != nil {
+	if s.again != nil && slices.ContainsFunc(g.pairs, func(p *pair) bool { return p.err != nil }) {
 		s.again()
 	}
 	return nil
@@ -443,10 +485,13 @@ func (s *RxSocket) addSources(g *rxGroup, sources []netip.Addr) error {
 		if err := s.open(p, sources); err == nil {
 			joined++
 		} else {
-			failed[p], first = err, cmp.Or(first, err)
+			failed[p] = err
+			if first == nil || isExhausted(err) {
+				first = err
+			}
 		}
 	}
-	if first != nil && (!s.all || joined == 0) {
+	if first != nil && (!s.all || joined == 0 || isExhausted(first)) {
 		for i, p := range g.pairs {
 			for _, c := range p.conns[had[i]:] {
 				s.m.remove(c)
@@ -470,6 +515,9 @@ func (s *RxSocket) addSources(g *rxGroup, sources []netip.Addr) error {
 // dropped. On Windows those that wait in the system's buffer are dropped when they are taken from it, unless the group is
 // joined again by then. A group that is not joined is ErrNotJoined.
 func (s *RxSocket) Leave(group netip.Addr) error {
+	if !s.opened() {
+		return errNotOpen("leave")
+	}
 	group = group.Unmap()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -507,6 +555,11 @@ type Membership struct {
 
 	Truncated uint64 // datagrams that were larger than the buffer they were read into
 
+	// Own is the number of datagrams of this host that were discarded because RxConfig.Loopback is off. It counts those
+	// that the system delivered: where TxConfig.Loopback is off as well, Linux and macOS deliver none. On Windows it is
+	// 0, because the system discards them itself.
+	Own uint64
+
 	// ReadBuffer is the size of the receive buffer that the system granted, in bytes. Linux doubles what is asked
 	// for, to have room for its own bookkeeping, and tells the doubled size (socket(7), SO_RCVBUF). On Windows the
 	// groups of a family share it on each interface.
@@ -517,12 +570,19 @@ type Membership struct {
 // it was first joined; groups in the order in which they were joined. Without a list of interfaces in RxConfig, those
 // that are gone are forgotten with their counters. It is nil after Close.
 func (s *RxSocket) Memberships() (all []Membership) {
+	if !s.opened() {
+		return nil
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return nil
 	}
 	for _, g := range s.groups {
+		if len(g.pairs) == 0 { // without named interfaces
+			all = append(all, Membership{Group: g.addr, Sources: slices.Clone(g.sources), Blocked: slices.Clone(g.blocked),
+				Err: noUsable("join", g.addr)})
+		}
 		for _, p := range g.pairs {
 			var m Membership
 			s.m.update(func() { // for one pair: readers need not wait for all of them to be counted
@@ -545,12 +605,20 @@ func (s *RxSocket) Memberships() (all []Membership) {
 // ReadFrom waits for a datagram and copies it into p; a datagram that is larger is cut, and ReadBatch tells of it.
 // The address is a *net.UDPAddr of the sender, whose zone, if it has one, is an interface index. ReadFromUDPAddrPort
 // does the same without allocating.
-func (s *RxSocket) ReadFrom(p []byte) (n int, addr net.Addr, err error) { return s.readFrom(p) }
+func (s *RxSocket) ReadFrom(p []byte) (n int, addr net.Addr, err error) {
+	if !s.opened() {
+		return 0, nil, errNotOpen("read")
+	}
+	return s.readFrom(p)
+}
 
 // ReadFromUDPAddrPort waits for a datagram and copies it into p; a datagram that is larger is cut, and ReadBatch
 // tells of it. The zone of a link-local source is the index of the interface as a number, because names can change
 // hands. It does not allocate.
 func (s *RxSocket) ReadFromUDPAddrPort(p []byte) (n int, src netip.AddrPort, err error) {
+	if !s.opened() {
+		return 0, src, errNotOpen("read")
+	}
 	return s.readFromUDPAddrPort(p)
 }
 
@@ -559,7 +627,12 @@ func (s *RxSocket) ReadFromUDPAddrPort(p []byte) (n int, src netip.AddrPort, err
 // from the first call it does not allocate.
 //
 // On Linux a system call moves up to 64 datagrams. On macOS and Windows each datagram takes one of its own.
-func (s *RxSocket) ReadBatch(ms []Message) (n int, err error) { return s.readBatch(ms, nil) }
+func (s *RxSocket) ReadBatch(ms []Message) (n int, err error) {
+	if !s.opened() {
+		return 0, errNotOpen("read")
+	}
+	return s.readBatch(ms, nil)
+}
 
 // Messages returns the datagrams as they come, for a range statement:
 //
@@ -570,7 +643,14 @@ func (s *RxSocket) ReadBatch(ms []Message) (n int, err error) { return s.readBat
 // and its buffer, which holds any datagram, are used again for the next one. Other reads may go on at the same time; each
 // datagram is received by one of them.
 func (s *RxSocket) Messages(ctx context.Context) iter.Seq2[*Message, error] {
+	if ctx == nil {
+		ctx = context.Background()
+	}
 	return func(yield func(*Message, error) bool) {
+		if !s.opened() {
+			yield(nil, errNotOpen("read"))
+			return
+		}
 		series, stop := s.until(ctx)
 		defer stop()
 		buf := make([]byte, maxDatagram)
@@ -618,6 +698,9 @@ func (s *RxSocket) WriteTo(p []byte, addr net.Addr) (n int, err error) {
 // Windows the first write of a family opens it, and from then on the system may give it unicast that arrives on the
 // port, which nobody reads: a program that also waits for unicast there should reply from its own socket.
 func (s *RxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err error) {
+	if !s.opened() {
+		return 0, errNotOpen("write")
+	}
 	ip, err := unmap(addr.Addr())
 	if err != nil {
 		return 0, &OpError{Op: "write", Err: err}
@@ -632,9 +715,9 @@ func (s *RxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err
 	}
 	switch {
 	case ip.IsMulticast():
-		return 0, fail(ErrNotDeclared, "a TxSocket sends to groups")
+		return 0, fail(notDeclared("a multicast group"), "a TxSocket sends to groups")
 	case !ip.IsValid(), ip.IsUnspecified(), ip == broadcast:
-		return 0, fail(ErrNotDeclared, "an RxSocket sends to single hosts only")
+		return 0, fail(notDeclared("not the address of a single host"), "an RxSocket sends to single hosts only")
 	case addr.Port() == 0:
 		return 0, fail(errPortZero, "")
 	}
@@ -777,29 +860,44 @@ func (r *replies) each(f func(*net.UDPConn) error) (err error) {
 
 // SetDeadline sets both deadlines.
 func (s *RxSocket) SetDeadline(t time.Time) error {
+	if !s.opened() {
+		return errNotOpen("set deadline")
+	}
 	return cmp.Or(s.SetReadDeadline(t), s.SetWriteDeadline(t))
 }
 
 // SetReadDeadline sets the time after which reads fail with os.ErrDeadlineExceeded, also one that is blocked; the
 // zero time means never.
 func (s *RxSocket) SetReadDeadline(t time.Time) error {
+	if !s.opened() {
+		return errNotOpen("set deadline")
+	}
 	return opError("set deadline", s.setReadDeadline(t))
 }
 
 // SetWriteDeadline is to writes what SetReadDeadline is to reads. On Windows it does not concern those to link-local IPv6
 // hosts, which hardly ever wait.
 func (s *RxSocket) SetWriteDeadline(t time.Time) error {
+	if !s.opened() {
+		return errNotOpen("set deadline")
+	}
 	return opError("set deadline", s.replies.setDeadline(t))
 }
 
 // LocalAddr returns the first group of the configuration with the port, as a *net.UDPAddr.
 func (s *RxSocket) LocalAddr() net.Addr {
+	if !s.opened() {
+		return nil
+	}
 	return net.UDPAddrFromAddrPort(netip.AddrPortFrom(s.cfg.Groups[0], s.cfg.Port))
 }
 
 // Close leaves all groups and closes the socket. It interrupts reads and writes that are blocked and waits until
 // no read is inside the kernel, and no goroutine of the socket is left. Closing again is harmless and returns nil.
 func (s *RxSocket) Close() error {
+	if !s.opened() {
+		return errNotOpen("close")
+	}
 	closed, err := s.leaveAll()
 	if closed {
 		return nil

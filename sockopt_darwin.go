@@ -104,7 +104,7 @@ func openSocket(family netip.Addr) (fd int, err error) {
 }
 
 // setShared sets what every socket of this library needs before bind.
-func setShared(rc syscall.RawConn, v4, share bool) error {
+func setShared(rc syscall.RawConn, v4, share, _ bool) error {
 	return control(rc, func(fd int) error { return setSharedFD(fd, v4, share) })
 }
 
@@ -303,6 +303,9 @@ func (c *conn) stats() (dropped uint64, readBuffer int) {
 	})
 	return 0, readBuffer
 }
+
+// isPortTaken: what setShared sets leaves nothing to try again with.
+func isPortTaken(error) bool { return false }
 
 // joinHint says what to do about an error of opening a pair's socket, where that is known.
 func joinHint(err error, p *pair) string {

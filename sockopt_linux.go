@@ -8,10 +8,13 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
+	"strconv"
 	"syscall"
 	"unsafe"
 
 	"github.com/go-multicast/mcast/internal/cure"
+	"github.com/go-multicast/mcast/internal/procudp"
 	"golang.org/x/sys/unix"
 )
 
@@ -79,15 +82,15 @@ func openConn(cfg *RxConfig, p *pair, sources []netip.Addr) (_ *conn, rest []net
 	if err := s.share(); err != nil {
 		return nil, nil, err
 	}
-	if s.domain == unix.AF_INET6 {
-		// The kernel checks an IPv6 membership by group alone, so only the device keeps other interfaces out.
-		if c.checkIf, err = s.bindDevice(c.ifIndex); err != nil {
+	// The kernel checks an IPv6 membership by group alone, so only the device keeps other interfaces out. An IPv4 socket
+	// receives nothing in a VRF without it, and keeps its port to itself, see bindShared.
+	bound, err := s.bindDevice(c.ifIndex)
+	if err != nil {
+		return nil, nil, err
+	}
+	if c.checkIf = !bound && s.domain == unix.AF_INET6; c.checkIf {
+		if err := s.set("IPV6_RECVPKTINFO", s.level, unix.IPV6_RECVPKTINFO, 1); err != nil {
 			return nil, nil, err
-		}
-		if c.checkIf {
-			if err := s.set("IPV6_RECVPKTINFO", s.level, unix.IPV6_RECVPKTINFO, 1); err != nil {
-				return nil, nil, err
-			}
 		}
 	}
 	if err := s.ask(cfg); err != nil {
@@ -107,8 +110,8 @@ func openConn(cfg *RxConfig, p *pair, sources []netip.Addr) (_ *conn, rest []net
 		s.unblock(c.ifIndex, p.blocked[:len(p.blocked)-len(c.screen.blocked)])
 		return closeFD(s.fd)
 	}
-	if err := s.bind(netip.AddrPortFrom(p.addr, cfg.Port), c.ifIndex); err != nil {
-		return nil, nil, err
+	if err := bindShared(s.fd, netip.AddrPortFrom(p.addr, cfg.Port), c.ifIndex, bound); err != nil {
+		return nil, nil, s.fail(err)
 	}
 	if err := c.listen(); err != nil {
 		return nil, nil, s.fail(err)
@@ -183,13 +186,21 @@ func (s *pairSocket) share() error {
 	return s.call("setsockopt", func() error { return setSharedFD(s.fd, s.domain, true) })
 }
 
-// setShared sets what every socket of this library needs before bind.
-func setShared(rc syscall.RawConn, v4, share bool) error {
+// setShared sets what every socket of this library needs before bind. A second attempt to bind also shares the port with
+// sockets that have SO_REUSEPORT alone. They and this one then each get a part of the unicast to the port.
+func setShared(rc syscall.RawConn, v4, share, again bool) error {
 	domain := unix.AF_INET6
 	if v4 {
 		domain = unix.AF_INET
 	}
-	return control(rc, func(fd int) error { return setSharedFD(fd, domain, share) })
+	return control(rc, func(fd int) error {
+		if again {
+			if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+				return err
+			}
+		}
+		return setSharedFD(fd, domain, share)
+	})
 }
 
 // Linux has let datagrams of groups that any
@@ -213,14 +224,14 @@ func setSharedFD(fd, domain int, share bool) error {
 	return nil
 }
 
-// bindDevice binds the socket to the interface. Where the kernel cannot (SO_BINDTOIFINDEX is of 5.1) or may not
-// (before 5.7 it took CAP_NET_RAW) it reports that the arrival interface must be checked instead.
-func (s *pairSocket) bindDevice(index int) (check bool, err error) {
+// bindDevice binds the socket to the interface, if the kernel can (SO_BINDTOIFINDEX is of 5.1) and may (before 5.7 it took
+// CAP_NET_RAW).
+func (s *pairSocket) bindDevice(index int) (bound bool, err error) {
 	err = s.set("SO_BINDTOIFINDEX", unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, index)
 	if errors.Is(err, unix.ENOPROTOOPT) || errors.Is(err, unix.EPERM) {
-		return true, nil
+		return false, nil
 	}
-	return false, err
+	return err == nil, err
 }
 
 // ask sets what the user wants to be told, and the buffer.
@@ -312,9 +323,36 @@ func (s *pairSocket) sourceOption(name string, option, index int, source netip.A
 	return err
 }
 
-func (s *pairSocket) bind(addr netip.AddrPort, scope int) error {
-	return s.call("bind", func() error { return unix.Bind(s.fd, sockaddr(addr, scope)) })
+// bindShared binds a socket that has SO_REUSEADDR so that it also shares its port with sockets of the same user that have
+// SO_REUSEPORT alone, whichever is bound first (inet_rcv_saddr_conflict in net/ipv4/udp.c). join says whether no other
+// program binds the same address and device, so that sockets that are bound later cannot join its group.
+//
+// SO_REUSEPORT is never on at bind and after it: the sockets of one address, port and device that have it then are a group,
+// and from Linux 6.10 on the kernel gives an IPv4 multicast datagram that fits one of them to any of them
+// (udp_v4_early_demux in net/ipv4/udp.c and inet_steal_sock in include/net/inet_hashtables.h).
+func bindShared(fd int, at netip.AddrPort, scope int, alone bool) error {
+	sa := sockaddr(at, scope)
+	share := func(on int) error {
+		return call("setsockopt SO_REUSEPORT", func() error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, on) })
+	}
+	err := bindCall(at, func() error { return unix.Bind(fd, sa) })
+	if err == nil && alone {
+		return share(1)
+	}
+	if !isPortTaken(err) {
+		return err
+	}
+	if share(1) == nil {
+		err = bindCall(at, func() error { return unix.Bind(fd, sa) })
+	}
+	if off := share(0); err == nil {
+		err = off
+	}
+	return err
 }
+
+// isPortTaken reports whether another socket has the port and does not share it.
+func isPortTaken(err error) bool { return errors.Is(err, unix.EADDRINUSE) }
 
 // sockaddr is addr as package unix wants it.
 func sockaddr(addr netip.AddrPort, scope int) unix.Sockaddr {
@@ -326,15 +364,13 @@ func sockaddr(addr netip.AddrPort, scope int) unix.Sockaddr {
 
 func closeFD(fd int) error { return os.NewSyscallError("close", unix.Close(fd)) }
 
-// listenReply opens a socket that sends from port and receives nothing: it is bound to a group that it does not
-// join, so it takes no unicast from the program that listens on the port, and no multicast.
+// listenReply opens a socket that sends from port and receives nothing. It is bound to a multicast address that no group
+// can have (RFC 1112, section 4; RFC 4291, section 2.7), so it takes no unicast from the program that listens on the port,
+// no multicast, and does not share its address with another program.
 func listenReply(group netip.Addr, port uint16) (*net.UDPConn, error) {
-	domain := unix.AF_INET
+	domain, at := unix.AF_INET, netip.AddrFrom4([4]byte{224})
 	if group.Is6() {
-		// Binding a link-local group would need an interface, and tie replies to it; a global one does not.
-		a := group.As16()
-		a[1] = a[1]&0xf0 | 0x0e
-		domain, group = unix.AF_INET6, netip.AddrFrom16(a)
+		domain, at = unix.AF_INET6, netip.AddrFrom16([16]byte{0xff, 0x0e})
 	}
 	var fd int
 	if err := call("socket", func() (err error) {
@@ -348,7 +384,7 @@ func listenReply(group netip.Addr, port uint16) (*net.UDPConn, error) {
 	if err := call("setsockopt", func() error { return setSharedFD(fd, domain, true) }); err != nil {
 		return nil, err
 	}
-	if err := call("bind", func() error { return unix.Bind(fd, sockaddr(netip.AddrPortFrom(group, port), 0)) }); err != nil {
+	if err := bindShared(fd, netip.AddrPortFrom(at, port), 0, true); err != nil {
 		return nil, err
 	}
 	return fileConn(file)
@@ -357,30 +393,46 @@ func listenReply(group netip.Addr, port uint16) (*net.UDPConn, error) {
 // setMulticastInterface makes a sender send its multicast by ifc. On the loopback interface the source must be given
 // too, or the kernel takes the address of another interface, or 0.0.0.0 (ip_route_output_key, scope link).
 func setMulticastInterface(to *sender, v4 bool, ifc *Interface) error {
-	return control(to.raw, func(fd int) error {
-		if !v4 {
-			return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, ifc.Index)
-		}
-		mreq := unix.IPMreqn{Ifindex: int32(ifc.Index)}
-		if ifc.IsLoopback() && len(ifc.IPv4) > 0 {
-			mreq.Address = ifc.IPv4[0].Addr().As4()
-		}
-		return unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_IF, &mreq)
-	})
+	return control(to.raw, func(fd int) error { return setMulticastInterfaceFD(fd, v4, ifc) })
 }
 
-// probeSource asks, without sending, whether the interface has an address to send to group from. The kernel
-// answers EADDRNOTAVAIL while duplicate-address detection is going on.
-func probeSource(ifc *Interface, group netip.Addr) error {
-	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+func setMulticastInterfaceFD(fd int, v4 bool, ifc *Interface) error {
+	if !v4 {
+		return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, ifc.Index)
+	}
+	mreq := unix.IPMreqn{Ifindex: int32(ifc.Index)}
+	if ifc.IsLoopback() && len(ifc.IPv4) > 0 {
+		mreq.Address = ifc.IPv4[0].Addr().As4()
+	}
+	return unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_IF, &mreq)
+}
+
+// probeSource asks, without sending, which address the interface sends to group from. The kernel answers EADDRNOTAVAIL
+// while duplicate-address detection is going on.
+func probeSource(ifc *Interface, group netip.Addr) (source netip.Addr, err error) {
+	domain := unix.AF_INET6
+	if group.Is4() {
+		domain = unix.AF_INET
+	}
+	fd, err := unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return source, err
 	}
 	defer closeFD(fd)
-	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, ifc.Index); err != nil {
-		return err
+	if err := setMulticastInterfaceFD(fd, group.Is4(), ifc); err != nil {
+		return source, err
 	}
-	return unix.Connect(fd, sockaddr(netip.AddrPortFrom(group, 9), ifc.Index))
+	if err := unix.Connect(fd, sockaddr(netip.AddrPortFrom(group, 9), ifc.Index)); err != nil {
+		return source, err
+	}
+	local, err := unix.Getsockname(fd)
+	switch local := local.(type) {
+	case *unix.SockaddrInet4:
+		source = netip.AddrFrom4(local.Addr)
+	case *unix.SockaddrInet6:
+		source = netip.AddrFrom16(local.Addr)
+	}
+	return source, err
 }
 
 // isTransient tells the errors of an address that is not usable yet.
@@ -428,8 +480,8 @@ func openHint(err error) string {
 		return cure.Files
 	case errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
 		return cure.Limit(cure.OptionMemory)
-	case errors.Is(err, unix.EADDRINUSE):
-		return cure.PortTaken
+	case isPortTaken(err):
+		return portTaken(err)
 	case errors.Is(err, unix.EACCES):
 		return cure.PortPrivileged
 	case errors.Is(err, unix.EPERM):
@@ -442,6 +494,18 @@ func openHint(err error) string {
 		return cure.Limit(cure.Watches)
 	}
 	return ""
+}
+
+// portTaken says who holds the port of a bind that was refused, and what to do about it.
+func portTaken(err error) string {
+	var at *bindError
+	if !errors.As(err, &at) {
+		return ""
+	}
+	holders := slices.DeleteFunc(procudp.Sockets(), func(s procudp.Socket) bool { return !s.Takes(at.at.Addr(), at.at.Port()) })
+	me := strconv.Itoa(os.Getuid())
+	others := slices.ContainsFunc(holders, func(s procudp.Socket) bool { return s.UID != me })
+	return cure.PortTaken(procudp.Describe(holders), others)
 }
 
 // sendHint says what to do about an error of sending to dst by ifc.

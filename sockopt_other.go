@@ -20,6 +20,7 @@ const (
 	replyEarly       = false
 	leastWriteBuffer = 0
 	hasTrafficClass6 = false
+	joinsWithoutIPv4 = false
 )
 
 var controlHere = &controlFormat{word: wordSize}
@@ -37,10 +38,12 @@ func (*pair) rejoin(*conn) error                                       { return 
 func listenReply(netip.Addr, uint16) (*net.UDPConn, error)             { return nil, errSystem }
 func replyConn(*sender, bool) (*conn, error)                           { return nil, errSystem }
 func setMulticastInterface(*sender, bool, *Interface) error            { return errSystem }
-func setShared(syscall.RawConn, bool, bool) error                      { return errSystem }
+func setShared(syscall.RawConn, bool, bool, bool) error                { return errSystem }
 func (*conn) leave()                                                   {}
 func (*conn) stale(*Interface) bool                                    { return false }
 func probeSource(*Interface, netip.Addr) error                         { return errSystem }
+func isExhausted(error) bool                                           { return false }
+func isPortTaken(error) bool                                           { return false }
 func isTransient(error) bool                                           { return false }
 func isTruncation(error) bool                                          { return false }
 func isHarmless(error) bool                                            { return false }

@@ -5,9 +5,12 @@
 package mcast
 
 import (
+	"errors"
 	"net"
 	"os"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // control runs f on the descriptor of rc.
@@ -28,4 +31,17 @@ func fileConn(file *os.File) (udp *net.UDPConn, err error) {
 		return err
 	})
 	return udp, err
+}
+
+// joinsWithoutIPv4: an IPv4 group can be joined by the interface's index alone, before the interface has an address.
+const joinsWithoutIPv4 = true
+
+// isExhausted reports whether the system lacks a resource, so that the operation could succeed with more of it.
+func isExhausted(err error) bool {
+	for _, errno := range []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
 }

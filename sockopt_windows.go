@@ -351,7 +351,7 @@ func replyConn(to *sender, v4 bool) (*conn, error) {
 }
 
 // setShared sets what a socket needs before bind. Package net allows every IPv4 socket to send to broadcast addresses.
-func setShared(rc syscall.RawConn, v4, share bool) error {
+func setShared(rc syscall.RawConn, v4, share, _ bool) error {
 	return control(rc, func(h windows.Handle) (err error) {
 		if v4 {
 			err = windows.SetsockoptInt(h, windows.SOL_SOCKET, windows.SO_BROADCAST, 0)
@@ -483,4 +483,20 @@ func sendHint(err error, _ *Interface, dst netip.Addr) string {
 		return cure.QueueFull
 	}
 	return ""
+}
+
+// isPortTaken: what setShared sets leaves nothing to try again with.
+func isPortTaken(error) bool { return false }
+
+// joinsWithoutIPv4: a socket for IPv4 is bound to an address of its interface.
+const joinsWithoutIPv4 = false
+
+// isExhausted reports whether the system lacks a resource, so that the operation could succeed with more of it.
+func isExhausted(err error) bool {
+	for _, errno := range []error{windows.WSAEMFILE, windows.WSAENOBUFS, windows.ERROR_NOT_ENOUGH_MEMORY, windows.ERROR_NO_SYSTEM_RESOURCES} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
 }

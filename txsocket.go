@@ -90,20 +90,35 @@ type TxSocket struct {
 	closed    atomic.Bool               // written under mu
 	keeps     atomic.Bool               // nothing leaves by a network interface: TTLHost without Loopback; written under mu
 
-	mu      sync.Mutex // guards what is below and the settings of the OS sockets; never held while a read or write waits
-	unheard []*conn    // whose replies nobody has asked for yet
+	mu            sync.Mutex // guards what is below and the settings of the OS sockets; never held while a read or write waits
+	unheard       []*conn    // whose replies nobody has asked for yet
+	ttl           int        // as TxConfig has it, of the links to come as well
+	writeDeadline time.Time
 }
 
-// txLink is an interface and a family to send by.
+// txLink is an interface and a family to send on.
 type txLink struct {
 	known
-	zone string // its index, as a zone
-	v4   bool
-	to   *sender
+	zone   string // its index, as a zone
+	v4     bool
+	to     *sender
+	source *atomic.Pointer[netip.Addr] // what receivers see; the zero Addr if the interface has no address to send from
 }
 
-func newTxLink(k known, v4 bool, to *sender) *txLink {
-	return &txLink{known: k, zone: strconv.Itoa(k.ifc.Index), v4: v4, to: to}
+func newTxLink(ifc Interface, v4 bool) *txLink {
+	l := &txLink{v4: v4, source: new(atomic.Pointer[netip.Addr])}
+	l.source.Store(new(netip.Addr))
+	return l.as(known{name: ifc.Name, ifc: ifc})
+}
+
+// as returns the link with its interface as it is now.
+func (l *txLink) as(k known) *txLink {
+	return &txLink{known: k, zone: strconv.Itoa(k.ifc.Index), v4: l.v4, to: l.to, source: l.source}
+}
+
+// groupLike returns a group of a family of the socket.
+func (t *TxSocket) groupLike(v4 bool) netip.Addr {
+	return t.cfg.Groups[slices.IndexFunc(t.cfg.Groups, func(g netip.Addr) bool { return g.Is4() == v4 })]
 }
 
 var _ net.PacketConn = (*TxSocket)(nil)
@@ -126,7 +141,7 @@ func OpenTx(cfg TxConfig) (*TxSocket, error) {
 	if err != nil {
 		return nil, &OpError{Op: "open", Err: err, Hint: openHint(err)}
 	}
-	t := &TxSocket{cfg: cfg, groups: make(map[netip.Addr]struct{}), reader: r}
+	t := &TxSocket{cfg: cfg, groups: make(map[netip.Addr]struct{}), reader: r, ttl: cfg.TTL}
 	for _, g := range cfg.Groups {
 		t.groups[g] = struct{}{}
 	}
@@ -139,6 +154,9 @@ func OpenTx(cfg TxConfig) (*TxSocket, error) {
 	return t, nil
 }
 
+// opened reports whether t comes from OpenTx.
+func (t *TxSocket) opened() bool { return t != nil && t.reader != nil }
+
 // openAll opens the links. It follows the network first, and lets go of t.mu last, so that no change is missed in
 // between.
 func (t *TxSocket) openAll(links []*txLink) error {
@@ -150,10 +168,12 @@ func (t *TxSocket) openAll(links []*txLink) error {
 	if !t.cfg.Static {
 		t.unfollow, _, tell = tryFollow(t.cfg.Logger, &watchFollower{f: t.follow})
 	}
-	for _, l := range links {
+	for i, l := range links {
 		if err := t.open(l); err != nil {
 			return &OpError{Op: "open", Interface: l.ifc.Name, Err: err, Hint: openHint(err)}
 		}
+		opened := links[:i+1]
+		t.links.Store(&opened)
 	}
 	return nil
 }
@@ -178,31 +198,58 @@ func (cfg TxConfig) check() (_ TxConfig, links []*txLink, err error) {
 		if cfg.Interfaces, err = checkInterfaces(cfg.Interfaces, f); err != nil {
 			return cfg, nil, err
 		}
+		for _, v4 := range f.list() {
+			for _, ifc := range cfg.Interfaces {
+				links = append(links, newTxLink(ifc, v4))
+			}
+		}
+		return cfg, links, nil
 	}
-	for _, family := range []struct {
-		wanted, v4 bool
-		network    string
-	}{{f.v4, true, "ip4"}, {f.v6, false, "ip6"}} {
-		if !family.wanted {
-			continue
+	var waits error // why a family has no interface yet
+	for _, v4 := range f.list() {
+		ifc, err := defaultSender(v4)
+		if err == nil {
+			links = append(links, newTxLink(ifc, v4))
+		} else if waits = cmp.Or(waits, err); !errors.Is(err, ErrNoInterface) {
+			return cfg, nil, err
 		}
-		ifaces := cfg.Interfaces
-		if ifaces == nil {
-			ifc, err := DefaultInterface(family.network)
-			if err == nil && ifc.Flags&net.FlagMulticast == 0 && !ifc.IsLoopback() { // such as a tunnel, which would lose all
-				err = &OpError{Op: "open", Interface: ifc.Name, Hint: "name one in TxConfig.Interfaces",
-					Err: fmt.Errorf("the interface of the default route cannot multicast: %w", ErrNoInterface)}
-			}
-			if err != nil {
-				return cfg, nil, err
-			}
-			ifaces = []Interface{ifc}
-		}
-		for _, ifc := range ifaces {
-			links = append(links, newTxLink(known{name: ifc.Name, ifc: ifc}, family.v4, nil))
-		}
+	}
+	if len(links) == 0 {
+		return cfg, nil, waits
 	}
 	return cfg, links, nil
+}
+
+// defaultSender returns the interface to send on when none is named: that of the family's default route.
+func defaultSender(v4 bool) (Interface, error) {
+	ifc, err := DefaultInterface(network(v4))
+	if err == nil {
+		if err = senderMistake(&ifc, v4); err != nil {
+			err = &OpError{Op: "open", Interface: ifc.Name, Err: err, Hint: "name one in TxConfig.Interfaces"}
+		}
+	}
+	return ifc, err
+}
+
+// senderMistake says why the interface of the default route cannot send multicast of a family. Without the multicast flag,
+// as a tunnel, it would lose all datagrams.
+func senderMistake(ifc *Interface, v4 bool) error {
+	any := anyAddr(v4, 0).Addr()
+	switch {
+	case !ifc.hasFamily(any):
+		return noInterface("the interface of the default route has no " + familyName(any) + " address")
+	case ifc.Flags&net.FlagMulticast == 0 && !ifc.IsLoopback():
+		return noInterface("the interface of the default route does not support multicast")
+	}
+	return nil
+}
+
+// network is the name of a family for DefaultInterface.
+func network(v4 bool) string {
+	if v4 {
+		return "ip4"
+	}
+	return "ip6"
 }
 
 // open opens the OS socket of a link. t.mu is held.
@@ -228,14 +275,22 @@ func anyAddr(v4 bool, port uint16) netip.AddrPort {
 
 // listenUDP opens an OS socket that is bound to a unicast address, or to any.
 func listenUDP(at netip.AddrPort, share bool) (udp *net.UDPConn, err error) {
+	udp, err = tryListenUDP(at, share, false)
+	if share && isPortTaken(err) {
+		udp, err = tryListenUDP(at, share, true)
+	}
+	return udp, err
+}
+
+func tryListenUDP(at netip.AddrPort, share, again bool) (udp *net.UDPConn, err error) {
 	v4, network := at.Addr().Is4(), "udp6"
 	if v4 {
 		network = "udp4"
 	}
 	lc := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) error {
-		return call("setsockopt", func() error { return setShared(rc, v4, share) })
+		return call("setsockopt", func() error { return setShared(rc, v4, share, again) })
 	}}
-	err = call("bind", func() error {
+	err = bindCall(at, func() error {
 		pc, err := lc.ListenPacket(context.Background(), network, at.String())
 		if err == nil {
 			udp = pc.(*net.UDPConn)
@@ -245,7 +300,7 @@ func listenUDP(at netip.AddrPort, share bool) (udp *net.UDPConn, err error) {
 	return udp, err
 }
 
-// use makes an OS socket that of l.
+// use makes an OS socket that of l. On error it is not used.
 func (t *TxSocket) use(l *txLink, udp *net.UDPConn) error {
 	to, err := newSender(udp, &l.ifc)
 	if err != nil {
@@ -258,11 +313,19 @@ func (t *TxSocket) use(l *txLink, udp *net.UDPConn) error {
 	if err != nil {
 		return err
 	}
-	t.unheard = append(t.unheard, c)
+	c.ifName = l.ifc.Name
+	if !t.writeDeadline.IsZero() {
+		if err := udp.SetWriteDeadline(t.writeDeadline); err != nil {
+			return err
+		}
+	}
+	if t.listening.Load() {
+		err = t.m.add(c)
+	} else {
+		t.unheard = append(t.unheard, c)
+	}
 	l.to = to
-	links := append(slices.Clone(*t.links.Load()), l)
-	t.links.Store(&links)
-	return nil
+	return err
 }
 
 // listen has replies received, not before somebody reads them: who watches a socket is told of every datagram that
@@ -274,8 +337,9 @@ func (t *TxSocket) listen() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for len(t.unheard) > 0 && !t.closed.Load() {
-		if err := t.m.add(t.unheard[0]); err != nil {
-			return &OpError{Op: "read", Err: err}
+		c := t.unheard[0]
+		if err := t.m.add(c); err != nil {
+			return &OpError{Op: "read", Interface: c.ifName, Err: err, Hint: openHint(err)}
 		}
 		t.unheard = t.unheard[1:]
 	}
@@ -297,7 +361,7 @@ func (t *TxSocket) configure(l *txLink, to *sender) error {
 	}); err != nil {
 		return err
 	}
-	if err := setTTL(l, to, t.cfg.TTL); err != nil {
+	if err := setTTL(l, to, t.ttl); err != nil {
 		return err
 	}
 	if t.cfg.TrafficClass != 0 && !l.v4 && !hasTrafficClass6 {
@@ -333,19 +397,23 @@ func setTTL(l *txLink, to *sender, ttl int) error {
 	})
 }
 
-// awaitAddresses waits, for a bounded time, until the interfaces can be sent from.
+// awaitAddresses finds the addresses that the links send from. It waits, for a bounded time, for those that cannot be used
+// yet.
 func (t *TxSocket) awaitAddresses() {
 	const patience, pause = 3 * time.Second, 20 * time.Millisecond
 	end := time.Now().Add(patience)
 	for _, l := range *t.links.Load() {
-		if l.v4 {
-			continue
-		}
-		group := t.cfg.Groups[slices.IndexFunc(t.cfg.Groups, netip.Addr.Is6)]
-		for isTransient(probeSource(&l.ifc, group)) && time.Now().Before(end) {
+		for isTransient(t.setSource(l)) && !l.v4 && time.Now().Before(end) {
 			time.Sleep(pause)
 		}
 	}
+}
+
+// setSource asks which address l sends from, and returns why there is none.
+func (t *TxSocket) setSource(l *txLink) error {
+	source, err := probeSource(&l.ifc, t.groupLike(l.v4))
+	l.source.Store(&source)
+	return err
 }
 
 // WriteTo is WriteToUDPAddrPort for net.PacketConn; addr is a *net.UDPAddr.
@@ -369,6 +437,9 @@ func (t *TxSocket) WriteTo(p []byte, addr net.Addr) (n int, err error) {
 // Windows refuses what is sent by the loopback interface while nobody on the host has joined there: here that is no
 // error. From macOS 15 on, EHOSTUNREACH is what a program gets that the user has not allowed to use the local network.
 func (t *TxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err error) {
+	if !t.opened() {
+		return 0, errNotOpen("write")
+	}
 	if t.closed.Load() {
 		return 0, &OpError{Op: "write", Err: net.ErrClosed}
 	}
@@ -384,17 +455,17 @@ func (t *TxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err
 		}
 		matched = true
 		if l.gone {
-			failed.add(l, dst, ErrNoInterface)
+			failed.add(l, dst, -1, ErrNoInterface)
 		} else if t.keeps.Load() && !l.ifc.IsLoopback() {
 			n = len(p)
 		} else if err := l.to.send(p, netip.AddrPortFrom(dst, addr.Port()), l.ifc.Index); err != nil {
-			failed.add(l, dst, err)
+			failed.add(l, dst, -1, err)
 		} else {
 			n = len(p)
 		}
 	}
 	if !matched {
-		failed.add(nil, dst, ErrNoInterface)
+		failed.add(nil, dst, -1, ErrNoInterface)
 	}
 	return n, failed.error()
 }
@@ -409,6 +480,9 @@ func (t *TxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err
 // fraction of what they do one by one: the kernel takes up to 64 of them as one, and takes them apart on the way out
 // (UDP_SEGMENT, Linux 4.18). Receivers see ordinary datagrams. On macOS and Windows each datagram takes a system call of its own.
 func (t *TxSocket) WriteBatch(ms []Message) (n int, err error) {
+	if !t.opened() {
+		return 0, errNotOpen("write")
+	}
 	if t.closed.Load() {
 		return 0, &OpError{Op: "write", Err: net.ErrClosed}
 	}
@@ -417,10 +491,13 @@ func (t *TxSocket) WriteBatch(ms []Message) (n int, err error) {
 	for n < len(ms) {
 		run, dst, err := t.run(ms[n:])
 		if err != nil {
+			if op := (*OpError)(nil); errors.As(err, &op) {
+				op.Err = fmt.Errorf("message %d: %w", n, op.Err)
+			}
 			return n, joinErrors(failed.error(), err)
 		}
 		for end := n + run; n < end; {
-			sent, more := t.writeRun(links, dst, ms[n:end], &failed)
+			sent, more := t.writeRun(links, dst, ms[n:end], n, &failed)
 			for i := range ms[n : n+sent] {
 				ms[n+i].N = len(ms[n+i].Buf)
 			}
@@ -450,7 +527,8 @@ func (t *TxSocket) run(ms []Message) (n int, first netip.Addr, err error) {
 
 // writeRun sends the first messages of a run by each of its interfaces: all, or up to one that the first of them refuses.
 // n is how many of these have left by some interface; more tells that it is all, so that the rest of the run may follow.
-func (t *TxSocket) writeRun(links []*txLink, dst netip.Addr, ms []Message, failed *failures) (n int, more bool) {
+// first is the index of the run in its batch.
+func (t *TxSocket) writeRun(links []*txLink, dst netip.Addr, ms []Message, first int, failed *failures) (n int, more bool) {
 	end := len(ms)
 	matched := false
 	for _, l := range links {
@@ -459,7 +537,7 @@ func (t *TxSocket) writeRun(links []*txLink, dst netip.Addr, ms []Message, faile
 		}
 		matched = true
 		if l.gone {
-			failed.add(l, dst, ErrNoInterface)
+			failed.add(l, dst, first, ErrNoInterface)
 			continue
 		}
 		if t.keeps.Load() && !l.ifc.IsLoopback() {
@@ -473,7 +551,7 @@ func (t *TxSocket) writeRun(links []*txLink, dst netip.Addr, ms []Message, faile
 				n = end
 				break
 			}
-			failed.add(l, ms[at].Addr.Addr().Unmap(), err)
+			failed.add(l, ms[at].Addr.Addr().Unmap(), first+at, err)
 			if at >= n { // nobody has sent this one, so that it is the last that the others try
 				n, end = at, at+1
 				break
@@ -481,7 +559,7 @@ func (t *TxSocket) writeRun(links []*txLink, dst netip.Addr, ms []Message, faile
 		}
 	}
 	if !matched {
-		failed.add(nil, dst, ErrNoInterface)
+		failed.add(nil, dst, first, ErrNoInterface)
 	}
 	return n, n == end
 }
@@ -491,13 +569,14 @@ func (t *TxSocket) writeRun(links []*txLink, dst netip.Addr, ms []Message, faile
 type failures []failure
 
 type failure struct {
-	link *txLink // nil if the destination's zone is none of the socket's interfaces
+	link *txLink // nil if the datagram has no interface to leave on
 	dst  netip.Addr
 	err  error
+	at   int // of the message in a batch; -1: there is no batch
 }
 
-func (f *failures) add(l *txLink, dst netip.Addr, err error) {
-	one := failure{l, dst, err}
+func (f *failures) add(l *txLink, dst netip.Addr, at int, err error) {
+	one := failure{l, dst, err, at}
 	if i := slices.IndexFunc(*f, func(old failure) bool { return old.link == l }); i >= 0 {
 		(*f)[i] = one
 	} else {
@@ -521,12 +600,18 @@ func (f *failure) error() error {
 	group := f.dst.WithZone("")
 	e := &OpError{Op: "write", Group: group, Err: f.err}
 	switch {
+	case f.link == nil && f.dst.Zone() == "": // which happens without named interfaces only
+		e.Err = noInterface("no default route leads to an interface that can send " + familyName(group) + " multicast")
+		e.Hint = "the socket waits for one, unless TxConfig.Static is set; or name interfaces in TxConfig.Interfaces"
 	case f.link == nil:
 		e.Interface, e.Hint = f.dst.Zone(), "the zone is none of the socket's interfaces"
 	case f.link.gone: // its index may be another's now, so that nothing was tried
 		e.Interface, e.Hint = f.link.ifc.Name, cure.Gone
 	default:
 		e.Interface, e.Hint = f.link.ifc.Name, sendHint(f.err, &f.link.ifc, group)
+	}
+	if f.at >= 0 && !errors.Is(e.Err, net.ErrClosed) {
+		e.Err = fmt.Errorf("message %d: %w", f.at, e.Err)
 	}
 	return e
 }
@@ -542,13 +627,11 @@ func (t *TxSocket) destination(addr netip.AddrPort) (netip.Addr, error) {
 	case declared && addr.Port() != 0:
 		return dst, nil
 	case declared:
-		err = &OpError{Op: "write", Group: group, Err: errPortZero}
+		return dst, &OpError{Op: "write", Group: group, Err: errPortZero}
 	case group.IsMulticast():
-		err = &OpError{Op: "write", Group: group, Err: ErrNotDeclared, Hint: "name it in TxConfig.Groups"}
-	default:
-		err = &OpError{Op: "write", Err: fmt.Errorf("to %s: %w", dst, ErrNotDeclared), Hint: "a TxSocket sends to groups only"}
+		return dst, &OpError{Op: "write", Group: group, Err: ErrNotDeclared, Hint: "name it in TxConfig.Groups"}
 	}
-	return dst, err
+	return dst, &OpError{Op: "write", Err: notDeclared(fmt.Sprintf("to %s: not a multicast address", dst)), Hint: "a TxSocket sends to groups only"}
 }
 
 // serves reports whether a datagram to dst leaves by l.
@@ -572,6 +655,9 @@ func joinErrors(a, b error) error {
 // larger is cut. The address is a *net.UDPAddr of the sender, whose zone, if it has one, is an interface index.
 // Multicast is never read; a broadcast to the port is.
 func (t *TxSocket) ReadFrom(p []byte) (n int, addr net.Addr, err error) {
+	if !t.opened() {
+		return 0, nil, errNotOpen("read")
+	}
 	if err := t.listen(); err != nil {
 		return 0, nil, err
 	}
@@ -580,6 +666,9 @@ func (t *TxSocket) ReadFrom(p []byte) (n int, addr net.Addr, err error) {
 
 // ReadFromUDPAddrPort is ReadFrom without allocating.
 func (t *TxSocket) ReadFromUDPAddrPort(p []byte) (n int, src netip.AddrPort, err error) {
+	if !t.opened() {
+		return 0, src, errNotOpen("read")
+	}
 	if err := t.listen(); err != nil {
 		return 0, src, err
 	}
@@ -588,6 +677,9 @@ func (t *TxSocket) ReadFromUDPAddrPort(p []byte) (n int, src netip.AddrPort, err
 
 // Interfaces returns the interfaces that the socket sends by, each once.
 func (t *TxSocket) Interfaces() (all []Interface) {
+	if !t.opened() {
+		return nil
+	}
 	for _, l := range *t.links.Load() {
 		if !slices.ContainsFunc(all, func(ifc Interface) bool { return ifc.Index == l.ifc.Index }) {
 			all = append(all, l.ifc)
@@ -598,6 +690,9 @@ func (t *TxSocket) Interfaces() (all []Interface) {
 
 // SetTTL sets what TxConfig.TTL set, for the datagrams to come.
 func (t *TxSocket) SetTTL(ttl int) error {
+	if !t.opened() {
+		return errNotOpen("set TTL")
+	}
 	if _, err := checkTTL("set TTL", ttl); err != nil {
 		return err
 	}
@@ -606,6 +701,7 @@ func (t *TxSocket) SetTTL(ttl int) error {
 	if t.closed.Load() {
 		return &OpError{Op: "set TTL", Err: net.ErrClosed}
 	}
+	t.ttl = ttl
 	keeps := ttl == TTLHost && !t.cfg.Loopback
 	if keeps {
 		t.keeps.Store(true)
@@ -624,17 +720,29 @@ func (t *TxSocket) SetTTL(ttl int) error {
 
 // SetDeadline sets both deadlines.
 func (t *TxSocket) SetDeadline(at time.Time) error {
+	if !t.opened() {
+		return errNotOpen("set deadline")
+	}
 	return cmp.Or(t.SetReadDeadline(at), t.SetWriteDeadline(at))
 }
 
 // SetReadDeadline sets the time after which reads fail with os.ErrDeadlineExceeded, also one that is blocked; the
 // zero time means never.
 func (t *TxSocket) SetReadDeadline(at time.Time) error {
+	if !t.opened() {
+		return errNotOpen("set deadline")
+	}
 	return opError("set deadline", t.setReadDeadline(at))
 }
 
 // SetWriteDeadline is to writes what SetReadDeadline is to reads.
 func (t *TxSocket) SetWriteDeadline(at time.Time) error {
+	if !t.opened() {
+		return errNotOpen("set deadline")
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.writeDeadline = at
 	return opError("set deadline", t.each(func(to *sender) error { return to.conn.SetWriteDeadline(at) }))
 }
 
@@ -646,13 +754,31 @@ func (t *TxSocket) each(f func(*sender) error) (err error) {
 	return err
 }
 
-// LocalAddr returns the local address of the first OS socket, as a *net.UDPAddr: the unspecified address, and the
-// source port. If TxConfig.Port is 0 and there is more than one interface or family, the others have their own.
-func (t *TxSocket) LocalAddr() net.Addr { return (*t.links.Load())[0].to.conn.LocalAddr() }
+// LocalAddr returns the address and port that receivers see as the source of what the first interface sends, as a
+// *net.UDPAddr. The zone of a link-local address is the index of the interface. It is the unspecified address while the
+// interface has no address to send from. If there is more than one interface or family, the others have their own, also
+// their own port if TxConfig.Port is 0.
+func (t *TxSocket) LocalAddr() net.Addr {
+	if !t.opened() {
+		return nil
+	}
+	l := (*t.links.Load())[0]
+	at := *l.to.conn.LocalAddr().(*net.UDPAddr)
+	if source := *l.source.Load(); source.IsValid() {
+		at.IP = source.AsSlice()
+		if source.IsLinkLocalUnicast() && source.Is6() {
+			at.Zone = l.zone
+		}
+	}
+	return &at
+}
 
 // Close closes the socket. It interrupts reads and writes that are blocked. Closing again is harmless and returns
 // nil.
 func (t *TxSocket) Close() error {
+	if !t.opened() {
+		return errNotOpen("close")
+	}
 	t.mu.Lock()
 	closed := t.closed.Swap(true)
 	t.mu.Unlock()

@@ -782,8 +782,8 @@ func TestTxWriteMistakes(t *testing.T) {
 	}
 	_, plain := tx.WriteToUDPAddrPort([]byte("x"), netip.AddrPortFrom(v4.group, 0))
 	_, batch := tx.WriteBatch([]mcast.Message{{Buf: []byte("x"), Addr: netip.AddrPortFrom(v4.group, 0)}})
-	for _, err := range []error{plain, batch} {
-		if err == nil || !strings.Contains(err.Error(), v4.group.String()+": port 0") {
+	for text, err := range map[string]error{": port 0": plain, ": message 0: port 0": batch} {
+		if err == nil || !strings.Contains(err.Error(), v4.group.String()+text) {
 			t.Errorf("to port 0: %v", err)
 		}
 	}

@@ -11,11 +11,22 @@ import (
 
 // Hints.
 const (
-	PortTaken      = "another program holds the port without SO_REUSEADDR, so nobody can share it: `ss -ulnp` names it"
 	PortPrivileged = "ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE"
 	Refused        = "a firewall of this machine refuses it: look at the OUTPUT rules"
 	NotAllowed     = "the system does not allow it: look at the limits of the sandbox or container"
 )
+
+// PortTaken is the hint for a port that its holders do not share. others says whether one of them is another user's.
+func PortTaken(holders string, others bool) string {
+	switch {
+	case holders == "":
+		return "the socket that holds the port does not share it: `ss -ulnp` names it"
+	case others:
+		return "the port is held by " + holders + ": a program of another user shares it if it sets SO_REUSEADDR before bind; " +
+			"SO_REUSEPORT alone shares with the same user"
+	}
+	return "the port is held by " + holders + ", which must set SO_REUSEADDR or SO_REUSEPORT before bind to share it"
+}
 
 // Names of limits.
 const (

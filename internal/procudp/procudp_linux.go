@@ -1,0 +1,112 @@
+// Package procudp reads from /proc which UDP sockets there are on this machine, and which programs have them. It owns the
+// format of /proc/net/udp and udp6 (see proc_pid_net(5)), and nothing about what follows from it.
+package procudp
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// Socket is a UDP socket, of any network family.
+type Socket struct {
+	Local netip.AddrPort
+	UID   string // the user who opened it
+	Inode uint64
+	Drops uint64 // datagrams that were dropped, modulo 2^32
+}
+
+// Sockets returns the sockets of the calling thread's network namespace, those of IPv4 first.
+func Sockets() []Socket {
+	var all []Socket
+	for _, name := range []string{"udp", "udp6"} {
+		text, _ := os.ReadFile("/proc/thread-self/net/" + name)
+		all = append(all, Parse(string(text))...)
+	}
+	return all
+}
+
+// Parse reads the text of /proc/net/udp or udp6. It skips lines that it does not understand.
+func Parse(text string) (sockets []Socket) {
+	for line := range strings.Lines(text) {
+		fields := strings.Fields(line)
+		if len(fields) < 13 {
+			continue
+		}
+		addrText, portText, ok := strings.Cut(fields[1], ":")
+		if !ok {
+			continue
+		}
+		addr, ok := HexAddr(addrText)
+		port, err := strconv.ParseUint(portText, 16, 16)
+		inode, err2 := strconv.ParseUint(fields[9], 10, 64)
+		drops, err3 := strconv.ParseUint(fields[12], 10, 64)
+		if !ok || err != nil || err2 != nil || err3 != nil {
+			continue
+		}
+		sockets = append(sockets, Socket{netip.AddrPortFrom(addr, uint16(port)), fields[7], inode, drops})
+	}
+	return sockets
+}
+
+// HexAddr reads an address as most files of /proc/net show it: 32-bit words in the byte order of the machine.
+func HexAddr(text string) (netip.Addr, bool) {
+	b, err := hex.DecodeString(text)
+	if err != nil || len(b)%4 != 0 {
+		return netip.Addr{}, false
+	}
+	for i := 0; i < len(b); i += 4 {
+		binary.NativeEndian.PutUint32(b[i:], binary.BigEndian.Uint32(b[i:]))
+	}
+	return netip.AddrFromSlice(b)
+}
+
+// Takes reports whether the socket receives datagrams to a group and port that it joined, or would be in the way of a
+// socket that is bound to them. A socket that is bound to [::] takes IPv4 as well, unless it is for IPv6 alone, which /proc
+// does not show.
+func (s *Socket) Takes(group netip.Addr, port uint16) bool {
+	addr := s.Local.Addr()
+	wildcard := addr.IsUnspecified() && (addr.Is4() == group.Is4() || addr.Is6())
+	return s.Local.Port() == port && (wildcard || addr == group)
+}
+
+// Owners returns the programs that have the sockets, by inode. It finds those whose descriptors the calling process may
+// see: its user's, and for root all.
+func Owners(sockets []Socket) map[uint64]string {
+	inodes := make(map[string]uint64, len(sockets))
+	for _, u := range sockets {
+		inodes[fmt.Sprintf("socket:[%d]", u.Inode)] = u.Inode
+	}
+	found := make(map[uint64]string)
+	processes, _ := filepath.Glob("/proc/[0-9]*")
+	for _, p := range processes {
+		entries, _ := os.ReadDir(p + "/fd")
+		for _, e := range entries {
+			target, _ := os.Readlink(p + "/fd/" + e.Name())
+			if inode, ok := inodes[target]; ok {
+				name, _ := os.ReadFile(p + "/comm")
+				found[inode] = fmt.Sprintf("process %s (%s)", filepath.Base(p), strings.TrimSpace(string(name)))
+			}
+		}
+	}
+	return found
+}
+
+// Describe names sockets and their programs: "0.0.0.0:5353 of process 412 (avahi-daemon)".
+func Describe(sockets []Socket) string {
+	owners := Owners(sockets)
+	var texts []string
+	for _, u := range sockets {
+		who := owners[u.Inode]
+		if who == "" {
+			who = "user " + u.UID + " (the program is not visible)"
+		}
+		texts = append(texts, u.Local.String()+" of "+who)
+	}
+	return strings.Join(texts, ", ")
+}
