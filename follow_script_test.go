@@ -34,7 +34,7 @@ type script struct {
 }
 
 // scriptHome is the interface of these tests: the loopback interface, or what MCAST_TEST_INTERFACE names (see
-// socket_test.go).
+// testhelp_test.go).
 func scriptHome(t *testing.T) Interface {
 	t.Helper()
 	mcasttest.Require(t)
