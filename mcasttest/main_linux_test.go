@@ -105,12 +105,10 @@ func TestDefaultRoute(t *testing.T) {
 // What TestHelper does is told by this environment variable.
 const helperVariable = "MCASTTEST_HELPER"
 
-// TestHelper is what this test binary does when the tests below start it.
+// TestHelper is what this test binary does when the tests below start it. Otherwise it does nothing.
 func TestHelper(t *testing.T) {
 	switch what := os.Getenv(helperVariable); what {
-	case "":
-		t.Skip("for the other tests")
-	case "pass":
+	case "", "pass":
 	case "fail":
 		t.Fail()
 	case "panic":
@@ -125,6 +123,9 @@ func TestHelper(t *testing.T) {
 		select {}
 	case "echo":
 		io.Copy(os.Stdout, os.Stdin)
+	case "skip on a host":
+		mcasttest.NewHost(t).Do(func() { t.Skip("as it should") })
+		t.Error("Skip ended only the function")
 	case "require":
 		mcasttest.Require(t)
 		fmt.Println("namespace", namespace(), "uid", os.Getuid())
@@ -306,11 +307,16 @@ func refuse(t *testing.T, call, bits uint32) {
 	t.Fatal(syscall.Exec("/proc/self/exe", os.Args, env))
 }
 
-// TestOrdinaryUser runs tests as nobody, if it may.
+// TestOrdinaryUser runs tests as nobody, or as the user that this is, if it may not change that.
 func TestOrdinaryUser(t *testing.T) {
 	mcasttest.Require(t)
-	if users, err := os.ReadFile("/proc/self/uid_map"); err != nil || strings.Fields(string(users))[2] == "1" {
-		t.Skip("the other tests do this already")
+	users, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var as *syscall.SysProcAttr
+	if strings.Fields(string(users))[2] != "1" { // of how many users the namespace is
+		as = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	}
 	exe, err := os.Open("/proc/self/exe") // its folder may be closed to nobody
 	if err != nil {
@@ -320,7 +326,7 @@ func TestOrdinaryUser(t *testing.T) {
 	for _, what := range []string{"require", "network", "lan"} {
 		cmd := helper(what, "MCAST_TEST_STRICT=1")
 		cmd.Path, cmd.Dir, cmd.ExtraFiles = "/proc/self/fd/3", "/", []*os.File{exe}
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		cmd.SysProcAttr = as
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			t.Errorf("%s: %v\n%s", what, err, out)
