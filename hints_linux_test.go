@@ -1,4 +1,5 @@
-// Every errno for which there is a hint is provoked for real, and the hint's cure is carried out, and cures.
+// Every errno for which there is a hint is provoked for real, and the hint's cure is carried out, and cures. A firewall's
+// is in internal/interop.
 
 package mcast_test
 
@@ -275,19 +276,4 @@ func TestHintNoAddress(t *testing.T) {
 			t.Errorf("cured: %v", err)
 		}
 	})
-}
-
-// EPERM comes of a firewall's rule for what is sent.
-func TestHintFirewall(t *testing.T) {
-	host, _ := hintHost(t)
-	for _, r := range contractFamilies {
-		run(t, host, "", "nft", "add", "table", "inet", "t")
-		run(t, host, "", "nft", "add chain inet t out { type filter hook output priority 0; }")
-		run(t, host, "", "nft", "add rule inet t out udp dport 9 drop")
-		hinted(t, tryTx(t, host, "v0", r.group), unix.EPERM, "OUTPUT")
-		run(t, host, "", "nft", "flush", "ruleset")
-		if err := tryTx(t, host, "v0", r.group); err != nil {
-			t.Errorf("%s, cured: %v", r.group, err)
-		}
-	}
 }
