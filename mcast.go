@@ -117,7 +117,9 @@ func (e *OpError) Temporary() bool { return e.Timeout() }
 var _ net.Error = (*OpError)(nil)
 
 // errNotOpen is the error of a method of a nil or zero socket. It is the errno that package net returns there.
-func errNotOpen(op string) error { return &OpError{Op: op, Err: syscall.EINVAL, Hint: "open the socket first"} }
+func errNotOpen(op string) error {
+	return &OpError{Op: op, Err: syscall.EINVAL, Hint: "open the socket first"}
+}
 
 // opError wraps a cause that nothing more is known of; nil stays nil.
 func opError(op string, err error) error {
