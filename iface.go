@@ -21,7 +21,8 @@ import (
 )
 
 // Interface is a network interface as one scan saw it. It is a snapshot: it does not follow what happens to the
-// interface later, and its slices must not be modified.
+// interface later. The caller may modify what [Interfaces], [DefaultInterface] and [WatchInterfaces] return. An
+// assignment shares the slices.
 type Interface struct {
 	// Name is what the system calls it: "eth0", "en0". It can change while the interface lives. On Windows it is, as in
 	// package net, the friendly name.
@@ -72,6 +73,22 @@ type Interface struct {
 
 // IsLoopback reports whether this is a loopback interface, which leads nowhere but back to this host.
 func (i Interface) IsLoopback() bool { return i.Flags&net.FlagLoopback != 0 }
+
+// clone returns a copy that shares no memory with i.
+func (i Interface) clone() Interface {
+	i.HardwareAddr = slices.Clone(i.HardwareAddr)
+	i.IPv4, i.IPv6 = slices.Clone(i.IPv4), slices.Clone(i.IPv6)
+	return i
+}
+
+// ifaceCloneAll returns a copy of a list that shares no memory with it. The copy of nil is nil.
+func ifaceCloneAll(list []Interface) []Interface {
+	list = slices.Clone(list)
+	for n := range list {
+		list[n] = list[n].clone()
+	}
+	return list
+}
 
 // equal reports whether two scans saw the same thing.
 func (i Interface) equal(o Interface) bool {
@@ -126,7 +143,8 @@ func FindInterfaces(specs ...string) ([]Interface, error) {
 // Only lists that come from [Interfaces] know GUIDs.
 //
 // The result is in the order of specs, and within one spec in the order of the list. An interface that several specs name
-// is in it once, where it was named first; an address that several interfaces have gives all of them.
+// is in it once, where it was named first; an address that several interfaces have gives all of them. The result shares
+// the slices of its interfaces with the list.
 //
 // A spec that names nothing is an error for which errors.Is(err, [ErrNoInterface]) holds and whose text lists what there is.
 // A prefix or pattern that cannot be read is an error as well, and so is having no spec at all: a list that was meant to

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"path"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -289,6 +290,49 @@ func TestInterfaceEqual(t *testing.T) {
 	}
 	if !base.equal(base) {
 		t.Error("an interface differs from itself")
+	}
+}
+
+// ifaceTestFull returns an interface all of whose fields are set.
+func ifaceTestFull() Interface {
+	return Interface{
+		Name: "eth0", FriendlyName: "Ethernet", guid: "{6A2F}", since6: 1, Index: 2, MTU: 1500,
+		HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Flags: net.FlagUp,
+		IPv4: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")},
+		IPv6: []netip.Prefix{netip.MustParsePrefix("2001:db8::1/64")},
+	}
+}
+
+// ifaceTestOverwrite overwrites the elements of all slices of an interface.
+func ifaceTestOverwrite(i *Interface) {
+	for _, f := range reflect.ValueOf(i).Elem().Fields() {
+		if f.Kind() == reflect.Slice {
+			f.Index(0).SetZero()
+		}
+	}
+}
+
+// TestInterfaceClone checks that a clone has every field and shares none of the slices.
+func TestInterfaceClone(t *testing.T) {
+	full := ifaceTestFull()
+	for f, v := range reflect.ValueOf(full).Fields() {
+		if v.IsZero() {
+			t.Errorf("ifaceTestFull does not set %s", f.Name)
+		}
+	}
+	clone := full.clone()
+	if !reflect.DeepEqual(clone, full) {
+		t.Errorf("the clone is %+v, want %+v", clone, full)
+	}
+	ifaceTestOverwrite(&clone)
+	if !reflect.DeepEqual(full, ifaceTestFull()) {
+		t.Errorf("the clone shares memory: %+v", full)
+	}
+	if none := ifaceCloneAll(nil); none != nil {
+		t.Errorf("the copy of a nil list is %v", none)
+	}
+	if empty := (Interface{}).clone(); !reflect.DeepEqual(empty, Interface{}) {
+		t.Errorf("the clone of the zero Interface is %+v", empty)
 	}
 }
 

@@ -48,6 +48,8 @@ const (
 // macOS the loop is woken by the kernel (a routing socket) when an interface goes up or down or changes its MTU or addresses;
 // what the kernel does not tell, such as an interface that is not up, shows within some ten seconds. Other systems are
 // asked every few seconds.
+//
+// Each list is a copy with slices of its own. The caller may keep and modify it.
 func WatchInterfaces(ctx context.Context) iter.Seq2[[]Interface, error] {
 	return watchIterate(ctx, watchOpen)
 }
@@ -68,7 +70,7 @@ func watchIterate(ctx context.Context, open func() (watchSource, error)) iter.Se
 			case err != nil:
 				return yield(nil, err)
 			case changed:
-				return yield(slices.Clone(c.Interfaces), nil) // the original is compared with the next
+				return yield(ifaceCloneAll(c.Interfaces), nil) // the original is compared with the next scan
 			}
 			return true
 		})

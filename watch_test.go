@@ -466,6 +466,32 @@ func TestWatchIterate(t *testing.T) {
 	})
 }
 
+// TestWatchYieldsCopies overwrites what a list refers to. The next scan finds no change, so the loop must not report one.
+func TestWatchYieldsCopies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src := newWatchFake()
+		src.list = []Interface{ifaceTestFull()}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		yielded := 0
+		for list, err := range watchIterate(ctx, func() (watchSource, error) { return src, nil }) {
+			if err != nil || len(list) != 1 || !list[0].equal(ifaceTestFull()) {
+				t.Errorf("got %+v, %v", list, err)
+			}
+			yielded++
+			ifaceTestOverwrite(&list[0])
+			src.mu.Lock()
+			src.list = []Interface{ifaceTestFull()} // a real scan makes a new list as well
+			src.mu.Unlock()
+			src.tell(watchNotice{})
+			time.AfterFunc(time.Minute, cancel)
+		}
+		if yielded != 1 {
+			t.Errorf("%d lists, want 1", yielded)
+		}
+	})
+}
+
 // watchTestHub is a hub of sources that the test plays.
 func watchTestHub() (hub *watchHub, sources *[]*watchFake) {
 	sources = new([]*watchFake)
