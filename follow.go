@@ -11,7 +11,7 @@ import (
 
 // known is an interface as a socket knows it.
 type known struct {
-	name string    // as it was at first: the one to come back under
+	name string    // its first name
 	ifc  Interface // as last seen
 	gone bool
 }
@@ -25,8 +25,15 @@ func (k *known) is(n *Interface, change networkChange) bool {
 	return n.Name == k.ifc.Name || !k.gone && !change.Gone[n.Index] // else the index may be another's now
 }
 
-// successors finds in a scan what has become of interfaces, nil for those that are gone: if it is not the same, it is
-// whoever has the first name now, unless that is another one of them, under which everything is joined already.
+// successor reports whether an interface in a scan shares a name with k, which is gone: its first name, or an
+// alternative name that it had when it was last seen.
+func (k *known) successor(n *Interface) bool {
+	return n.hasName(k.name) || slices.ContainsFunc(k.ifc.AltNames, n.hasName)
+}
+
+// successors returns what each interface is in a scan; nil: it is gone. An interface that lost its index is the one that
+// has its first name now, or else the one that shares another name with it. It is never one that is another of all already,
+// since everything is joined on that.
 func successors(all []*known, change networkChange) []*Interface {
 	now := make([]*Interface, len(all))
 	taken := make(map[int]bool)
@@ -41,6 +48,7 @@ func successors(all []*known, change networkChange) []*Interface {
 	}
 	find(func(k *known, n *Interface) bool { return k.is(n, change) })
 	find(func(k *known, n *Interface) bool { return n.Name == k.name })
+	find(func(k *known, n *Interface) bool { return k.successor(n) })
 	return now
 }
 

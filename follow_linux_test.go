@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -596,4 +597,76 @@ func openDeaf(f *followed) (deaf *RxSocket) {
 	})
 	f.t.Cleanup(func() { deaf.Close() })
 	return deaf
+}
+
+// TestFollowAltName replaces an interface by one with another name. Sockets go on with it as soon as it has an alternative
+// name of the one that is gone.
+func TestFollowAltName(t *testing.T) {
+	f := openFollowed(t, func(*RxConfig) {})
+	ifaceIP(t, f.host, "link property add dev there altname uplink", "link property add dev there altname "+strings.Repeat("x", 127))
+	f.await("an alternative name", func() bool {
+		f.rx.mu.Lock()
+		defer f.rx.mu.Unlock()
+		return len(f.rx.links[0].ifc.AltNames) == 2 && len(f.tx.Interfaces()[0].AltNames) == 2
+	})
+	f.exchange("with alternative names", func(netip.Addr) bool { return true })
+	f.veth.Delete()
+	f.await("deleted", func() bool { return !f.rx.Memberships()[0].Joined })
+
+	f.veth = f.host.NewVeth("fresh", netip.MustParsePrefix("10.9.9.1/24"), netip.MustParsePrefix("fd99::1/64"))
+	f.rx.follow(networkChange{Interfaces: f.scan()})
+	if f.rx.Memberships()[0].Joined {
+		t.Error("joined on an interface with nothing in common but an address")
+	}
+	ifaceIP(t, f.host, "link property add dev fresh altname uplink")
+	f.await("the alternative name is back", f.healed)
+	f.exchange("the alternative name is back", func(netip.Addr) bool { return true })
+}
+
+// TestAltNameZones uses an alternative name wherever an interface can be named.
+func TestAltNameZones(t *testing.T) {
+	f := openFollowed(t, func(*RxConfig) {})
+	ifaceIP(t, f.host, "link property add dev there altname uplink")
+	f.await("an alternative name", func() bool { return len(f.tx.Interfaces()[0].AltNames) == 1 })
+	index := f.veth.Index()
+	f.host.Do(func() {
+		for _, spec := range []string{"uplink", "upl*", f.veth.LinkLocal.WithZone("uplink").String()} {
+			if found, err := FindInterfaces(spec); err != nil || len(found) != 1 || found[0].Index != index {
+				t.Errorf("%s: found %+v, %v", spec, found, err)
+			}
+		}
+		group := netip.MustParseAddr("ff02::1234")
+		f.await("a zone of a group", func() bool { // its link-local address is not usable at once
+			_, err := f.tx.WriteToUDPAddrPort([]byte("zone"), netip.AddrPortFrom(group.WithZone("uplink"), 5000))
+			return err == nil
+		})
+		_, err := f.tx.WriteToUDPAddrPort([]byte("zone"), netip.AddrPortFrom(group.WithZone("downlink"), 5000))
+		if !errors.Is(err, ErrNoInterface) {
+			t.Errorf("a zone that is no name: %v", err)
+		}
+		ms := []Message{{Buf: make([]byte, 64)}}
+		f.rx.SetReadDeadline(time.Now().Add(20 * time.Second))
+		if _, err := f.rx.ReadBatch(ms); err != nil || ms[0].Group != group {
+			t.Errorf("read %+v, %v", ms[0], err)
+		}
+
+		peer, err := net.ListenUDP("udp6", net.UDPAddrFromAddrPort(netip.AddrPortFrom(f.veth.LinkLocal.WithZone("there"), 0)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer peer.Close()
+		port := peer.LocalAddr().(*net.UDPAddr).AddrPort().Port()
+		if _, err := f.rx.WriteToUDPAddrPort([]byte("reply"), netip.AddrPortFrom(f.veth.LinkLocal.WithZone("uplink"), port)); err != nil {
+			t.Fatalf("a zone of a host: %v", err)
+		}
+		_, err = f.rx.WriteToUDPAddrPort([]byte("reply"), netip.AddrPortFrom(f.veth.LinkLocal.WithZone("downlink"), port))
+		if !errors.Is(err, ErrNoInterface) {
+			t.Errorf("a zone of a host that is no name: %v", err)
+		}
+		peer.SetReadDeadline(time.Now().Add(20 * time.Second))
+		buf := make([]byte, 64)
+		if n, err := peer.Read(buf); err != nil || string(buf[:n]) != "reply" {
+			t.Errorf("the host read %q, %v", buf[:n], err)
+		}
+	})
 }

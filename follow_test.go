@@ -31,6 +31,31 @@ func TestSuccessor(t *testing.T) {
 			t.Errorf("%s: %+v, want %v %d", c.what, now, c.want.Name, c.want.Index)
 		}
 	}
+	alt := func(name string, index int, names ...string) Interface {
+		return Interface{Name: name, Index: index, AltNames: names}
+	}
+	for _, c := range []struct {
+		what string
+		now  []Interface
+		want int // 0: gone
+	}{
+		{"under a new name", list(alt("lo", 1), alt("eth1", 7, "other", "uplink")), 7},
+		{"under an alternative name as its name", list(alt("uplink", 7)), 7},
+		{"under its first name as an alternative name", list(alt("eth1", 7, "eth0")), 7},
+		{"another has its first name", list(alt("eth1", 7, "uplink"), alt("eth0", 8)), 8},
+		{"another has its index", list(alt("eth1", 2), alt("eth2", 7, "enp3s0")), 7},
+		{"without its alternative names", list(alt("eth1", 7)), 0},
+		{"with those of others", list(alt("eth1", 7, "enp4s0", "")), 0},
+	} {
+		lost := known{name: "eth0", ifc: alt("eth0", 2, "enp3s0", "uplink"), gone: true}
+		got := 0
+		if now := successors([]*known{&lost}, networkChange{Interfaces: c.now})[0]; now != nil {
+			got = now.Index
+		}
+		if got != c.want {
+			t.Errorf("back %s: index %d, want %d", c.what, got, c.want)
+		}
+	}
 	// It was eth0 when the socket came to know it, was renamed since, and is gone: its first name is what counts.
 	renamed := ifc("wan0", 2)
 	now := successors([]*known{{name: "eth0", ifc: renamed}}, networkChange{Interfaces: list(ifc("eth0", 9))})[0]

@@ -32,6 +32,11 @@ type Interface struct {
 	// ("Ethernet 2", "WLAN"). It is empty on other systems.
 	FriendlyName string
 
+	// AltNames are the alternative names of Linux 5.5 and later ("ip link property add"). udev sets some by default,
+	// after the slot and the MAC address. Wherever this package accepts Name, it accepts them. They are nil if there are
+	// none, and on other systems.
+	AltNames []string
+
 	// guid is what Windows itself goes by: "{6A2F40B1-5C1D-4E7B-9A3E-0C2D5B8F7E61}".
 	// It is empty on other systems.
 	guid string
@@ -76,7 +81,7 @@ func (i Interface) IsLoopback() bool { return i.Flags&net.FlagLoopback != 0 }
 
 // clone returns a copy that shares no memory with i.
 func (i Interface) clone() Interface {
-	i.HardwareAddr = slices.Clone(i.HardwareAddr)
+	i.AltNames, i.HardwareAddr = slices.Clone(i.AltNames), slices.Clone(i.HardwareAddr)
 	i.IPv4, i.IPv6 = slices.Clone(i.IPv4), slices.Clone(i.IPv6)
 	return i
 }
@@ -94,7 +99,7 @@ func ifaceCloneAll(list []Interface) []Interface {
 func (i Interface) equal(o Interface) bool {
 	return i.Index == o.Index && i.Name == o.Name && i.FriendlyName == o.FriendlyName && i.guid == o.guid &&
 		i.MTU == o.MTU && i.Flags == o.Flags && bytes.Equal(i.HardwareAddr, o.HardwareAddr) &&
-		slices.Equal(i.IPv4, o.IPv4) && slices.Equal(i.IPv6, o.IPv6)
+		slices.Equal(i.AltNames, o.AltNames) && slices.Equal(i.IPv4, o.IPv4) && slices.Equal(i.IPv6, o.IPv6)
 }
 
 // Interfaces returns the interfaces of the host, sorted by index: all of them, also those that are down, have no
@@ -129,6 +134,7 @@ func FindInterfaces(specs ...string) ([]Interface, error) {
 //
 //	eth0                      the name of an interface in the list, even if that name is "5" or "default"
 //	Ethernet 2                the friendly name of one, on Windows
+//	uplink                    an alternative name of one, on Linux
 //	{6A2F40B1-5C1D-4E7B-9A3E-0C2D5B8F7E61}
 //	                          the GUID of one, on Windows, also in lower case or without the braces
 //	default                   the interfaces of the default routes of IPv4 and IPv6, as in DefaultInterface;
@@ -136,8 +142,8 @@ func FindInterfaces(specs ...string) ([]Interface, error) {
 //	2                         the index of an interface
 //	192.168.0.0/16            a prefix: those that have an address in it
 //	192.168.0.248, fe80::1    an address: those that have it; IPv4 may be written as ::ffff:192.168.0.248
-//	fe80::1%eth0, fe80::1%2   an address on the interface of that name (or GUID), or else of that index
-//	enp*, wl?n[0-9]           a pattern of path.Match for names and friendly names
+//	fe80::1%eth0, fe80::1%2   an address on the interface of that name (of any kind, or GUID), or else of that index
+//	enp*, wl?n[0-9]           a pattern of path.Match for names, friendly names and alternative names
 //
 // Only "default" asks the system; everything else looks at nothing but the list. Names are compared exactly, with case.
 // Only lists that come from [Interfaces] know GUIDs.
@@ -188,17 +194,15 @@ func ifaceMatcher(from []Interface, spec string, defaults func(string) (int, err
 	if spec == "" { // before all else, since an empty FriendlyName would match
 		return nil, ifaceSpecError(errors.New("an empty string names none"), ifaceListText(from))
 	}
-	name := func(i Interface) bool { return i.Name == spec }
-	if slices.ContainsFunc(from, name) {
-		return name, nil
-	}
-	friendly := func(i Interface) bool { return i.FriendlyName == spec }
-	if slices.ContainsFunc(from, friendly) {
-		return friendly, nil
-	}
-	guid := func(i Interface) bool { return i.hasGUID(spec) }
-	if slices.ContainsFunc(from, guid) {
-		return guid, nil
+	for _, named := range []func(Interface) bool{
+		func(i Interface) bool { return i.Name == spec },
+		func(i Interface) bool { return i.FriendlyName == spec },
+		func(i Interface) bool { return slices.Contains(i.AltNames, spec) },
+		func(i Interface) bool { return i.hasGUID(spec) },
+	} {
+		if slices.ContainsFunc(from, named) {
+			return named, nil
+		}
 	}
 	if spec == "default" {
 		return ifaceDefaultMatcher(defaults)
@@ -230,10 +234,12 @@ func ifaceMatcher(from []Interface, spec string, defaults func(string) (int, err
 		if _, err := path.Match(spec, ""); err != nil {
 			return nil, ifaceSpecError(fmt.Errorf("%q is not a pattern: %w", spec, err), "")
 		}
+		fits := func(name string) bool {
+			ok, _ := path.Match(spec, name)
+			return ok && name != ""
+		}
 		return func(i Interface) bool {
-			byName, _ := path.Match(spec, i.Name)
-			byFriendly, _ := path.Match(spec, i.FriendlyName)
-			return byName || byFriendly && i.FriendlyName != ""
+			return fits(i.Name) || fits(i.FriendlyName) || slices.ContainsFunc(i.AltNames, fits)
 		}, nil
 	}
 	return func(Interface) bool { return false }, nil
@@ -241,7 +247,7 @@ func ifaceMatcher(from []Interface, spec string, defaults func(string) (int, err
 
 // ifaceZoneMatcher is the test for the zone of an address: a name before an index, as with specs.
 func ifaceZoneMatcher(from []Interface, zone string) func(Interface) bool {
-	name := func(i Interface) bool { return i.Name == zone || i.FriendlyName == zone || i.hasGUID(zone) }
+	name := func(i Interface) bool { return i.hasName(zone) }
 	if index, err := strconv.ParseUint(zone, 10, 31); err == nil && !slices.ContainsFunc(from, name) {
 		return func(i Interface) bool { return i.Index == int(index) }
 	}
@@ -265,6 +271,11 @@ func ifaceDefaultMatcher(defaults func(string) (int, error)) (func(Interface) bo
 	}, nil
 }
 
+// hasName reports whether s is a name of the interface, of any kind, or its GUID.
+func (i *Interface) hasName(s string) bool {
+	return s != "" && (s == i.Name || s == i.FriendlyName || slices.Contains(i.AltNames, s) || i.hasGUID(s))
+}
+
 // hasGUID reports whether s is the interface's GUID, in one of the ways to write it.
 func (i Interface) hasGUID(s string) bool {
 	return i.guid != "" && (strings.EqualFold(s, i.guid) || strings.EqualFold("{"+s+"}", i.guid))
@@ -285,6 +296,7 @@ func ifaceSpecError(err error, hint string) error {
 // thousands of interfaces exist, so it stops somewhere.
 func ifaceListText(from []Interface) string {
 	const maxInterfaces, maxAddrs = 16, 4
+	const maxAltNames, maxAltName = 3, 15 // the kernel allows hundreds, of 127 bytes each
 	if len(from) == 0 {
 		return "there is no interface to choose from"
 	}
@@ -301,6 +313,10 @@ func ifaceListText(from []Interface) string {
 		b.WriteString(i.Name)
 		if i.FriendlyName != "" && i.FriendlyName != i.Name {
 			fmt.Fprintf(&b, " %q", i.FriendlyName)
+		}
+		short := slices.DeleteFunc(slices.Clone(i.AltNames), func(s string) bool { return len(s) > maxAltName })
+		for _, s := range short[:min(len(short), maxAltNames)] {
+			fmt.Fprintf(&b, " %q", s)
 		}
 		fmt.Fprintf(&b, " (index %d)", i.Index)
 		addrs := slices.Concat(i.IPv4, i.IPv6)

@@ -345,6 +345,8 @@ func ifaceParseLink(b []byte) (i Interface, ok bool) {
 			i.Name = unix.ByteSliceToString(v)
 		case unix.IFLA_MTU:
 			i.MTU = int(ifaceUint32(v))
+		case unix.IFLA_PROP_LIST:
+			i.AltNames = ifaceAltNames(v)
 		case unix.IFLA_AF_SPEC:
 			i.since6 = ifaceSince6(v)
 		case unix.IFLA_ADDRESS:
@@ -354,6 +356,16 @@ func ifaceParseLink(b []byte) (i Interface, ok bool) {
 		}
 	}
 	return i, i.Index > 0
+}
+
+// ifaceAltNames takes the alternative names from IFLA_PROP_LIST.
+func ifaceAltNames(b []byte) (names []string) {
+	for typ, v := range ifaceAttrs(b) {
+		if typ == unix.IFLA_ALT_IFNAME {
+			names = append(names, unix.ByteSliceToString(v))
+		}
+	}
+	return names
 }
 
 // ifaceSince6 takes from IFLA_AF_SPEC when IPv6 was set up, taken down or told otherwise by a router on an interface, in

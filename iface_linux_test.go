@@ -134,6 +134,10 @@ func TestParseLinks(t *testing.T) {
 			[]Interface{{Name: "ip6tnl1", Index: 3}}},
 		{"InfiniBand has 20 bytes", ifaceTestMessage(unix.RTM_NEWLINK, ifaceTestLink(0, unix.ARPHRD_INFINIBAND, 3, 0), name("ib0"), ifaceTestAttr(unix.IFLA_ADDRESS, []byte("12345678901234567890"))),
 			[]Interface{{Name: "ib0", Index: 3, HardwareAddr: net.HardwareAddr("12345678901234567890")}}},
+		{"alternative names", ifaceTestMessage(unix.RTM_NEWLINK, ifaceTestLink(0, unix.ARPHRD_ETHER, 7, 0), name("eth0"),
+			ifaceTestAttr(unix.IFLA_PROP_LIST|unix.NLA_F_NESTED, slices.Concat(
+				ifaceTestAttr(unix.IFLA_ALT_IFNAME, []byte("uplink\x00")), name("not one"), ifaceTestAttr(unix.IFLA_ALT_IFNAME, []byte("enp3s0"))))),
+			[]Interface{{Name: "eth0", AltNames: []string{"uplink", "enp3s0"}, Index: 7}}},
 		{"a bridge's port", ifaceTestMessage(unix.RTM_NEWLINK, ifaceTestLink(unix.AF_BRIDGE, unix.ARPHRD_ETHER, 7, multicast), name("eth0")), nil},
 		{"index 0", ifaceTestMessage(unix.RTM_NEWLINK, ifaceTestLink(0, 1, 0, 0), name("x")), nil},
 		{"index -1", ifaceTestMessage(unix.RTM_NEWLINK, ifaceTestLink(0, 1, -1, 0), name("x")), nil},
@@ -282,6 +286,9 @@ func TestScan(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if names := eth0[0].AltNames; !slices.Equal(names, []string{"wan"}) {
+			t.Errorf("the alternative names are %q", names)
+		}
 		// The secondary address of the first network comes after the primary one.
 		if got := fmt.Sprint(eth0[0].IPv4); !strings.HasPrefix(got, "[192.0.2.1/24 ") {
 			t.Errorf("the order of addresses is %s", got)
@@ -323,6 +330,9 @@ func TestScanMany(t *testing.T) {
 			t.Errorf("%d interfaces", len(list))
 		}
 		for _, i := range list {
+			if n := len(i.AltNames); n != 0 && (i.Name != "a7" || n != names) {
+				t.Errorf("%s has %d alternative names", i.Name, n)
+			}
 			if want := 1; strings.HasPrefix(i.Name, "a") && len(i.IPv4) != want {
 				t.Errorf("%s has %v", i.Name, i.IPv4)
 			}

@@ -26,11 +26,11 @@ func ifaceTestList() []Interface {
 	return []Interface{
 		{Name: "lo", Index: 1, MTU: 65536, Flags: net.FlagUp | net.FlagLoopback, IPv4: prefixes("127.0.0.1/8"), IPv6: prefixes("::1/128")},
 		{Name: "eth0", Index: 2, MTU: 1500, Flags: up, IPv4: prefixes("192.168.0.248/24", "10.9.0.1/16"), IPv6: prefixes("2001:db8::1/64", "fe80::1/64")},
-		{Name: "enp3s0", Index: 3, MTU: 1500, Flags: up, IPv4: prefixes("192.168.7.2/24"), IPv6: prefixes("fe80::1/64")},
+		{Name: "enp3s0", AltNames: []string{"uplink", "enx020000000003", "0123456789abcdef"}, Index: 3, MTU: 1500, Flags: up, IPv4: prefixes("192.168.7.2/24"), IPv6: prefixes("fe80::1/64")},
 		{Name: "enp4s0", Index: 4, MTU: 1500, Flags: up},
 		{Name: "{6A2F}", FriendlyName: "Ethernet 2", Index: 6, MTU: 1500, Flags: up, IPv4: prefixes("172.16.0.9/12")},
 		{Name: "2", Index: 7, MTU: 1500, Flags: up, IPv4: prefixes("169.254.1.1/16"), IPv6: prefixes("fe80::7/64")}, // ip link set … name 2
-		{Name: "tun*", Index: 8, MTU: 1280, Flags: up | net.FlagPointToPoint, IPv4: prefixes("10.9.0.1/32")},
+		{Name: "tun*", AltNames: []string{"6", "Ethernet 2"}, Index: 8, MTU: 1280, Flags: up | net.FlagPointToPoint, IPv4: prefixes("10.9.0.1/32")},
 	}
 }
 
@@ -62,6 +62,9 @@ func TestSelectInterfaces(t *testing.T) {
 		{"eth0", "eth0"},
 		{"Ethernet 2", "{6A2F}"},
 		{"{6A2F}", "{6A2F}"},
+		{"uplink", "enp3s0"},
+		{"0123456789abcdef", "enp3s0"},
+		{"6", "tun*"},    // an alternative name before an index, and after a friendly name
 		{"2", "2"},       // a name before an index
 		{"tun*", "tun*"}, // and before a pattern
 		// indexes
@@ -78,6 +81,7 @@ func TestSelectInterfaces(t *testing.T) {
 		{"fe80::1%eth0", "eth0"},
 		{"fe80::1%enp3s0", "enp3s0"},
 		{"fe80::1%3", "enp3s0"},
+		{"fe80::1%uplink", "enp3s0"},
 		{"fe80::7%2", "2"}, // a name before an index
 		{"fe80::7%7", "2"},
 		{"2001:db8::1%eth0", "eth0"},
@@ -93,7 +97,9 @@ func TestSelectInterfaces(t *testing.T) {
 		// patterns
 		{"enp*", "enp3s0 enp4s0"},
 		{"enp[4-9]s?", "enp4s0"},
-		{"Eth*", "{6A2F}"},
+		{"up*", "enp3s0"},
+		{"enx*", "enp3s0"},
+		{"Eth*", "{6A2F} tun*"},
 		{"*", "lo eth0 enp3s0 enp4s0 {6A2F} 2 tun*"},
 		// default: routes by eth0 and enp4s0
 		{"default", "eth0 enp4s0"},
@@ -111,10 +117,10 @@ func TestSelectInterfaces(t *testing.T) {
 
 func TestSelectInterfacesNone(t *testing.T) {
 	const list = "there is: lo (index 1) 127.0.0.1 ::1; eth0 (index 2) 192.168.0.248 10.9.0.1 2001:db8::1 fe80::1; " +
-		"enp3s0 (index 3) 192.168.7.2 fe80::1; enp4s0 (index 4); {6A2F} \"Ethernet 2\" (index 6) 172.16.0.9; " +
-		"2 (index 7) 169.254.1.1 fe80::7; tun* (index 8) 10.9.0.1"
+		"enp3s0 \"uplink\" \"enx020000000003\" (index 3) 192.168.7.2 fe80::1; enp4s0 (index 4); {6A2F} \"Ethernet 2\" (index 6) 172.16.0.9; " +
+		"2 (index 7) 169.254.1.1 fe80::7; tun* \"6\" \"Ethernet 2\" (index 8) 10.9.0.1"
 	for _, spec := range []string{
-		"eth1", "ETH0", " eth0", "eth0 ", "ethernet 2", "eth0,lo",
+		"eth1", "ETH0", "Uplink", " eth0", "eth0 ", "ethernet 2", "eth0,lo",
 		"5", "0", "-1", "+3", "4294967298", "99999999999999999999", "0x3", "1_0",
 		"192.168.0.1", "192.168.0.999", "192.168.000.248", "10.9.0.1%eth0", "127.0.0.2",
 		"fe80::2", "fe80::1%lo", "fe80::1%4", "fe80::1%", "fe80::1%eth1", "::ffff:10.0.0.1", "fe80:::1", "[::1]", "239.1.1.1", "::",
@@ -259,6 +265,7 @@ func TestIfaceListText(t *testing.T) {
 	for n := range 1000 {
 		i := Interface{Name: "eth", Index: n + 1}
 		for range 100 {
+			i.AltNames = append(i.AltNames, "alternative", strings.Repeat("a", 127))
 			i.IPv6 = append(i.IPv6, netip.MustParsePrefix("2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff/64"))
 		}
 		many = append(many, i)
@@ -274,6 +281,7 @@ func TestInterfaceEqual(t *testing.T) {
 	for n, change := range []func(*Interface){
 		func(i *Interface) { i.Name = "eth1" },
 		func(i *Interface) { i.FriendlyName = "x" },
+		func(i *Interface) { i.AltNames = []string{"uplink"} },
 		func(i *Interface) { i.guid = "{6A2F40B1-5C1D-4E7B-9A3E-0C2D5B8F7E61}" },
 		func(i *Interface) { i.Index++ },
 		func(i *Interface) { i.MTU++ },
@@ -296,7 +304,7 @@ func TestInterfaceEqual(t *testing.T) {
 // ifaceTestFull returns an interface all of whose fields are set.
 func ifaceTestFull() Interface {
 	return Interface{
-		Name: "eth0", FriendlyName: "Ethernet", guid: "{6A2F}", since6: 1, Index: 2, MTU: 1500,
+		Name: "eth0", FriendlyName: "Ethernet", AltNames: []string{"uplink"}, guid: "{6A2F}", since6: 1, Index: 2, MTU: 1500,
 		HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Flags: net.FlagUp,
 		IPv4: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")},
 		IPv6: []netip.Prefix{netip.MustParsePrefix("2001:db8::1/64")},

@@ -745,11 +745,15 @@ func zoneIndex(zone string) (int, error) {
 	if n, err := strconv.ParseUint(zone, 10, 31); err == nil && n > 0 {
 		return int(n), nil
 	}
-	ifc, err := net.InterfaceByName(zone)
+	all, err := Interfaces() // net.InterfaceByName does not know alternative names
 	if err != nil {
+		return 0, fmt.Errorf("zone %s: %w", zone, err)
+	}
+	i := slices.IndexFunc(all, func(ifc Interface) bool { return ifc.hasName(zone) })
+	if i < 0 {
 		return 0, fmt.Errorf("zone %s: %w", zone, ErrNoInterface)
 	}
-	return ifc.Index, nil
+	return all[i].Index, nil
 }
 
 // replies are the OS sockets that an RxSocket writes with, one for each family that it has, or had, groups of.

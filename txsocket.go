@@ -640,7 +640,7 @@ func (l *txLink) serves(dst netip.Addr) bool {
 		return false
 	}
 	zone := dst.Zone()
-	return zone == "" || zone == l.ifc.Name || zone == l.zone
+	return zone == "" || zone == l.zone || l.ifc.hasName(zone)
 }
 
 // joinErrors keeps a single error as it is.

@@ -43,9 +43,9 @@ const (
 // descriptor behind however it ends. The iterator can be used many times, also at the same time. The loop's body may take
 // its time: nothing is lost, only reported later.
 //
-// On Linux the loop is woken by the kernel (rtnetlink), and watches the network namespace of the thread it begins on. On
-// Windows the system wakes it (NotifyIpInterfaceChange), but not for a new name, which may take ten seconds to be seen. On
-// macOS the loop is woken by the kernel (a routing socket) when an interface goes up or down or changes its MTU or addresses;
+// On Linux the loop is woken by the kernel (rtnetlink), and watches the network namespace of the thread it begins on. The
+// kernel does not notify of alternative names of an interface that is down: the next list has them. On Windows the system
+// wakes it (NotifyIpInterfaceChange), but not for a new name, which may take ten seconds to be seen. On macOS the loop is woken by the kernel (a routing socket) when an interface goes up or down or changes its MTU or addresses;
 // what the kernel does not tell, such as an interface that is not up, shows within some ten seconds. Other systems are
 // asked every few seconds.
 //
