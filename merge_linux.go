@@ -566,7 +566,7 @@ func (m *merge) readPlain(c *conn, p []byte) (size int, src netip.AddrPort, ok b
 	}
 	src = name.addrPort(&m.zones)
 	if c.refuses(src.Addr(), 1) {
-		return 0, src, false, nil
+		return 0, netip.AddrPort{}, false, nil // a read that ends without a datagram must not name this source
 	}
 	c.count.add(min(size, len(p)), size > len(p))
 	return size, src, true, nil

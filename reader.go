@@ -127,6 +127,7 @@ func (r *reader) spurious(err error, epoch uint64, series *ctxRead) bool {
 	}
 }
 
+// readFromUDPAddrPort reads one datagram. An error comes with zero values.
 func (r *reader) readFromUDPAddrPort(p []byte) (int, netip.AddrPort, error) {
 	for {
 		epoch := r.epoch.Load()
@@ -135,7 +136,7 @@ func (r *reader) readFromUDPAddrPort(p []byte) (int, netip.AddrPort, error) {
 			return n, src, nil
 		}
 		if !r.spurious(err, epoch, nil) {
-			return n, src, readError(err)
+			return 0, netip.AddrPort{}, readError(err)
 		}
 	}
 }
@@ -143,12 +144,12 @@ func (r *reader) readFromUDPAddrPort(p []byte) (int, netip.AddrPort, error) {
 func (r *reader) readFrom(p []byte) (int, net.Addr, error) {
 	n, src, err := r.readFromUDPAddrPort(p)
 	if err != nil {
-		return n, nil, err
+		return 0, nil, err
 	}
 	return n, net.UDPAddrFromAddrPort(src), nil
 }
 
-// readBatch reads for a series, or for nobody in particular if that is nil.
+// readBatch reads for a series, or for none if that is nil. An error comes with n 0.
 func (r *reader) readBatch(ms []Message, series *ctxRead) (int, error) {
 	if len(ms) == 0 {
 		return 0, nil
@@ -160,7 +161,7 @@ func (r *reader) readBatch(ms []Message, series *ctxRead) (int, error) {
 			return n, nil
 		}
 		if !r.spurious(err, epoch, series) {
-			return n, readError(err)
+			return 0, readError(err)
 		}
 	}
 }

@@ -2,7 +2,11 @@ package mcast
 
 import (
 	"context"
+	"errors"
+	"net"
 	"net/netip"
+	"os"
+	"reflect"
 	"sync"
 	"testing"
 	"time"
@@ -70,6 +74,130 @@ func TestMessagesShareContext(t *testing.T) {
 		case <-ended:
 		case <-time.After(20 * time.Second):
 			t.Fatalf("round %d: a loop does not end with its context", round)
+		}
+	}
+}
+
+// wantError reads in each way that a socket has. Each must fail with want, and return nothing else.
+func wantError(t *testing.T, s net.PacketConn, want error) {
+	t.Helper()
+	buf := make([]byte, 100)
+	if n, src, err := s.ReadFrom(buf); n != 0 || src != nil || !errors.Is(err, want) {
+		t.Errorf("ReadFrom returned %d, %v, %v; want 0, nil, %v", n, src, err, want)
+	}
+	plain := s.(interface {
+		ReadFromUDPAddrPort([]byte) (int, netip.AddrPort, error)
+	})
+	if n, src, err := plain.ReadFromUDPAddrPort(buf); n != 0 || src != (netip.AddrPort{}) || !errors.Is(err, want) {
+		t.Errorf("ReadFromUDPAddrPort returned %d, %v, %v; want zero values and %v", n, src, err, want)
+	}
+	rx, ok := s.(*RxSocket)
+	if !ok {
+		return
+	}
+	ms, untouched := make([]Message, 3), Message{Buf: buf}
+	for i := range ms {
+		ms[i] = untouched
+	}
+	if n, err := rx.ReadBatch(ms); n != 0 || !errors.Is(err, want) {
+		t.Errorf("ReadBatch returned %d, %v; want 0, %v", n, err, want)
+	}
+	for i := range ms {
+		if !reflect.DeepEqual(ms[i], untouched) {
+			t.Errorf("ReadBatch failed, and left element %d as %+v", i, ms[i])
+		}
+	}
+	for m, err := range rx.Messages(t.Context()) {
+		if m != nil || !errors.Is(err, want) {
+			t.Errorf("Messages yielded %+v, %v; want nil, %v", m, err, want)
+		}
+		break
+	}
+}
+
+// TestErrorsReturnZeroValues: what a read discards on the way to an error is no part of what it returns.
+func TestErrorsReturnZeroValues(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*RxConfig)
+	}{
+		{"plain", func(*RxConfig) {}},
+		{"HopLimits", func(cfg *RxConfig) { cfg.HopLimits = true }},
+		{"Coalesce", func(cfg *RxConfig) { cfg.Coalesce = true }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			forEachScript(t, func(t *testing.T, s *script) {
+				cfg := RxConfig{Groups: s.groups[:1], Port: s.port, Interfaces: []Interface{s.home}, Loopback: true, Static: true}
+				c.change(&cfg)
+				var err error
+				if s.rx, err = OpenRx(cfg); err != nil {
+					t.Fatal(err)
+				}
+				defer s.rx.Close()
+				s.tx = s.sender(s.home)
+				s.wantDelivery("before")
+				for _, read := range []func() (n int, src any, err error){
+					func() (int, any, error) { return s.rx.ReadFrom(make([]byte, 100)) },
+					func() (int, any, error) { return s.rx.ReadFromUDPAddrPort(make([]byte, 100)) },
+					func() (int, any, error) {
+						ms := []Message{{Buf: make([]byte, 100)}, {Buf: make([]byte, 100)}}
+						n, err := s.rx.ReadBatch(ms)
+						for _, m := range ms {
+							if m.Addr.IsValid() || m.Group.IsValid() || m.IfIndex != 0 || m.N != 0 {
+								t.Errorf("ReadBatch left %+v of a datagram that it discarded", m)
+							}
+						}
+						return n, nil, err
+					},
+				} {
+					wantNothingOfDiscarded(t, s, read)
+				}
+				for _, socket := range []net.PacketConn{s.rx, s.tx} {
+					socket.SetReadDeadline(longAgo)
+					wantError(t, socket, os.ErrDeadlineExceeded)
+					if err := socket.Close(); err != nil {
+						t.Fatal(err)
+					}
+					wantError(t, socket, net.ErrClosed)
+				}
+			})
+		})
+	}
+}
+
+// wantNothingOfDiscarded has a read discard a datagram and then meet its deadline. The deadline grows until the read has come
+// to the datagram before it.
+func wantNothingOfDiscarded(t *testing.T, s *script, read func() (int, any, error)) {
+	t.Helper()
+	refuse := func(blocked ...netip.Addr) {
+		s.rx.m.update(func() { s.rx.groups[0].pairs[0].conns[0].screen.only = blocked })
+	}
+	for wait := 10 * time.Millisecond; ; wait *= 2 {
+		for range 2 { // from then on the merge expects one datagram, and does not look for another
+			s.send(s.tx)
+			s.rx.SetReadDeadline(time.Now().Add(20 * time.Second))
+			if _, _, err := s.rx.ReadFromUDPAddrPort(make([]byte, 100)); err != nil {
+				t.Fatal(err)
+			}
+			s.wantNothing("after a single datagram")
+		}
+		refuse(netip.MustParseAddr("192.0.2.1"))
+		s.send(s.tx)
+		s.rx.SetReadDeadline(time.Now().Add(wait))
+		n, src, err := read()
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("read returned %d, %v, %v", n, src, err)
+		}
+		if zero := src == nil || src == (netip.AddrPort{}); n != 0 || !zero {
+			t.Errorf("read returned %d, %v, %v; want zero values with the error", n, src, err)
+		}
+		refuse()
+		s.rx.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+		if _, _, err := s.rx.ReadFromUDPAddrPort(make([]byte, 100)); err != nil {
+			return // it was discarded
+		}
+		if wait > 20*time.Second {
+			t.Fatal("the read does not come to the datagram before its deadline")
 		}
 	}
 }

@@ -92,6 +92,7 @@ type RxConfig struct {
 // be called from many goroutines.
 //
 // Errors of its methods are *OpError. After Close they wrap net.ErrClosed, also those of a read that was blocked.
+// A read that fails returns zero values with its error.
 //
 // # OS sockets
 //

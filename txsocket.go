@@ -76,6 +76,7 @@ type TxConfig struct {
 //
 // Errors of its methods are *OpError, or, where more than one interface failed, several of them joined: errors.As
 // finds the first, also as a net.Error. After Close they wrap net.ErrClosed, also those of calls that were blocked.
+// A read that fails returns zero values with its error.
 //
 // On every system each interface has one OS socket for each family of the groups. On macOS and Windows each of them
 // also has a goroutine, which receives ahead of the reads as that of an RxSocket does.
