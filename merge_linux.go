@@ -258,14 +258,19 @@ const canCoalesce = true
 type expiry struct {
 	passed atomic.Bool
 
-	mu    sync.Mutex // guards what follows, and passed being written
-	at    time.Time  // zero: never
-	timer *time.Timer
+	mu     sync.Mutex // guards what follows, and passed being written
+	at     time.Time  // zero: never
+	timer  *time.Timer
+	closed bool // for good: a timer would hold the memory of a merge that is closed until it fires
 }
 
-func (e *expiry) set(t time.Time) {
+// set takes over a deadline. It reports false after close.
+func (e *expiry) set(t time.Time) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.closed {
+		return false
+	}
 	wait := time.Until(t)
 	e.passed.Store(!t.IsZero() && wait <= 0)
 	if e.timer != nil {
@@ -273,13 +278,24 @@ func (e *expiry) set(t time.Time) {
 	}
 	e.at = time.Time{}
 	if t.IsZero() || wait <= 0 {
-		return
+		return true
 	}
 	e.at = time.Now().Add(wait)
 	if e.timer == nil {
 		e.timer = time.AfterFunc(wait, e.expire)
 	} else {
 		e.timer.Reset(wait)
+	}
+	return true
+}
+
+// close stops the timer. Later deadlines arm none.
+func (e *expiry) close() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.closed, e.at = true, time.Time{}
+	if e.timer != nil {
+		e.timer.Stop()
 	}
 }
 
@@ -311,14 +327,16 @@ func (m *merge) update(f func()) {
 }
 
 func (m *merge) setReadDeadline(t time.Time) error {
-	m.deadline.set(t)
+	if !m.deadline.set(t) {
+		return net.ErrClosed
+	}
 	return closedError(m.file.SetReadDeadline(t))
 }
 
 // close interrupts every read, waits until none is inside, and gives all descriptors back.
 func (m *merge) close() error {
 	err := systemError("close", m.file.Close())
-	m.deadline.set(time.Time{})
+	m.deadline.close()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, c := range m.conns {

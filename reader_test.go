@@ -3,13 +3,16 @@ package mcast
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"reflect"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
+	"weak"
 )
 
 // TestScreen covers what is refused in user space: a link-local source comes with a zone, and is compared without.
@@ -198,6 +201,104 @@ func wantNothingOfDiscarded(t *testing.T, s *script, read func() (int, any, erro
 		}
 		if wait > 20*time.Second {
 			t.Fatal("the read does not come to the datagram before its deadline")
+		}
+	}
+}
+
+// TestClosedSocketIsFreed: no deadline keeps the memory of a socket that is closed until it passes.
+func TestClosedSocketIsFreed(t *testing.T) {
+	home := scriptHome(t)
+	group, port := groups("239.80.1.1"), scriptPort(t)
+	late := time.Now().Add(time.Hour)
+	type deadlined interface {
+		net.PacketConn
+		ReadFromUDPAddrPort([]byte) (int, netip.AddrPort, error)
+	}
+	for _, kind := range []struct {
+		name string
+		open func() (deadlined, *reader, error)
+	}{
+		{"RxSocket", func() (deadlined, *reader, error) {
+			s, err := OpenRx(RxConfig{Groups: group, Port: port, Interfaces: []Interface{home}, Loopback: true, Static: true})
+			if err != nil {
+				return nil, nil, err
+			}
+			_, err = s.WriteToUDPAddrPort([]byte("opens what replies are sent with"), netip.AddrPortFrom(home.IPv4[0].Addr(), port))
+			return s, s.reader, err
+		}},
+		{"TxSocket", func() (deadlined, *reader, error) {
+			s, err := OpenTx(TxConfig{Groups: group, Interfaces: []Interface{home}, Static: true})
+			if err != nil {
+				return nil, nil, err
+			}
+			return s, s.reader, nil
+		}},
+	} {
+		for _, use := range []struct {
+			name string
+			f    func(s deadlined, r *reader) error // ends with Close
+		}{
+			{"no deadline", func(s deadlined, _ *reader) error { return s.Close() }},
+			{"deadlines before Close", func(s deadlined, _ *reader) error {
+				return errors.Join(s.SetDeadline(late), s.SetReadDeadline(late), s.SetWriteDeadline(late), s.Close())
+			}},
+			{"deadlines after Close", func(s deadlined, _ *reader) error {
+				if err := s.Close(); err != nil {
+					return err
+				}
+				for _, set := range []func(time.Time) error{s.SetDeadline, s.SetReadDeadline, s.SetWriteDeadline} {
+					if err := set(late); !errors.Is(err, net.ErrClosed) {
+						return fmt.Errorf("after Close, setting a deadline returns %v", err)
+					}
+				}
+				return nil
+			}},
+			{"deadline while it is closed", func(s deadlined, _ *reader) error {
+				ended := make(chan error, 1)
+				go func() { ended <- s.Close() }()
+				for s.SetReadDeadline(late) == nil {
+				}
+				return <-ended
+			}},
+			{"a read that its context ended, and that returns after Close", func(s deadlined, r *reader) error {
+				if err := s.SetReadDeadline(late); err != nil {
+					return err
+				}
+				ctx, cancel := context.WithCancel(context.Background())
+				series, stop := r.until(ctx)
+				r.begin(series)
+				cancel()
+				for cut := false; !cut; runtime.Gosched() {
+					r.mu.Lock()
+					cut = series.cut
+					r.mu.Unlock()
+				}
+				err := s.Close()
+				r.end(series)
+				stop()
+				return err
+			}},
+		} {
+			t.Run(kind.name+"/"+use.name, func(t *testing.T) {
+				closed := func() weak.Pointer[merge] {
+					s, r, err := kind.open()
+					if err != nil {
+						t.Fatal(err)
+					}
+					s.SetReadDeadline(longAgo)
+					s.ReadFromUDPAddrPort(nil) // has replies received
+					s.SetReadDeadline(time.Time{})
+					if err := use.f(s, r); err != nil {
+						t.Fatal(err)
+					}
+					return weak.Make(r.m)
+				}()
+				for end := time.Now().Add(20 * time.Second); closed.Value() != nil; runtime.GC() {
+					if time.Now().After(end) {
+						t.Fatal("its memory is not freed")
+					}
+				}
+			})
 		}
 	}
 }
