@@ -110,8 +110,5 @@ func (m *merge) readCoalesced(c *conn, ms []Message) (got, kept int, err error) 
 	if m.fresh && kept+refused > 0 {
 		m.delivers(c)
 	}
-	if kept > 0 {
-		err = nil // it is met again
-	}
 	return kept + refused, kept, err
 }

@@ -87,6 +87,7 @@ type merge struct {
 	zones  zoneCache
 	batch  *recvBatch // made by the first batch
 	one    [1]Message
+	owed   error // what a batch met after its first datagram, for the next read; the kernel reports it once
 
 	coalesced *coalesced // made with the first conn that coalesces
 }
@@ -235,11 +236,15 @@ func (m *merge) setOwn(c *conn, own []netip.Addr) {
 	c.screen.own = own
 }
 
-// waiting reports whether the socket has a datagram. m.mu is held.
+// waiting reports whether the socket has a datagram. It leaves a pending error to the reads, which a receive that only
+// peeks would take. m.mu is held.
 func (c *conn) waiting() bool {
-	var name rawSockaddr
-	_, err := recvFrom(c.fd, nil, unix.MSG_PEEK, &name)
-	return err == nil
+	for {
+		fds := [1]unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLIN}}
+		if _, err := unix.Poll(fds[:], 0); err != unix.EINTR {
+			return err == nil && fds[0].Revents&unix.POLLIN != 0
+		}
+	}
 }
 
 func (m *merge) control(op, fd int, event *unix.EpollEvent) error {
@@ -344,7 +349,7 @@ func (m *merge) close() error {
 			err = errors.Join(err, c.release())
 		}
 	}
-	m.conns, m.ready, m.hot, m.last, m.coalesced = nil, nil, nil, nil, nil
+	m.conns, m.ready, m.hot, m.last, m.coalesced, m.owed = nil, nil, nil, nil, nil, nil
 	return err
 }
 
@@ -377,6 +382,9 @@ func (m *merge) read(p []byte) (n int, src netip.AddrPort, err error) {
 func (m *merge) readKnown(p []byte) (n int, src netip.AddrPort, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if err := m.settle(); err != nil {
+		return 0, src, err
+	}
 	for range refusedBudget {
 		c := m.known(false)
 		if c == nil {
@@ -416,11 +424,29 @@ func (m *merge) wait() error {
 	}
 }
 
+// settle returns the error that is owed, once. m.mu is held.
+func (m *merge) settle() (err error) {
+	err, m.owed = m.owed, nil
+	return err
+}
+
+// fail ends a read with err. A batch that has datagrams returns these, and the next read returns err. m.mu is held.
+func (m *merge) fail(err error) {
+	if m.req.n > 0 {
+		m.owed = err
+	} else {
+		m.req.err = err
+	}
+}
+
 // tryRead serves m.req without blocking; false asks the runtime to wait until the epoll descriptor is ready.
 func (m *merge) tryRead(epfd uintptr) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r := &m.req
+	if r.err = m.settle(); r.err != nil {
+		return true
+	}
 	if m.parked {
 		m.parked, m.waited = false, true
 		m.known(true)
@@ -428,11 +454,8 @@ func (m *merge) tryRead(epfd uintptr) bool {
 	for refused := 0; refused < refusedBudget; {
 		c, err := m.next(int(epfd))
 		if c == nil {
-			if r.n > 0 { // the caller has the datagrams, and meets the error next time
-				return true
-			}
-			r.err = err
-			m.parked = err == nil
+			m.fail(err)
+			m.parked = err == nil && r.n == 0
 			return !m.parked
 		}
 		if r.batch == nil {
@@ -453,14 +476,12 @@ func (m *merge) tryRead(epfd uintptr) bool {
 		room := r.batch[r.n:]
 		room = room[:min(len(room), m.budget, batchSize, max(c.many, c.expect, fewAtFirst))] // with less, it is empty
 		got, kept, err := m.readMany(c, room)
-		if err != nil && err != unix.EAGAIN {
-			if r.n == 0 { // else the caller has the datagrams, and meets the error next time
-				r.err = c.readError(err)
-			}
-			return true
-		}
 		r.n += kept
 		refused += got - kept
+		if err != nil && err != unix.EAGAIN {
+			m.fail(c.readError(err))
+			return true
+		}
 		if r.n == len(r.batch) {
 			return true
 		}

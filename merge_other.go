@@ -154,8 +154,11 @@ func (m *merge) drop(c *conn) bool {
 	}
 	delete(in.conns, c.group)
 	for i := range in.queue {
-		if in.queue[i].conn == c {
-			in.queue[i].conn = nil
+		if a := &in.queue[i]; a.conn == c {
+			a.conn = nil
+			if a.err != nil { // it is the OS socket's
+				a.conn = in.any()
+			}
 		}
 	}
 	in.skip()
@@ -459,9 +462,7 @@ func (m *merge) deliver(in *inbox, a *arrival) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if a.err != nil {
-		for _, a.conn = range in.conns { // any will do
-			break
-		}
+		a.conn = in.any()
 		in.used = len(in.buf) // one error at a time
 	} else {
 		a.conn = in.find(&a.meta)
@@ -476,6 +477,14 @@ func (m *merge) deliver(in *inbox, a *arrival) {
 	in.queue = append(in.queue, *a)
 	m.line(in)
 	signal(m.wake)
+}
+
+// any returns one of the conns; nil if there is none. The merge's lock is held.
+func (in *inbox) any() *conn {
+	for _, c := range in.conns {
+		return c
+	}
+	return nil
 }
 
 // find says whom a datagram is for; nil: for nobody here.

@@ -532,6 +532,37 @@ func TestMergeError(t *testing.T) {
 	mt.wantGone(in, 1)
 }
 
+// TestMergeErrorOfShared removes conns of an OS socket that has failed: as long as one is left, a read returns the error.
+func TestMergeErrorOfShared(t *testing.T) {
+	mt := newMergeTest(t)
+	in := mt.inlet()
+	var left atomic.Int32
+	release := in.release
+	in.release = func() error {
+		if left.Add(-1) == 0 {
+			return release()
+		}
+		return nil
+	}
+	left.Store(4)
+	for _, g := range sequence("239.79.9.10", 3) {
+		if err := mt.add(&conn{place: place{in: in.in}, group: g, release: in.release}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	failed := errors.New("failed")
+	mt.deliver(in.in, &arrival{err: failed})
+	for range 3 {
+		var of *conn
+		mt.update(func() { of = in.in.queue[in.in.read].conn })
+		mt.remove(of)
+	}
+	if _, _, err := mt.read(nil); !errors.Is(err, failed) {
+		t.Errorf("a read returns %v, want %v", err, failed)
+	}
+	mt.wantNothing()
+}
+
 // TestMergePassingError has a socket told once that nobody heard what it sent. It goes on receiving.
 func TestMergePassingError(t *testing.T) {
 	if runtime.GOOS == "windows" {

@@ -277,7 +277,7 @@ func TestCoalescedTruncated(t *testing.T) {
 	}
 }
 
-// runsPath is a sender, and a receiver that coalesces.
+// runsPath is a sender, and a receiver that may coalesce.
 type runsPath struct {
 	rx   *RxSocket
 	tx   *TxSocket
@@ -286,6 +286,11 @@ type runsPath struct {
 
 func openRuns(t *testing.T, n int) *runsPath {
 	t.Helper()
+	return openRunsOf(t, n, true)
+}
+
+func openRunsOf(t *testing.T, n int, coalesce bool) *runsPath {
+	t.Helper()
 	lo := interfaces(t, "lo")
 	h := &runsPath{}
 	all := sequence("239.1.1.1", n)
@@ -293,7 +298,7 @@ func openRuns(t *testing.T, n int) *runsPath {
 		h.dsts = append(h.dsts, netip.AddrPortFrom(g, 5000))
 	}
 	var err error
-	h.rx, err = OpenRx(RxConfig{Groups: all, Port: 5000, Interfaces: lo, Coalesce: true, Static: true, ReadBuffer: 1 << 20})
+	h.rx, err = OpenRx(RxConfig{Groups: all, Port: 5000, Interfaces: lo, Coalesce: coalesce, Static: true, ReadBuffer: 1 << 20})
 	must(t, h.rx, err)
 	t.Cleanup(func() { h.rx.Close() })
 	h.tx, err = OpenTx(TxConfig{Groups: all, Interfaces: lo, Static: true})
