@@ -264,27 +264,47 @@ func controlUDP(udp *net.UDPConn, f func(fd int) error) error {
 	return control(raw, f)
 }
 
-// setMulticastInterface makes a sender send its multicast by ifc.
+// setMulticastInterface directs the multicast of a sender to ifc.
 func setMulticastInterface(to *sender, v4 bool, ifc *Interface) error {
-	ifi := &net.Interface{Index: ifc.Index}
 	if v4 {
-		return ipv4.NewPacketConn(to.conn).SetMulticastInterface(ifi)
+		return bare(ipv4.NewPacketConn(to.conn).SetMulticastInterface(&net.Interface{Index: ifc.Index}))
 	}
-	return ipv6.NewPacketConn(to.conn).SetMulticastInterface(ifi)
+	return controlUDP(to.conn, func(fd int) error { return setInterface6(fd, ifc.Index) })
 }
 
-// probeSource asks, without sending, whether the interface has an address to send to group from: in6_selectsrc says
-// EADDRNOTAVAIL while duplicate-address detection is going on.
+// setInterface6 directs the IPv6 multicast of a socket to an interface. IPV6_MULTICAST_IF alone holds for groups of
+// interface-local and link-local scope. For wider scopes the kernel ignores it and looks up a route, which is that of the
+// interface only if IPV6_BOUND_IF scopes the lookup (selectroute in bsd/netinet6/in6_src.c). IPV6_BOUND_IF takes no
+// privilege, can be changed, and does not restrict what the socket receives.
+func setInterface6(fd, index int) error {
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, index); err != nil {
+		return err
+	}
+	return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_BOUND_IF, index)
+}
+
+// probeSource asks, without sending, whether the interface has an address to send to group from. in6_selectsrc reports
+// EADDRNOTAVAIL while every address is in duplicate address detection. That is rare: the kernel uses a new address during
+// the detection (Optimistic DAD, RFC 4429), unless net.inet6.icmp6.nd6_optimistic_dad is 0.
 func probeSource(ifc *Interface, group netip.Addr) error {
-	fd, err := openSocket(group)
+	fd, err := probeSocket(ifc)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, ifc.Index); err != nil {
-		return err
-	}
 	return unix.Connect(fd, sockaddr(netip.AddrPortFrom(group, 9), ifc.Index))
+}
+
+// probeSocket opens an IPv6 socket that sends as a sender on ifc does.
+func probeSocket(ifc *Interface) (fd int, err error) {
+	if fd, err = openSocket(netip.IPv6Unspecified()); err != nil {
+		return -1, err
+	}
+	if err := setInterface6(fd, ifc.Index); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
 }
 
 // isTransient tells the errors of an address that is not usable yet.
