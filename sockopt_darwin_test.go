@@ -1,11 +1,16 @@
-// Tests of what is asked of macOS. .ci/run has Linux's kernel run them as well, where another option stands in for
-// IPV6_BOUND_IF.
+// Tests of what is asked of macOS and of the cures for its errors. .ci/run has Linux's kernel run them as well: the names
+// of the errors are the same there, and another option stands in for IPV6_BOUND_IF.
 
 package mcast
 
 import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
 	"testing"
 
+	"github.com/go-multicast/mcast/internal/cure"
 	"golang.org/x/sys/unix"
 )
 
@@ -76,5 +81,79 @@ func TestProbeAsksAsSendersSend(t *testing.T) {
 	}
 	if fd, err := probeSocket(&Interface{Index: 0x7ffff0}); err == nil || fd != -1 {
 		t.Errorf("for an interface that does not exist: descriptor %d, error %v", fd, err)
+	}
+}
+
+// TestErrorsNameTheirCure has each errno that the kernel is known to give, by the call that gives it.
+func TestErrorsNameTheirCure(t *testing.T) {
+	v4, v6, host := netip.MustParseAddr("239.1.1.1"), netip.MustParseAddr("ff05::1"), netip.MustParseAddr("192.0.2.1")
+	wire, lo := &Interface{Name: "en0", Index: 4}, &Interface{Name: "lo0", Index: 1, Flags: net.FlagLoopback}
+	join := func(group netip.Addr) func(error) string {
+		p := &pair{rxGroup: &rxGroup{addr: group}, link: &rxLink{known{ifc: *wire}}}
+		return func(err error) string { return joinHint(err, p) }
+	}
+	send := func(ifc *Interface, dst netip.Addr) func(error) string {
+		return func(err error) string { return sendHint(err, ifc, dst) }
+	}
+	const (
+		joinGroup   = "setsockopt MCAST_JOIN_GROUP"
+		joinSource  = "setsockopt MCAST_JOIN_SOURCE_GROUP"
+		multicastIf = "setsockopt IP_MULTICAST_IF"
+	)
+	for _, test := range []struct {
+		what  string
+		hint  func(error) string
+		call  string
+		errno unix.Errno
+		want  string
+	}{
+		{"join, no such interface", join(v4), joinGroup, unix.EADDRNOTAVAIL, cure.NoMembership(4)},
+		{"join, no such interface", join(v6), joinSource, unix.EADDRNOTAVAIL, cure.NoMembership(4)},
+		{"join, too many sources", join(v4), joinSource, unix.ENOSPC, cure.SourceLimits},
+		{"join, too many sources", join(v6), joinSource, unix.ENOSPC, cure.SourceLimits},
+		{"join, no memory", join(v4), joinGroup, unix.ENOMEM, cure.ShortOfMemory},
+		{"join, no memory", join(v4), joinSource, unix.ENOBUFS, cure.ShortOfMemory},
+		{"join, no descriptor", join(v4), "socket", unix.EMFILE, cure.Files},
+		{"join, no descriptor of the system", join(v4), "dup", unix.ENFILE, cure.Files},
+		{"join, the group and port are not shared", join(v4), "bind", unix.EADDRINUSE, cure.GroupTaken},
+		{"join, port 53", join(v6), "bind", unix.EACCES, cure.PortPrivileged},
+		{"join, sandboxed", join(v6), "bind", unix.EPERM, cure.Refused},
+		{"join, disk full", join(v4), "socket", unix.ENOSPC, ""},
+
+		{"open, no such index of IPv4", openHint, multicastIf, unix.EADDRNOTAVAIL, cure.ScanAgainOrNoMulticast},
+		{"open, no multicast of IPv6", openHint, multicastIf, unix.EADDRNOTAVAIL, cure.ScanAgainOrNoMulticast},
+		{"open, no multicast of IPv4", openHint, multicastIf, unix.EOPNOTSUPP, cure.NoMulticast},
+		{"open, the index is too high", openHint, multicastIf, unix.EINVAL, cure.ScanAgain},
+		{"open, no such index to be bound to", openHint, multicastIf, unix.ENXIO, cure.ScanAgain},
+		{"open, the port is not shared", openHint, "bind", unix.EADDRINUSE, cure.PortTaken},
+		{"open, no descriptor", openHint, "socket", unix.EMFILE, cure.Files},
+		{"open, no memory", openHint, "socket", unix.ENOBUFS, cure.ShortOfMemory},
+		{"open, sandboxed", openHint, "bind", unix.EPERM, cure.Refused},
+		{"open, another option", openHint, "setsockopt IP_MULTICAST_TTL", unix.EINVAL, ""},
+		{"open, another option", openHint, "setsockopt IP_MULTICAST_LOOP", unix.EOPNOTSUPP, ""},
+
+		{"send, no permission, no route or pf", send(wire, v6), "sendto", unix.EHOSTUNREACH, cure.PrivacyOrRoute},
+		{"send, no route or pf", send(lo, v6), "sendto", unix.EHOSTUNREACH, cure.NoRouteOrFirewall},
+		{"send, no multicast", send(wire, v4), "sendto", unix.ENETUNREACH, cure.NoMulticast},
+		{"reply, no route", send(wire, host), "sendto", unix.ENETUNREACH, cure.NoRoute},
+		{"reply, no permission or route", send(&Interface{}, host), "sendto", unix.EHOSTUNREACH, cure.PrivacyOrRoute},
+		{"send, down", send(wire, v4), "sendto", unix.ENETDOWN, cure.Down},
+		{"send, no address", send(wire, v4), "sendto", unix.EADDRNOTAVAIL, cure.NoAddressOrYet},
+		{"send, too long", send(wire, v6), "sendto", unix.EMSGSIZE, cure.TooLongHere},
+		{"send, sandboxed", send(wire, v6), "sendto", unix.EPERM, cure.Refused},
+		{"reply, broadcast", send(&Interface{}, host), "sendto", unix.EACCES, cure.Broadcast},
+		{"send, detached", send(wire, v6), "sendto", unix.ENXIO, cure.Gone},
+		{"send, the queue is full", send(wire, v4), "sendto", unix.ENOBUFS, cure.QueueFull},
+		{"send, nobody knows", send(wire, v4), "sendto", unix.EINVAL, ""},
+	} {
+		err := &OpError{Op: "test", Err: os.NewSyscallError(test.call, test.errno)}
+		if got := test.hint(err); got != test.want {
+			t.Errorf("%s: %v: %q, want %q", test.what, err, got, test.want)
+		}
+	}
+	for _, err := range []error{errors.New("not of a system call"), nil} {
+		if got := joinHint(err, &pair{}) + openHint(err) + sendHint(err, wire, v4); got != "" {
+			t.Errorf("%v: %q", err, got)
+		}
 	}
 }

@@ -35,6 +35,7 @@ func (r refusal) private() (f Finding, found bool) {
 		Summary: "macOS keeps this program from the local network, as long as the user has not allowed it",
 		Detail: "A datagram to the group failed with \"no route to host\", although the interface is up and has an " +
 			"address. This is macOS " + r.macOS + ", which does so since version 15 (technical note TN3179), and then " +
-			"nothing comes in either. Each program, and each terminal for what it starts, is allowed by itself.",
+			"nothing comes in either. Each program, and each terminal for what it starts, is allowed by itself. A rule of " +
+			"the firewall pf has the same effect: sudo pfctl -sr lists the rules.",
 		Fix: cure.LocalNetwork}, true
 }
