@@ -283,16 +283,30 @@ func setInterface6(fd, index int) error {
 	return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_BOUND_IF, index)
 }
 
-// probeSource asks, without sending, whether the interface has an address to send to group from. in6_selectsrc reports
-// EADDRNOTAVAIL while every address is in duplicate address detection. That is rare: the kernel uses a new address during
-// the detection (Optimistic DAD, RFC 4429), unless net.inet6.icmp6.nd6_optimistic_dad is 0.
-func probeSource(ifc *Interface, group netip.Addr) error {
+// probeSource asks, without sending, which address the interface sends to group from. For IPv4 that is its first one
+// (ip_output). For IPv6 in6_selectsrc reports EADDRNOTAVAIL while every address is in duplicate address detection. That is
+// rare: the kernel uses a new address during the detection (Optimistic DAD, RFC 4429), unless
+// net.inet6.icmp6.nd6_optimistic_dad is 0.
+func probeSource(ifc *Interface, group netip.Addr) (source netip.Addr, err error) {
+	if group.Is4() {
+		if len(ifc.IPv4) == 0 {
+			return source, unix.EADDRNOTAVAIL
+		}
+		return ifc.IPv4[0].Addr(), nil
+	}
 	fd, err := probeSocket(ifc)
 	if err != nil {
-		return err
+		return source, err
 	}
 	defer unix.Close(fd)
-	return unix.Connect(fd, sockaddr(netip.AddrPortFrom(group, 9), ifc.Index))
+	if err := unix.Connect(fd, sockaddr(netip.AddrPortFrom(group, 9), ifc.Index)); err != nil {
+		return source, err
+	}
+	local, err := unix.Getsockname(fd)
+	if local, ok := local.(*unix.SockaddrInet6); ok {
+		source = netip.AddrFrom16(local.Addr)
+	}
+	return source, err
 }
 
 // probeSocket opens an IPv6 socket that sends as a sender on ifc does.

@@ -41,7 +41,7 @@ func setMulticastInterface(*sender, bool, *Interface) error            { return 
 func setShared(syscall.RawConn, bool, bool, bool) error                { return errSystem }
 func (*conn) leave()                                                   {}
 func (*conn) stale(*Interface) bool                                    { return false }
-func probeSource(*Interface, netip.Addr) error                         { return errSystem }
+func probeSource(*Interface, netip.Addr) (a netip.Addr, err error)     { return a, errSystem }
 func isExhausted(error) bool                                           { return false }
 func isPortTaken(error) bool                                           { return false }
 func isTransient(error) bool                                           { return false }
