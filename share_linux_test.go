@@ -1,0 +1,203 @@
+// Sharing a port on Linux with programs that set SO_REUSEADDR, SO_REUSEPORT or both, whichever binds it first. Sharing takes
+// no datagram from anybody: SO_REUSEPORT is for balancing, and multicast must not be balanced.
+
+package mcast_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/go-multicast/mcast"
+	"github.com/go-multicast/mcast/mcasttest"
+	"golang.org/x/sys/unix"
+)
+
+// openForeign binds a socket of another kind of program, on the host, to a port.
+func openForeign(t *testing.T, host *mcasttest.Host, at netip.AddrPort, options ...int) *net.UDPConn {
+	t.Helper()
+	lc := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) (err error) {
+		rc.Control(func(fd uintptr) {
+			for _, option := range options {
+				err = errors.Join(err, unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, option, 1))
+			}
+		})
+		return err
+	}}
+	var conn net.PacketConn
+	var err error
+	on(host, func() { conn, err = lc.ListenPacket(context.Background(), network(at.Addr()), at.String()) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn.(*net.UDPConn)
+}
+
+func TestRxSharesPort(t *testing.T) {
+	both := []int{unix.SO_REUSEADDR, unix.SO_REUSEPORT}
+	for _, options := range [][]int{both[:1], both[1:], both} {
+		for _, first := range []string{"the other", "the RxSocket"} {
+			t.Run(fmt.Sprint(options, " first is ", first), func(t *testing.T) {
+				noLeaks(t)
+				wires := newWires(t, 2)
+				forEachFamily(t, func(t *testing.T, r contractRange) {
+					port := newPort()
+					at := netip.AddrPortFrom(unspecified(r.group), port)
+					if first == "the other" {
+						openForeign(t, nil, at, options...)
+					}
+					rx := openRx(t, mcast.RxConfig{Groups: []netip.Addr{r.group}, Port: port, Interfaces: interfacesOf(wires)})
+					if first != "the other" {
+						openForeign(t, nil, at, options...)
+					}
+					later := openRx(t, onWire(wires[0], port, r.group))
+					for _, w := range wires {
+						w.station(t, r.group, 0).send(r.group, port, "marker")
+					}
+					wantArrivals(t, rx, arrival{"marker", r.group, wires[0].at.Index}, arrival{"marker", r.group, wires[1].at.Index})
+					wantArrivals(t, later, arrival{"marker", r.group, wires[0].at.Index})
+				})
+			})
+		}
+	}
+}
+
+// Linux chooses among the sockets of one address that have SO_REUSEPORT by the datagram's source. So there are many sources.
+func TestRxSharingBalancesNothing(t *testing.T) {
+	noLeaks(t)
+	wires := newWires(t, 2)
+	forEachFamily(t, func(t *testing.T, r contractRange) {
+		const senders = 60
+		port := newPort()
+		other := openForeign(t, nil, netip.AddrPortFrom(unspecified(r.group), port), unix.SO_REUSEPORT)
+		var all []*mcast.RxSocket
+		var want [][]string
+		for _, w := range wires {
+			for id := range byte(2) {
+				cfg := onWire(w, port, r.group)
+				cfg.Sources = []netip.Addr{w.like(r.group, 100+id)}
+				all, want = append(all, openRx(t, cfg)), append(want, nil)
+			}
+		}
+		other.Close() // which receives every datagram: Linux balances those that fit one socket alone
+		for n := range senders {
+			for i := range all {
+				w, id := wires[i/2], 100+byte(i%2)
+				payload := fmt.Sprintf("%d from %d", n, i)
+				w.station(t, r.group, id).send(r.group, port, payload)
+				want[i] = append(want[i], payload)
+			}
+		}
+		for i, rx := range all {
+			var got []string
+			for _, a := range arrivals(t, rx, want[i][senders-1]) {
+				got = append(got, a.Payload)
+			}
+			if !slices.Equal(got, want[i]) {
+				t.Errorf("socket %d received %d of %d: %q", i, len(got), senders, got)
+			}
+		}
+	})
+}
+
+// A program that binds the same group, with both options as many do, and has joined on another interface: each receives
+// what arrives on its own.
+func TestRxTakesNothingFromOthers(t *testing.T) {
+	for _, first := range []string{"the other", "the RxSocket"} {
+		t.Run("first is "+first, func(t *testing.T) {
+			noLeaks(t)
+			wires := newWires(t, 2)
+			group, port := contractFamilies[0].group, newPort()
+			var rx *mcast.RxSocket
+			if first == "the RxSocket" {
+				rx = openRx(t, onWire(wires[0], port, group))
+			}
+			other := openForeignMember(t, group, port, wires[1])
+			if rx == nil {
+				rx = openRx(t, onWire(wires[0], port, group))
+			}
+			var want []string
+			for n := range 60 {
+				want = append(want, fmt.Sprint(n))
+				for _, w := range wires {
+					w.station(t, group, 0).send(group, port, fmt.Sprint(n))
+				}
+			}
+			var got []string
+			for _, a := range arrivals(t, rx, "59") {
+				got = append(got, a.Payload)
+			}
+			if there := other.await(want...); !slices.Equal(got, want) || !slices.Equal(there, want) {
+				t.Errorf("received %d of 60: %q, and the other %d: %q", len(got), got, len(there), there)
+			}
+		})
+	}
+}
+
+// openForeignMember binds an IPv4 group with SO_REUSEADDR and SO_REUSEPORT, and joins it on a wire alone.
+func openForeignMember(t *testing.T, group netip.Addr, port uint16, w *wire) *naive {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := os.NewFile(uintptr(fd), "other")
+	defer file.Close()
+	err = errors.Join(
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1),
+		unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, 0),
+		unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, &unix.IPMreqn{Multiaddr: group.As4(), Ifindex: int32(w.at.Index)}),
+		unix.Bind(fd, &unix.SockaddrInet4{Port: int(port), Addr: group.As4()}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.FilePacketConn(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return &naive{UDPConn: conn.(*net.UDPConn), t: t}
+}
+
+func TestTxSharesPort(t *testing.T) {
+	noLeaks(t)
+	w := newWires(t, 1)[0]
+	forEachFamily(t, func(t *testing.T, r contractRange) {
+		for _, option := range []int{unix.SO_REUSEADDR, unix.SO_REUSEPORT} {
+			port := newPort()
+			openForeign(t, nil, netip.AddrPortFrom(unspecified(r.group), port), option)
+			tx := openTx(t, mcast.TxConfig{Groups: []netip.Addr{r.group}, Interfaces: []mcast.Interface{w.at}, Port: port})
+			there := newNaive(t, w.peer, r.group, port, "eth0")
+			write(t, tx, r.group, port, "marker")
+			onlyMarker(t, there, "marker")
+		}
+	})
+}
+
+// The hint for a port that is taken names the program, and knows what would make it share.
+func TestPortTakenNamesTheProgram(t *testing.T) {
+	noLeaks(t)
+	w := newWires(t, 1)[0]
+	forEachFamily(t, func(t *testing.T, r contractRange) {
+		port := newPort()
+		openForeign(t, nil, netip.AddrPortFrom(unspecified(r.group), port))
+		_, rx := mcast.OpenRx(onWire(w, port, r.group))
+		_, tx := mcast.OpenTx(mcast.TxConfig{Groups: []netip.Addr{r.group}, Interfaces: []mcast.Interface{w.at}, Port: port})
+		for _, err := range []error{rx, tx} {
+			var op *mcast.OpError
+			if !errors.As(err, &op) || !errors.Is(err, unix.EADDRINUSE) || !strings.Contains(err.Error(), fmt.Sprintf(":%d: address already in use", port)) ||
+				!strings.Contains(op.Hint, fmt.Sprintf("process %d", unix.Getpid())) || !strings.Contains(op.Hint, "SO_REUSEPORT") {
+				t.Errorf("%v: want the port and this process", err)
+			}
+		}
+	})
+}
