@@ -96,6 +96,38 @@ func TestLimitDescriptors(t *testing.T) {
 	}
 }
 
+// TestLimitDescriptorsAll opens a receiver on all interfaces with too few descriptors. It is an error, not a part of the
+// groups, and so is a group that comes later.
+func TestLimitDescriptorsAll(t *testing.T) {
+	noLeaks(t)
+	h := mcasttest.NewHost(t)
+	h.NewVeth("a", netip.MustParsePrefix("10.76.0.1/24"))
+	h.NewVeth("b", netip.MustParsePrefix("10.75.0.1/24"))
+	var groups []netip.Addr
+	for n := range 100 {
+		groups = append(groups, groupLike(contractFamilies[0].group, n))
+	}
+	h.Do(func() {
+		before := openFiles()
+		end := limitDescriptors(t, uint64(before+64))
+		_, err := mcast.OpenRx(mcast.RxConfig{Groups: groups, Port: newPort()})
+		wantRefusal(t, err, unix.EMFILE, "the socket needs 200 memberships")
+		wantRefusal(t, err, unix.EMFILE, fmt.Sprintf("the limit is %d", before+64))
+		end()
+		if now := openFiles(); now != before {
+			t.Errorf("%d descriptors, were %d", now, before)
+		}
+
+		rx := openRx(t, mcast.RxConfig{Groups: groups[:1], Port: newPort()})
+		end = limitDescriptors(t, 3)
+		wantRefusal(t, rx.Join(groups[1]), unix.EMFILE, "the socket needs 4 memberships")
+		end()
+		if all := rx.Memberships(); len(all) != 2 || !all[0].Joined || !all[1].Joined {
+			t.Errorf("%+v", all)
+		}
+	})
+}
+
 // TestLimitDescriptorsFollow has an interface come back when there is no descriptor to be had. It is joined when there is
 // one again.
 func TestLimitDescriptorsFollow(t *testing.T) {

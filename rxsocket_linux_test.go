@@ -1681,3 +1681,134 @@ func eventually(t testing.TB, what string, condition func() bool) {
 		}
 	}
 }
+
+// Cameras and sensors are found before they have an address: a named interface without an IPv4 address receives.
+func TestRxReceivesWithoutIPv4Address(t *testing.T) {
+	noLeaks(t)
+	h := mcasttest.NewHost(t)
+	far := h.NewVeth("a").Peer()
+	far.Interface("eth0").AddAddress(netip.MustParsePrefix("10.76.0.2/24"))
+	for _, name := range []string{"all", "a"} { // what the kernel filters: there is no route to the source
+		h.Sysctl("net/ipv4/conf/"+name+"/rp_filter", "0")
+	}
+	group, port := contractFamilies[0].group, newPort()
+	h.Do(func() {
+		ifaces := mustFind(t, "a")
+		if len(ifaces[0].IPv4) > 0 {
+			t.Fatalf("%+v", ifaces[0])
+		}
+		rx := openRx(t, mcast.RxConfig{Groups: []netip.Addr{group}, Port: port, Interfaces: ifaces})
+		other := openRx(t, mcast.RxConfig{Groups: []netip.Addr{contractFamilies[0].other}, Port: port, Interfaces: ifaces})
+		send := newStation(t, far, "eth0", addr("10.76.0.2"))
+		send.send(group, port, "here I am")
+		send.send(contractFamilies[0].other, port, "control")
+		wantArrivals(t, rx, arrival{"here I am", group, ifaces[0].Index})
+		wantArrivals(t, other, arrival{"control", contractFamilies[0].other, ifaces[0].Index})
+
+		_, err := mcast.OpenTx(mcast.TxConfig{Groups: []netip.Addr{group}, Interfaces: ifaces})
+		hinted(t, err, mcast.ErrNoInterface, "address")
+	})
+}
+
+// waiting reports whether the group waits for an interface.
+func waiting(rx *mcast.RxSocket, group netip.Addr) bool {
+	return slices.ContainsFunc(rx.Memberships(), func(m mcast.Membership) bool {
+		return m.Group == group && !m.Joined && m.Interface == "" && m.IfIndex == 0 && errors.Is(m.Err, mcast.ErrNoInterface)
+	})
+}
+
+// On a host of one family, groups of the other wait for an address, and are received as soon as there is one.
+func TestRxWaitsForFamily(t *testing.T) {
+	forEachFamily(t, func(t *testing.T, r contractRange) {
+		noLeaks(t)
+		h := mcasttest.NewHost(t)
+		a := h.NewVeth("a", netip.MustParsePrefix("10.76.0.1/24"), netip.MustParsePrefix("fd76::1/64"))
+		h.Do(func() { withoutFamily(t, "a", r.group) })
+		others := contractFamilies[0]
+		if r.group.Is4() {
+			others = contractFamilies[1]
+		}
+		port := newPort()
+		var rx, static *mcast.RxSocket
+		h.Do(func() {
+			groups := []netip.Addr{r.group, others.group}
+			rx = openRx(t, mcast.RxConfig{Groups: groups, Port: port})
+			static = openRx(t, mcast.RxConfig{Groups: groups, Port: port, Static: true})
+			if err := rx.Join(r.other); err != nil {
+				t.Errorf("Join: %v", err)
+			}
+			if err := static.Join(r.other); !errors.Is(err, mcast.ErrNoInterface) {
+				t.Errorf("Join of a socket that follows nothing: %v", err)
+			}
+			_, err := mcast.OpenRx(mcast.RxConfig{Groups: []netip.Addr{r.group}, Port: port})
+			hinted(t, err, mcast.ErrNoInterface, "loopback")
+		})
+		for _, s := range []*mcast.RxSocket{rx, static} {
+			if !waiting(s, r.group) || !membership(t, s, others.group, "a").Joined {
+				t.Errorf("%+v", s.Memberships())
+			}
+		}
+		if !waiting(rx, r.other) || len(rx.Memberships()) != 3 || len(static.Memberships()) != 2 {
+			t.Errorf("%+v", rx.Memberships())
+		}
+
+		h.Do(func() { withFamily(t, "a", r.group) })
+		awaitJoined(t, rx, r.group, a)
+		awaitJoined(t, rx, r.other, a)
+		if waiting(rx, r.group) || len(rx.Memberships()) != 3 {
+			t.Errorf("%+v", rx.Memberships())
+		}
+		from := newStation(t, a.Peer(), "eth0", unspecified(r.group))
+		from.send(r.group, port, "one")
+		from.send(r.other, port, "two")
+		wantArrivals(t, rx, arrival{"one", r.group, a.Index()}, arrival{"two", r.other, a.Index()})
+	})
+}
+
+// withoutFamily takes all addresses of the group's family from an interface of the calling thread's host.
+func withoutFamily(t *testing.T, name string, group netip.Addr) {
+	t.Helper()
+	if group.Is6() {
+		run(t, nil, "", "sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6")
+		return
+	}
+	run(t, nil, "", "ip", "-4", "address", "flush", "dev", name)
+}
+
+// withFamily gives it some.
+func withFamily(t *testing.T, name string, group netip.Addr) {
+	t.Helper()
+	if group.Is6() {
+		run(t, nil, "", "sh", "-c", "echo 0 >/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6")
+		run(t, nil, "", "ip", "address", "add", "fd76::1/64", "dev", name, "nodad")
+		return
+	}
+	run(t, nil, "", "ip", "address", "add", "10.76.0.1/24", "dev", name)
+}
+
+// Datagrams of this host that are discarded because Loopback is off are counted, each of a run.
+func TestRxCountsOwn(t *testing.T) {
+	noLeaks(t)
+	w := newWires(t, 1)[0]
+	forEachFamily(t, func(t *testing.T, r contractRange) {
+		for _, coalesce := range []bool{false, true} {
+			port := newPort()
+			cfg := onWire(w, port, r.group)
+			cfg.Coalesce = coalesce
+			rx := openRx(t, cfg)
+			tx := openTx(t, mcast.TxConfig{Groups: []netip.Addr{r.group}, Interfaces: []mcast.Interface{w.at}, Loopback: true})
+			ms := make([]mcast.Message, 10)
+			for i := range ms {
+				ms[i] = mcast.Message{Buf: []byte("own"), Addr: netip.AddrPortFrom(r.group, port)}
+			}
+			if _, err := tx.WriteBatch(ms); err != nil {
+				t.Fatal(err)
+			}
+			w.station(t, r.group, 0).send(r.group, port, "marker")
+			wantArrivals(t, rx, arrival{"marker", r.group, w.at.Index})
+			if m := membership(t, rx, r.group, w.Name()); m.Own != 10 || m.Packets != 1 || m.Dropped != 0 {
+				t.Errorf("Coalesce %v: %+v", coalesce, m)
+			}
+		}
+	})
+}

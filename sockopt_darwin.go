@@ -376,7 +376,7 @@ func openHint(err error) string {
 	case choosing && errors.Is(err, unix.EINVAL): // the index is above the highest
 		return cure.ScanAgain
 	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
-		return cure.Files
+		return cure.Files()
 	case errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
 		return cure.ShortOfMemory
 	case errors.Is(err, unix.EADDRINUSE):

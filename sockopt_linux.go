@@ -464,7 +464,7 @@ func joinHint(err error, p *pair) string {
 		}
 		return cure.Limit(cure.OptionMemory)
 	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
-		return cure.Files
+		return cure.Files()
 	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
 		return cure.NoIndex(p.link.ifc.Index)
 	case errors.Is(err, unix.EINVAL) && p.addr.Is6() && p.link.ifc.MTU < 1280:
@@ -477,7 +477,7 @@ func joinHint(err error, p *pair) string {
 func openHint(err error) string {
 	switch {
 	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
-		return cure.Files
+		return cure.Files()
 	case errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
 		return cure.Limit(cure.OptionMemory)
 	case isPortTaken(err):

@@ -1253,3 +1253,127 @@ func ask(pc net.PacketConn, to net.Addr, question string) (answer string, err er
 	n, _, err := pc.ReadFrom(buf)
 	return string(buf[:n]), err
 }
+
+// Without named interfaces, a family that has no default route waits for one. The other is sent.
+func TestTxWaitsForFamily(t *testing.T) {
+	forEachFamily(t, func(t *testing.T, r contractRange) {
+		noLeaks(t)
+		h := mcasttest.NewHost(t)
+		a := h.NewVeth("a", netip.MustParsePrefix("10.76.0.1/24"), netip.MustParsePrefix("fd76::1/64"))
+		others, gateway := contractFamilies[0], map[bool]string{true: "10.76.0.9", false: "fd76::9"}
+		if r.group.Is4() {
+			others = contractFamilies[1]
+		}
+		route := func(family netip.Addr) {
+			flag := "-6"
+			if family.Is4() {
+				flag = "-4"
+			}
+			run(t, nil, "", "ip", flag, "route", "add", "default", "via", gateway[family.Is4()], "dev", "a")
+		}
+		port := newPort()
+		there, others6 := newNaive(t, a.Peer(), r.group, port, "eth0"), newNaive(t, a.Peer(), others.group, port, "eth0")
+		var tx, static *mcast.TxSocket
+		h.Do(func() {
+			groups := []netip.Addr{r.group, others.group}
+			_, err := mcast.OpenTx(mcast.TxConfig{Groups: groups})
+			hinted(t, err, mcast.ErrNoInterface, "default route")
+			route(others.group)
+			tx = openTx(t, mcast.TxConfig{Groups: groups, TTL: 3})
+			static = openTx(t, mcast.TxConfig{Groups: groups, Static: true})
+		})
+		write(t, tx, others.group, port, "at once")
+		onlyMarker(t, others6, "at once")
+		for _, s := range []*mcast.TxSocket{tx, static} {
+			n, err := s.WriteToUDPAddrPort([]byte("too early"), netip.AddrPortFrom(r.group, port))
+			hinted(t, err, mcast.ErrNoInterface, "waits")
+			batch, err := s.WriteBatch([]mcast.Message{{Buf: []byte("too early"), Addr: netip.AddrPortFrom(r.group, port)}})
+			hinted(t, err, mcast.ErrNoInterface, "waits")
+			if n+batch != 0 || len(s.Interfaces()) != 1 {
+				t.Errorf("%d and %d sent on %v", n, batch, s.Interfaces())
+			}
+		}
+
+		// What was set meanwhile holds for the family that waits, replies to it are read.
+		if err := tx.SetTTL(5); err != nil {
+			t.Error(err)
+		}
+		replies := start(func() outcome { payload, _ := readTx(t, tx); return outcome{payload, nil} })
+		h.Do(func() { route(r.group) })
+		eventually(t, "the family is sent", func() bool {
+			_, err := tx.WriteToUDPAddrPort([]byte("later"), netip.AddrPortFrom(r.group, port))
+			return err == nil
+		})
+		buf := make([]byte, 100)
+		there.SetReadDeadline(time.Now().Add(patience))
+		n, src, err := there.ReadFromUDPAddrPort(buf)
+		if err != nil || string(buf[:n]) != "later" {
+			t.Fatalf("%q, %v", buf[:n], err)
+		}
+		if _, err := there.WriteToUDPAddrPort([]byte("reply"), src); err != nil {
+			t.Fatal(err)
+		}
+		if got := await(t, replies); got.payload != "reply" {
+			t.Errorf("%+v", got)
+		}
+	})
+}
+
+// LocalAddr is the source that receivers see.
+func TestTxLocalAddr(t *testing.T) {
+	noLeaks(t)
+	wires := newWires(t, 2)
+	forEachRange(t, func(t *testing.T, r contractRange) {
+		for _, on := range [][]mcast.Interface{interfacesOf(wires), {wires[1].at, wires[0].at}, mustFind(t, "lo")} {
+			port := newPort()
+			rx := openRx(t, mcast.RxConfig{Groups: []netip.Addr{r.group}, Port: port, Interfaces: on[:1], Loopback: true})
+			tx := openTx(t, mcast.TxConfig{Groups: []netip.Addr{r.group}, Interfaces: on, Loopback: true})
+			write(t, tx, r.group, port, "who am I?")
+			rx.SetReadDeadline(time.Now().Add(patience))
+			_, src, err := rx.ReadFrom(make([]byte, 100))
+			if err != nil || src.String() != tx.LocalAddr().String() {
+				t.Errorf("%s: LocalAddr is %v, and receivers see %v, %v", on[0].Name, tx.LocalAddr(), src, err)
+			}
+		}
+	})
+}
+
+// LocalAddr follows the address of the interface.
+func TestTxLocalAddrFollows(t *testing.T) {
+	noLeaks(t)
+	h := mcasttest.NewHost(t)
+	a := h.NewVeth("a", netip.MustParsePrefix("10.76.0.1/24"))
+	h.Do(func() {
+		tx := openTx(t, mcast.TxConfig{Groups: []netip.Addr{contractFamilies[0].group}, Interfaces: mustFind(t, "a")})
+		is := func(ip string) func() bool {
+			return func() bool { return tx.LocalAddr().(*net.UDPAddr).IP.String() == ip }
+		}
+		eventually(t, "the first address", is("10.76.0.1"))
+		a.DelAddress(netip.MustParsePrefix("10.76.0.1/24"))
+		a.AddAddress(netip.MustParsePrefix("10.76.0.7/24"))
+		eventually(t, "the second address", is("10.76.0.7"))
+	})
+}
+
+// An error of a batch says which message it is about.
+func TestTxWriteBatchNamesTheMessage(t *testing.T) {
+	noLeaks(t)
+	w := newWires(t, 1)[0]
+	forEachFamily(t, func(t *testing.T, r contractRange) {
+		tx := openTx(t, toWire(w, r.group))
+		good := mcast.Message{Buf: []byte("x"), Addr: netip.AddrPortFrom(r.group, newPort())}
+		for name, bad := range map[string]mcast.Message{
+			"no port":         {Buf: good.Buf, Addr: netip.AddrPortFrom(r.group, 0)},
+			"undeclared":      {Buf: good.Buf, Addr: netip.AddrPortFrom(r.other, 9)},
+			"zero":            {},
+			"too long":        {Buf: make([]byte, 65536), Addr: good.Addr},
+			"IPv4 and a zone": {Buf: good.Buf, Addr: netip.AddrPortFrom(addr("::ffff:239.1.1.1%9"), 9)},
+		} {
+			n, err := tx.WriteBatch([]mcast.Message{good, good, bad, good})
+			var op *mcast.OpError
+			if n != 2 || !errors.As(err, &op) || !strings.Contains(op.Error(), ": message 2: ") {
+				t.Errorf("%s: %d, %v", name, n, err)
+			}
+		}
+	})
+}

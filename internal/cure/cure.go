@@ -16,8 +16,6 @@ const (
 		"new one"
 	NoAddressOrYet = "the interface has no usable address of this family (yet)"
 	NoLink         = "the interface is down or has no address of this family"
-	Files          = "a receiver takes a file descriptor for every pair of interface and group, a sender for every " +
-		"interface and family: raise the limit (ulimit -n)"
 	Broadcast     = "it is a broadcast address, or a route prohibits it"
 	ShortOfMemory = "the system is short of memory for sockets"
 	QueueFull     = "the queue of the interface is full, or the system is short of memory: send slower; or WriteBuffer is " +
