@@ -110,7 +110,7 @@
 // or else under an alternative name (Interface.AltNames), is joined again and sent by again; a receiver without
 // Interfaces also joins on new ones. A new IPv6 address is not
 // usable before the system has checked it (RFC 4862, section 5.4): [OpenTx] waits for that, for three seconds at most.
-// Logger hears of what changes.
+// Logger receives what changes.
 //
 // # Platforms
 //

@@ -255,6 +255,7 @@ func TestEveryRealCallFails(t *testing.T) {
 				do: func() (err error) { s, err = OpenRx(cfg); return err },
 				works: func() {
 					receives(t, s)
+					s.logger.flush()
 					processWatch.mu.Lock()
 					defer processWatch.mu.Unlock()
 					if follows := len(processWatch.shared) == 1; !cfg.Static && follows == deaf {

@@ -4,7 +4,6 @@
 package mcast
 
 import (
-	"context"
 	"log/slog"
 	"slices"
 )
@@ -87,19 +86,10 @@ func (change *networkChange) lost(ifc *Interface, g *rxGroup) bool {
 // follow brings the table in line with the interfaces there are now. It asks to be called again in a while if some
 // pair cannot be joined though its interface is there: what is in the way may pass without a notice.
 func (s *RxSocket) follow(change networkChange) (again bool) {
-	again, news := s.catchUp(change)
-	for _, tell := range news {
-		tell()
-	}
-	return again
-}
-
-// catchUp is follow, but for telling the logger.
-func (s *RxSocket) catchUp(change networkChange) (again bool, news []func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return false, nil
+		return false
 	}
 	all := make([]*known, len(s.links))
 	for i, link := range s.links {
@@ -114,8 +104,7 @@ func (s *RxSocket) catchUp(change networkChange) (again bool, news []func()) {
 	for _, g := range s.groups {
 		again = again || slices.ContainsFunc(g.pairs, func(p *pair) bool { return p.err != nil && !p.link.gone })
 	}
-	news, s.news = s.news, nil
-	return again, news
+	return again
 }
 
 // followNew lets interfaces go that are gone, and joins on those that are new.
@@ -265,47 +254,20 @@ func (s *RxSocket) eachPair(link *rxLink, f func(*pair)) {
 }
 
 func (s *RxSocket) log(level slog.Level, what string, p *pair, err error) {
-	ifc := p.link.ifc
-	s.news = append(s.news, func() {
-		logChange(s.cfg.Logger, level, what, ifc, err, slog.String("group", p.addr.String()))
-	})
-}
-
-// logChange tells the user's logger, if there is one, of what a socket did by itself.
-func logChange(l *slog.Logger, level slog.Level, what string, ifc Interface, err error, more ...slog.Attr) {
-	if l == nil {
-		return
-	}
-	attrs := append(more, slog.String("interface", ifc.Name), slog.Int("index", ifc.Index))
-	if err != nil {
-		attrs = append(attrs, slog.Any("error", err))
-	}
-	l.LogAttrs(context.Background(), level, "mcast: "+what, attrs...)
+	s.logger.log(level, what, p.link.ifc, err, slog.String("group", p.addr.String()))
 }
 
 // follow makes the sender's sockets send by the interfaces as they are now. The sockets stay, and so do their
 // ports: on Unix they are bound to no interface, only directed to one.
 func (t *TxSocket) follow(change networkChange) (again bool) {
-	again, news := t.catchUp(change)
-	for _, tell := range news {
-		tell()
-	}
-	return again
-}
-
-// catchUp is follow, but for telling the logger.
-func (t *TxSocket) catchUp(change networkChange) (again bool, news []func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed.Load() {
-		return false, nil
-	}
-	tell := func(level slog.Level, what string, ifc Interface, err error) {
-		news = append(news, func() { logChange(t.cfg.Logger, level, what, ifc, err) })
+		return false
 	}
 	links := slices.Clone(*t.links.Load())
 	if t.cfg.Interfaces == nil {
-		links, again = t.followDefault(links, change, tell)
+		links, again = t.followDefault(links, change)
 	}
 	for i, now := range t.successors(links, change) {
 		l := links[i]
@@ -313,17 +275,17 @@ func (t *TxSocket) catchUp(change networkChange) (again bool, news []func()) {
 		case now == nil && l.gone:
 			continue
 		case now == nil:
-			tell(slog.LevelWarn, "interface is gone", l.ifc, nil)
+			t.logger.log(slog.LevelWarn, "interface is gone", l.ifc, nil)
 			links[i] = l.as(known{l.name, l.ifc, true})
 			continue
 		case l.gone || now.Index != l.ifc.Index || change.Gone[now.Index]:
 			if err := setMulticastInterface(l.to, l.v4, now); err != nil {
-				tell(slog.LevelWarn, "cannot send by the interface that came back", *now, err)
+				t.logger.log(slog.LevelWarn, "cannot send by the interface that came back", *now, err)
 				links[i] = l.as(known{l.name, l.ifc, true})
 				again = true
 				continue
 			}
-			tell(slog.LevelInfo, "sends again", *now, nil)
+			t.logger.log(slog.LevelInfo, "sends again", *now, nil)
 		}
 		links[i] = l.as(known{l.name, *now, false})
 	}
@@ -334,13 +296,13 @@ func (t *TxSocket) catchUp(change networkChange) (again bool, news []func()) {
 		}
 	}
 	t.links.Store(&links)
-	return again, news
+	return again
 }
 
 // followDefault moves the links to the interface of the default route of their family, as soon as it can send multicast,
 // and opens one for a family that has waited for such a route. A tunnel that takes the default route and does not support
 // multicast is not followed. Without a default route everything stays as it is.
-func (t *TxSocket) followDefault(links []*txLink, change networkChange, tell func(slog.Level, string, Interface, error)) (_ []*txLink, again bool) {
+func (t *TxSocket) followDefault(links []*txLink, change networkChange) (_ []*txLink, again bool) {
 	for _, v4 := range familiesOf(t.cfg.Groups).list() {
 		now, ok := defaultAmong(change.Interfaces, v4)
 		if !ok {
@@ -350,11 +312,11 @@ func (t *TxSocket) followDefault(links []*txLink, change networkChange, tell fun
 		if i < 0 {
 			l := newTxLink(now, v4)
 			if err := t.open(l); err != nil {
-				tell(slog.LevelWarn, "cannot send by the interface of the default route", now, err)
+				t.logger.log(slog.LevelWarn, "cannot send by the interface of the default route", now, err)
 				again = true
 				continue
 			}
-			tell(slog.LevelInfo, "sends by the default route", now, nil)
+			t.logger.log(slog.LevelInfo, "sends by the default route", now, nil)
 			links = append(links, l)
 			continue
 		}
@@ -363,11 +325,11 @@ func (t *TxSocket) followDefault(links []*txLink, change networkChange, tell fun
 			continue
 		}
 		if err := setMulticastInterface(l.to, v4, &now); err != nil {
-			tell(slog.LevelWarn, "cannot send by the interface of the default route", now, err)
+			t.logger.log(slog.LevelWarn, "cannot send by the interface of the default route", now, err)
 			again = true
 			continue
 		}
-		tell(slog.LevelInfo, "sends by the new default route", now, nil)
+		t.logger.log(slog.LevelInfo, "sends by the new default route", now, nil)
 		links[i] = l.as(known{name: now.Name, ifc: now})
 	}
 	return links, again
@@ -404,12 +366,12 @@ func (t *TxSocket) successors(links []*txLink, change networkChange) []*Interfac
 	return now
 }
 
-// tryFollow follows the network, if the system lets it: Android refuses netlink to apps, which can use the
-// library all the same with interfaces they name. tell tells so; it must be called with no lock held, since a logger's
-// handler may use sockets.
-func tryFollow(l *slog.Logger, one *watchFollower) (stop, again, tell func()) {
+// tryFollow follows the network, or logs that it cannot: Android refuses netlink to applications, which can use the library
+// with interfaces that they name.
+func tryFollow(l *logger, one *watchFollower) (stop, again func()) {
 	if err := processWatch.add(one); err != nil {
-		return func() {}, func() {}, func() { logChange(l, slog.LevelWarn, "cannot follow the network", Interface{}, err) }
+		l.log(slog.LevelWarn, "cannot follow the network", Interface{}, err)
+		return func() {}, func() {}
 	}
-	return one.stop, one.again, func() {}
+	return one.stop, one.again
 }

@@ -252,9 +252,16 @@ func (s *script) send(tx *TxSocket) (text string) {
 	return text
 }
 
+// forgetTold forgets what the logger was told.
+func (s *script) forgetTold() {
+	s.rx.logger.flush()
+	s.told.Reset()
+}
+
 // wantTold compares what the logger was told since the last time.
 func (s *script) wantTold(what string, want ...string) {
 	s.Helper()
+	s.rx.logger.flush()
 	var got []string
 	for line := range strings.Lines(s.told.String()) {
 		_, text, _ := strings.Cut(line, `msg="mcast: `)
@@ -339,7 +346,7 @@ func TestScriptNamed(t *testing.T) {
 		s.tell(gone(home, s.home.Index))
 		s.want("the index is its own after a while", joined)
 		s.wantDelivery("the index is its own after a while")
-		s.told.Reset()
+		s.forgetTold()
 
 		// A new name is no change, unless the interface was gone.
 		s.tell(list(other))
@@ -382,7 +389,7 @@ func TestScriptNoTwins(t *testing.T) {
 func TestScriptAll(t *testing.T) {
 	forEachScript(t, func(t *testing.T, s *script) {
 		s.openAll()
-		s.told.Reset()
+		s.forgetTold()
 		self := s.self()
 		joined := s.pair(self)
 		waits := s.groups[0].String() + " waits"
@@ -432,7 +439,7 @@ func TestScriptAll(t *testing.T) {
 		s.tell(gone(list(other), self.Index))
 		s.want("the index is another's", s.pair(other))
 		s.wantDelivery("the index is another's", unread...)
-		s.told.Reset()
+		s.forgetTold()
 		s.tell(gone(list(), self.Index))
 		s.tell(list(self))
 		s.wantTold("gone and back", "interface is gone", "joined")

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -125,5 +126,52 @@ func TestLoggerHearsOfDeafness(t *testing.T) {
 	loggerTx(t, host, "here", loggerTo(handler)).Close()
 	if told != 2 {
 		t.Errorf("told %d times, want 2", told)
+	}
+}
+
+// TestLoggerBlocks has the handler of a receiver block for good. Another receiver and a sender follow their interface all
+// the same, and so does that receiver itself.
+func TestLoggerBlocks(t *testing.T) {
+	host := mcasttest.NewHost(t)
+	here := host.NewVeth("here", netip.MustParsePrefix("10.9.8.1/24"))
+	there := host.NewVeth("there", netip.MustParsePrefix("10.9.9.1/24"))
+	release, blocked := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	var entries atomic.Int64
+	slow := loggerRx(t, host, "there", loggerTo(func() {
+		once.Do(func() { close(blocked) })
+		<-release
+		entries.Add(1)
+	}))
+	defer slow.Close()
+	free := sync.OnceFunc(func() { close(release) })
+	defer free() // before Close, which waits for the handler
+	rx, tx := loggerRx(t, host, "here", nil), loggerTx(t, host, "here", nil)
+	defer rx.Close()
+	defer tx.Close()
+
+	there.Delete()
+	within(t, "the handler", func() { <-blocked })
+	here.Delete()
+	here.Create()
+	there.Create()
+	joined := func(rx *RxSocket, i *mcasttest.Interface) bool {
+		m := rx.Memberships()[0]
+		return m.Joined && m.IfIndex == i.Index()
+	}
+	end := time.Now().Add(20 * time.Second)
+	for !joined(rx, here) || tx.Interfaces()[0].Index != here.Index() || !joined(slow, there) {
+		if time.Now().After(end) {
+			t.Fatalf("%+v on index %d, %+v on index %d", rx.Memberships(), here.Index(), slow.Memberships(), there.Index())
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if n := entries.Load(); n != 0 {
+		t.Errorf("%d entries were handled meanwhile", n)
+	}
+	free()
+	slow.Close()
+	if n := entries.Load(); n != 2 { // gone, and joined again
+		t.Errorf("%d entries, want 2", n)
 	}
 }

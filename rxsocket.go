@@ -82,8 +82,12 @@ type RxConfig struct {
 	// have joined since (__ip_mc_dec_group in net/ipv4/igmp.c).
 	Static bool
 
-	// Logger is told what the socket does by itself while it follows the network, and if it cannot follow, as on
-	// Android; nil: nobody is. Its handler may use the socket, but must not close it: Close waits for what is being told.
+	// Logger receives what the socket does by itself while it follows the network, and why it cannot follow, as on
+	// Android. nil: nothing is logged. Its handler is called for one entry at a time, in order, by a goroutine that serves
+	// this socket only. A handler that is slow delays nothing else. Up to 256 entries wait for it; then the oldest are
+	// dropped, and their number is logged.
+	//
+	// The handler may use the socket but must not close it: Close waits until the handler has returned from every entry.
 	Logger *slog.Logger
 }
 
@@ -110,6 +114,7 @@ type RxSocket struct {
 	cfg RxConfig // checked, and not changed after
 	all bool     // it joins on whatever interfaces there are
 	*reader
+	logger   logger
 	unfollow func() // nil if Static
 	again    func() // has what could not be joined tried again in a while; nil if Static
 
@@ -117,7 +122,6 @@ type RxSocket struct {
 	closed bool
 	groups []*rxGroup
 	links  []*rxLink
-	news   []func() // to be told to the logger, without the lock
 
 	replies replies
 }
@@ -165,7 +169,7 @@ func OpenRx(cfg RxConfig) (*RxSocket, error) {
 	if err != nil {
 		return nil, &OpError{Op: "open", Err: err, Hint: openHint(err)}
 	}
-	s := &RxSocket{cfg: cfg, all: all, reader: r}
+	s := &RxSocket{cfg: cfg, all: all, reader: r, logger: logger{to: cfg.Logger}}
 	s.replies.port = cfg.Port
 	for _, ifc := range cfg.Interfaces {
 		s.links = append(s.links, &rxLink{known{name: ifc.Name, ifc: ifc}})
@@ -183,14 +187,12 @@ func (s *RxSocket) opened() bool { return s != nil && s.reader != nil }
 // joinAll joins the groups of the configuration. It follows the network first, and lets go of s.mu last, so that
 // no change is missed in between.
 func (s *RxSocket) joinAll() error {
-	tell := func() {}
-	defer func() { tell() }() // when the locks are open again
 	processWatch.joining.RLock()
 	defer processWatch.joining.RUnlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.cfg.Static {
-		s.unfollow, s.again, tell = tryFollow(s.cfg.Logger, &watchFollower{prepare: s.prepare, f: s.follow})
+		s.unfollow, s.again = tryFollow(&s.logger, &watchFollower{prepare: s.prepare, f: s.follow})
 	}
 	for _, group := range s.cfg.Groups {
 		s.addGroup(group, nil)
@@ -898,7 +900,8 @@ func (s *RxSocket) LocalAddr() net.Addr {
 }
 
 // Close leaves all groups and closes the socket. It interrupts reads and writes that are blocked and waits until
-// no read is inside the kernel, and no goroutine of the socket is left. Closing again is harmless and returns nil.
+// no read is inside the kernel, no goroutine of the socket is left, and Logger has what was logged. Closing again is
+// harmless and returns nil.
 func (s *RxSocket) Close() error {
 	if !s.opened() {
 		return errNotOpen("close")
@@ -909,8 +912,9 @@ func (s *RxSocket) Close() error {
 	}
 	err = cmp.Or(err, s.replies.close())
 	if s.unfollow != nil {
-		s.unfollow() // last: it waits for the logger's handler, which may be in a read or write
+		s.unfollow()
 	}
+	s.logger.close() // last: it waits for the handler, which may be in a read or write
 	return opError("close", err)
 }
 

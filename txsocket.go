@@ -66,8 +66,12 @@ type TxConfig struct {
 	// by it fail, and a default route that moves is not followed.
 	Static bool
 
-	// Logger is told what the socket does by itself while it follows the network, and if it cannot follow, as on
-	// Android; nil: nobody is. Its handler may use the socket, but must not close it: Close waits for what is being told.
+	// Logger receives what the socket does by itself while it follows the network, and why it cannot follow, as on
+	// Android. nil: nothing is logged. Its handler is called for one entry at a time, in order, by a goroutine that serves
+	// this socket only. A handler that is slow delays nothing else. Up to 256 entries wait for it; then the oldest are
+	// dropped, and their number is logged.
+	//
+	// The handler may use the socket but must not close it: Close waits until the handler has returned from every entry.
 	Logger *slog.Logger
 }
 
@@ -84,6 +88,7 @@ type TxSocket struct {
 	cfg    TxConfig // checked, and not changed after
 	groups map[netip.Addr]struct{}
 	*reader
+	logger   logger
 	unfollow func() // nil if Static
 
 	links     atomic.Pointer[[]*txLink] // replaced, under mu, never changed
@@ -142,7 +147,7 @@ func OpenTx(cfg TxConfig) (*TxSocket, error) {
 	if err != nil {
 		return nil, &OpError{Op: "open", Err: err, Hint: openHint(err)}
 	}
-	t := &TxSocket{cfg: cfg, groups: make(map[netip.Addr]struct{}), reader: r, ttl: cfg.TTL}
+	t := &TxSocket{cfg: cfg, groups: make(map[netip.Addr]struct{}), reader: r, ttl: cfg.TTL, logger: logger{to: cfg.Logger}}
 	for _, g := range cfg.Groups {
 		t.groups[g] = struct{}{}
 	}
@@ -161,13 +166,11 @@ func (t *TxSocket) opened() bool { return t != nil && t.reader != nil }
 // openAll opens the links. It follows the network first, and lets go of t.mu last, so that no change is missed in
 // between.
 func (t *TxSocket) openAll(links []*txLink) error {
-	tell := func() {}
-	defer func() { tell() }() // when the lock is open again
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.keeps.Store(t.cfg.TTL == TTLHost && !t.cfg.Loopback)
 	if !t.cfg.Static {
-		t.unfollow, _, tell = tryFollow(t.cfg.Logger, &watchFollower{f: t.follow})
+		t.unfollow, _ = tryFollow(&t.logger, &watchFollower{f: t.follow})
 	}
 	for i, l := range links {
 		if err := t.open(l); err != nil {
@@ -774,8 +777,8 @@ func (t *TxSocket) LocalAddr() net.Addr {
 	return &at
 }
 
-// Close closes the socket. It interrupts reads and writes that are blocked. Closing again is harmless and returns
-// nil.
+// Close closes the socket. It interrupts reads and writes that are blocked, and waits until Logger has what was logged.
+// Closing again is harmless and returns nil.
 func (t *TxSocket) Close() error {
 	if !t.opened() {
 		return errNotOpen("close")
@@ -788,7 +791,8 @@ func (t *TxSocket) Close() error {
 	}
 	err := cmp.Or(t.m.close(), t.each(func(to *sender) error { return to.conn.Close() }))
 	if t.unfollow != nil {
-		t.unfollow() // last: it waits for the logger's handler, which may be in a read or write
+		t.unfollow()
 	}
+	t.logger.close() // last: it waits for the handler, which may be in a read or write
 	return opError("close", err)
 }
