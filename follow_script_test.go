@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-multicast/mcast/internal/wine"
 	"github.com/go-multicast/mcast/mcasttest"
 )
 
@@ -182,7 +183,7 @@ func (s *script) pair(ifc Interface) string {
 // IP_MULTICAST_ALL, receive also what others have joined, and so would one that waits to be read to its end.
 func (s *script) leaveUnread() []string {
 	s.Helper()
-	if underWine() {
+	if wine.Here() {
 		return nil
 	}
 	return []string{s.send(s.tx)}
@@ -191,7 +192,7 @@ func (s *script) leaveUnread() []string {
 // wantDelivery sends twice and reads what comes: all that was sent, and once.
 func (s *script) wantDelivery(what string, unread ...string) {
 	s.Helper()
-	for underWine() && s.retired() {
+	for wine.Here() && s.retired() {
 		time.Sleep(time.Millisecond)
 	}
 	want := unread
@@ -292,7 +293,7 @@ func TestScriptNamed(t *testing.T) {
 		}
 		s.want("gone", missing)
 		s.wantTold("gone", "interface is gone")
-		if !underWine() {
+		if !wine.Here() {
 			s.send(s.tx) // for nobody
 		}
 		s.tell(home)
@@ -462,7 +463,7 @@ func TestScriptAll(t *testing.T) {
 
 // TestScriptUnread has interfaces come and go while nobody reads: what waits to be read is bounded.
 func TestScriptUnread(t *testing.T) {
-	if underWine() {
+	if wine.Here() {
 		t.Skip("Wine's OS sockets receive what others have joined, so that each of them gets everything")
 	}
 	forEachScript(t, func(t *testing.T, s *script) {

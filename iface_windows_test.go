@@ -14,6 +14,7 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/go-multicast/mcast/internal/wine"
 	"golang.org/x/sys/windows"
 )
 
@@ -171,11 +172,6 @@ func TestInterfacesSpecs(t *testing.T) {
 	}
 }
 
-// underWine reports whether this is Wine and no Windows.
-func underWine() bool {
-	return windows.NewLazySystemDLL("ntdll.dll").NewProc("wine_get_version").Find() == nil
-}
-
 // TestDefaultInterface compares the choice from the table with what Windows itself would take for something far away,
 // which differs only where a route other than the default one leads there. Wine takes any default route, and knows none
 // of IPv6.
@@ -193,7 +189,7 @@ func TestDefaultInterface(t *testing.T) {
 		switch {
 		case want == 0 && !errors.Is(err, ErrNoInterface):
 			t.Errorf("%s: got %+v, %v, want none", network, i, err)
-		case want != 0 && (err != nil || i.Index != int(want) && !underWine() || i.Flags&net.FlagUp == 0):
+		case want != 0 && (err != nil || i.Index != int(want) && !wine.Here() || i.Flags&net.FlagUp == 0):
 			t.Errorf("%s: got %+v, %v, want index %d", network, i, err, want)
 		}
 		t.Logf("%s: %s, %v", network, i.Name, err)

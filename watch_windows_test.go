@@ -22,6 +22,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/go-multicast/mcast/internal/wine"
 	"golang.org/x/sys/windows"
 )
 
@@ -202,7 +203,7 @@ func TestWatchMibForeignThread(t *testing.T) {
 
 // TestWatchMibAddress has an address of loopback come and go, which nobody else has.
 func TestWatchMibAddress(t *testing.T) {
-	if underWine() {
+	if wine.Here() {
 		t.Skip("Wine tells nobody of changes")
 	}
 	if !windows.GetCurrentProcessToken().IsElevated() {

@@ -1,5 +1,0 @@
-//go:build !windows
-
-package mcast
-
-func underWine() bool { return false }
