@@ -7,8 +7,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -321,5 +323,69 @@ func TestLimitReadBuffer(t *testing.T) {
 			rx.Close()
 			tx.Close()
 		}
+	}
+}
+
+// withoutNetAdmin calls f without CAP_NET_ADMIN, in the test's network.
+func withoutNetAdmin(t *testing.T, f func()) {
+	t.Helper()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var before [2]unix.CapUserData
+	if err := unix.Capget(&header, &before[0]); err != nil {
+		t.Fatal(err)
+	}
+	without := before
+	without[0].Effective &^= 1 << unix.CAP_NET_ADMIN
+	if err := unix.Capset(&header, &without[0]); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Capset(&header, &before[0]); err != nil {
+			t.Error(err)
+		}
+	}()
+	f()
+}
+
+// TestLimitBuffers asks for buffers that are larger than the kernel's limits. A process that may exceed them gets them; the
+// log of any other has what was granted and the cure.
+func TestLimitBuffers(t *testing.T) {
+	noLeaks(t)
+	lo := mustFind(t, "lo")
+	group := contractFamilies[0].group
+	open := func() (granted int, log string) {
+		var text bytes.Buffer
+		logger := slog.New(slog.NewTextHandler(&text, nil))
+		rx := openRx(t, mcast.RxConfig{Groups: []netip.Addr{group}, Port: newPort(), Interfaces: lo, ReadBuffer: 64 << 20, Logger: logger, Static: true})
+		granted = rx.Memberships()[0].ReadBuffer
+		rx.Close()
+		tx := openTx(t, mcast.TxConfig{Groups: []netip.Addr{group}, Interfaces: lo, WriteBuffer: 64 << 20, Logger: logger, Static: true})
+		tx.Close()
+		return granted, text.String()
+	}
+	withoutNetAdmin(t, func() {
+		granted, log := open()
+		if granted >= 64<<20 || strings.Count(log, "\n") != 2 || !strings.Contains(log, fmt.Sprint("granted=", granted)) ||
+			!strings.Contains(log, "net.core.rmem_max=67108864") || !strings.Contains(log, "net.core.wmem_max=67108864") {
+			t.Errorf("%d bytes are granted, and the log is %q", granted, log)
+		}
+		// What was granted is what a user would ask for to get the same.
+		rx := openRx(t, mcast.RxConfig{Groups: []netip.Addr{group}, Port: newPort(), Interfaces: lo, ReadBuffer: granted, Static: true})
+		if again := rx.Memberships()[0].ReadBuffer; again != granted {
+			t.Errorf("%d bytes are granted of %d", again, granted)
+		}
+	})
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 1<<20) != nil {
+		return // an ordinary user, whose root of a namespace is none for this
+	}
+	if granted, log := open(); granted != 64<<20 || log != "" {
+		t.Errorf("with CAP_NET_ADMIN: %d bytes are granted, and the log is %q", granted, log)
 	}
 }

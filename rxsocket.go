@@ -55,8 +55,9 @@ type RxConfig struct {
 	Loopback bool
 
 	// ReadBuffer is the size in bytes of the receive buffer of every OS socket, of which there is one for each
-	// interface and group, on Windows one for each interface and family; 0 leaves the system's default. Systems clamp
-	// it without a word: Memberships tells what was granted.
+	// interface and group, on Windows one for each interface and family; 0 leaves the system's default. The system may
+	// grant less. Memberships reports the size it granted, and Logger the parameter that limits it. On Linux that is
+	// net.core.rmem_max, which does not limit a process with CAP_NET_ADMIN.
 	ReadBuffer int
 
 	// Coalesce allows the kernel to hand over runs of datagrams of one source and size at once, which costs a
@@ -202,7 +203,29 @@ func (s *RxSocket) joinAll() error {
 			return err
 		}
 	}
+	for _, link := range s.links {
+		if link.ifc.Flags&net.FlagUp == 0 {
+			s.logger.log(slog.LevelWarn, "interface is down", link.ifc, nil)
+		}
+	}
+	s.logBuffer()
 	return nil
+}
+
+// logBuffer logs that the receive buffers are smaller than the configuration has them. They are all alike.
+func (s *RxSocket) logBuffer() {
+	for _, g := range s.groups {
+		for _, p := range g.pairs {
+			if len(p.conns) == 0 {
+				continue
+			}
+			if _, granted := p.conns[0].stats(); granted < s.cfg.ReadBuffer {
+				s.logger.log(slog.LevelWarn, "the receive buffer is smaller than ReadBuffer", Interface{}, nil, slog.Int("asked", s.cfg.ReadBuffer),
+					slog.Int("granted", granted), slog.String("cure", cure.ReceiveBuffer(strconv.Itoa(s.cfg.ReadBuffer))))
+			}
+			return
+		}
+	}
 }
 
 // check returns the configuration in its plain form: with copies of its slices, and with the interfaces found.
@@ -294,8 +317,14 @@ func (s *RxSocket) joinGroup(g *rxGroup) (err error) {
 		if p.err != nil && (!s.all || isExhausted(p.err)) {
 			return p.err
 		}
+		if p.err != nil {
+			s.log(slog.LevelWarn, "cannot join", p, p.err)
+		}
 		joined = joined || p.err == nil
 		err = cmp.Or(err, p.err)
+	}
+	if len(g.pairs) == 0 {
+		s.logger.log(slog.LevelWarn, "a group waits for an interface", Interface{}, noUsable("join", g.addr))
 	}
 	if !joined {
 		return err
@@ -563,9 +592,9 @@ type Membership struct {
 	// 0, because the system discards them itself.
 	Own uint64
 
-	// ReadBuffer is the size of the receive buffer that the system granted, in bytes. Linux doubles what is asked
-	// for, to have room for its own bookkeeping, and tells the doubled size (socket(7), SO_RCVBUF). On Windows the
-	// groups of a family share it on each interface.
+	// ReadBuffer is the size of the receive buffer that the system granted, in bytes and in the unit of
+	// RxConfig.ReadBuffer: set to this value it grants the same. Linux adds as much for its own bookkeeping, which is not
+	// counted here (socket(7), SO_RCVBUF). On Windows the groups of a family share the buffer on each interface.
 	ReadBuffer int
 }
 

@@ -237,7 +237,9 @@ func (s *pairSocket) bindDevice(index int) (bound bool, err error) {
 // ask sets what the user wants to be told, and the buffer.
 func (s *pairSocket) ask(cfg *RxConfig) error {
 	if cfg.ReadBuffer > 0 {
-		if err := s.set("SO_RCVBUF", unix.SOL_SOCKET, unix.SO_RCVBUF, cfg.ReadBuffer); err != nil {
+		if err := s.call("setsockopt SO_RCVBUF", func() error {
+			return setBuffer(s.fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, cfg.ReadBuffer)
+		}); err != nil {
 			return err
 		}
 	}
@@ -254,6 +256,28 @@ func (s *pairSocket) ask(cfg *RxConfig) error {
 		return s.set(name, s.level, option, 1)
 	}
 	return nil
+}
+
+// setBuffer sets the size of a buffer. With CAP_NET_ADMIN the limits net.core.rmem_max and wmem_max do not hold.
+func setBuffer(fd, force, option, size int) error {
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, force, size) == nil {
+		return nil
+	}
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, size)
+}
+
+// setWriteBuffer sets the size of a sender's buffer, and returns the size that the kernel granted. The kernel doubles what
+// is asked for, to have room for its own bookkeeping (socket(7), SO_SNDBUF).
+func setWriteBuffer(to *sender, size int) (granted int, err error) {
+	err = control(to.raw, func(fd int) error {
+		if err := setBuffer(fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, size); err != nil {
+			return err
+		}
+		doubled, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF)
+		granted = doubled / 2
+		return err
+	})
+	return granted, err
 }
 
 // join joins the group, or as many of the sources in it as the kernel takes (net.ipv4.igmp_max_msf and
@@ -446,10 +470,10 @@ func (c *conn) stats() (dropped uint64, readBuffer int) {
 	size := uint32(unsafe.Sizeof(info))
 	if _, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(c.fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
 		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0); errno == 0 {
-		return uint64(info[8]), int(info[1]) // SK_MEMINFO_DROPS, SK_MEMINFO_RCVBUF
+		return uint64(info[8]), int(info[1]) / 2 // SK_MEMINFO_DROPS, SK_MEMINFO_RCVBUF, doubled as SO_RCVBUF is
 	}
-	readBuffer, _ = unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
-	return 0, readBuffer
+	doubled, _ := unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+	return 0, doubled / 2
 }
 
 // joinHint says what to do about an error of opening a pair's socket, where that is known.

@@ -38,6 +38,7 @@ func (*pair) rejoin(*conn) error                                       { return 
 func listenReply(netip.Addr, uint16) (*net.UDPConn, error)             { return nil, errSystem }
 func replyConn(*sender, bool) (*conn, error)                           { return nil, errSystem }
 func setMulticastInterface(*sender, bool, *Interface) error            { return errSystem }
+func setWriteBuffer(*sender, int) (int, error)                         { return 0, errSystem }
 func setShared(syscall.RawConn, bool, bool, bool) error                { return errSystem }
 func (*conn) leave()                                                   {}
 func (*conn) stale(*Interface) bool                                    { return false }

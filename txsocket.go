@@ -59,7 +59,8 @@ type TxConfig struct {
 
 	// WriteBuffer is the size in bytes of the send buffer of every OS socket; 0 leaves the system's default. On macOS,
 	// whose default of 9216 bytes bounds a datagram as well, 0 makes room for the largest. A datagram that has no room in
-	// it at all is refused.
+	// it at all is refused. On Linux net.core.wmem_max limits the size, except for a process with CAP_NET_ADMIN. Logger
+	// reports a buffer that is smaller.
 	WriteBuffer int
 
 	// Static keeps the socket from following the network: after an interface was deleted and created again, writes
@@ -100,6 +101,7 @@ type TxSocket struct {
 	unheard       []*conn    // whose replies nobody has asked for yet
 	ttl           int        // as TxConfig has it, of the links to come as well
 	writeDeadline time.Time
+	clamped       bool // the logger knows that the send buffers are smaller than WriteBuffer
 }
 
 // txLink is an interface and a family to send on.
@@ -381,10 +383,19 @@ func (t *TxSocket) configure(l *txLink, to *sender) error {
 			return err
 		}
 	}
-	if size := cmp.Or(t.cfg.WriteBuffer, leastWriteBuffer); size > 0 {
-		return call("setsockopt SO_SNDBUF", func() error { return to.conn.SetWriteBuffer(size) })
+	size := cmp.Or(t.cfg.WriteBuffer, leastWriteBuffer)
+	if size == 0 {
+		return nil
 	}
-	return nil
+	return call("setsockopt SO_SNDBUF", func() error {
+		granted, err := setWriteBuffer(to, size)
+		if err == nil && granted < size && !t.clamped {
+			t.clamped = true
+			t.logger.log(slog.LevelWarn, "the send buffer is smaller than WriteBuffer", l.ifc, nil, slog.Int("asked", size),
+				slog.Int("granted", granted), slog.String("cure", cure.SendBuffer(strconv.Itoa(size))))
+		}
+		return err
+	})
 }
 
 // setTTL takes a TTL as TxConfig has it, which was checked.

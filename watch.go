@@ -51,6 +51,9 @@ const (
 //
 // Each list is a copy with slices of its own. The caller may keep and modify it.
 func WatchInterfaces(ctx context.Context) iter.Seq2[[]Interface, error] {
+	if ctx == nil {
+		ctx = context.Background()
+	}
 	return watchIterate(ctx, watchOpen)
 }
 

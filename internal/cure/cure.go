@@ -16,9 +16,9 @@ const (
 		"new one"
 	NoAddressOrYet = "the interface has no usable address of this family (yet)"
 	NoLink         = "the interface is down or has no address of this family"
-	Broadcast     = "it is a broadcast address, or a route prohibits it"
-	ShortOfMemory = "the system is short of memory for sockets"
-	QueueFull     = "the queue of the interface is full, or the system is short of memory: send slower; or WriteBuffer is " +
+	Broadcast      = "it is a broadcast address, or a route prohibits it"
+	ShortOfMemory  = "the system is short of memory for sockets"
+	QueueFull      = "the queue of the interface is full, or the system is short of memory: send slower; or WriteBuffer is " +
 		"smaller than the datagram"
 )
 

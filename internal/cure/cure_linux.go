@@ -215,6 +215,8 @@ func NoDefaultRoute(name string, v4 bool) string {
 
 func ReceiveBuffer(bytes string) string { return Sysctl("net/core/rmem_max", bytes) }
 
+func SendBuffer(bytes string) string { return Sysctl("net/core/wmem_max", bytes) }
+
 func SelfTest() string {
 	return "look at the firewall (sudo nft list ruleset, sudo iptables -L -nv) and at IPsec policies (sudo ip xfrm policy)"
 }

@@ -26,6 +26,8 @@ func NoDefaultRoute(name string, v4 bool) string {
 
 func ReceiveBuffer(bytes string) string { return "sudo sysctl -w kern.ipc.maxsockbuf=" + bytes }
 
+func SendBuffer(bytes string) string { return ReceiveBuffer(bytes) }
+
 func SelfTest() string {
 	return "look at the application firewall, and at System Settings, Privacy & Security, Local Network"
 }

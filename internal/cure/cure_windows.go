@@ -34,6 +34,8 @@ func NoDefaultRoute(name string, _ bool) string {
 	return NameInterface + ", or give " + name + " a default gateway"
 }
 
+func SendBuffer(string) string { return "ask for a smaller buffer, and send slower" }
+
 func ReceiveBuffer(string) string { return "ask for a smaller buffer, and read faster" }
 
 func SelfTest() string {
