@@ -141,7 +141,7 @@ func checkInterfaces(ifaces []Interface, groups families) ([]Interface, error) {
 			}
 		}
 		if !slices.ContainsFunc(unique, func(u Interface) bool { return u.Index == ifc.Index }) {
-			unique = append(unique, ifc)
+			unique = append(unique, ifc.clone())
 		}
 	}
 	return unique, nil

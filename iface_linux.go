@@ -22,6 +22,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-multicast/mcast/internal/cure"
 	"golang.org/x/sys/unix"
 )
 
@@ -130,6 +131,9 @@ func (c *ifaceNetlink) scan() ([]Interface, error) {
 // ifaceError is the error of asking the kernel.
 func ifaceError(op string, err error) error {
 	e := &OpError{Op: op, Err: err}
+	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
+		e.Hint = cure.Files()
+	}
 	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
 		e.Hint = "Android and some sandboxes do not let a program list the interfaces; build the list from what the system's own API tells"
 	}

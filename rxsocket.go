@@ -32,11 +32,14 @@ type RxConfig struct {
 	// below 1024 takes privileges.
 	Port uint16
 
-	// Interfaces to join the groups on, as FindInterfaces or Interfaces returned them. If one of them cannot be
-	// joined, or has no address of the family of one of the groups, opening fails. nil stands for every
-	// non-loopback interface that is up, can multicast and has an address of the group's family, of which there must be
-	// one for each group: there opening succeeds if one pair of interface and group was joined, and Memberships tells of
-	// the others.
+	// Interfaces to join the groups on, as FindInterfaces or Interfaces returned them. If a group cannot be joined on one
+	// of them, opening fails. Each needs an address of the family of each group, except that Linux and macOS join IPv4
+	// groups on an interface without an IPv4 address.
+	//
+	// nil stands for every non-loopback interface that is up, supports multicast and has an address of the group's family.
+	// Each group must then be joined on at least one interface. Memberships has the others with their Err. A group of a
+	// family that no interface has waits: it is joined when an interface has an address, unless Static is set. If all groups
+	// would have to wait, opening fails with ErrNoInterface.
 	Interfaces []Interface
 
 	// Sources, if there are any, are the only hosts whose datagrams are received: source-specific multicast
@@ -155,8 +158,8 @@ var _ net.PacketConn = (*RxSocket)(nil)
 // OpenRx joins every group on every interface of the configuration.
 //
 // It does not block. A mistake in the configuration is refused before any OS socket is opened. Otherwise the
-// error says which pair of group and interface could not be joined, why, and, where that is known, the cure;
-// nothing is left open then. On systems other than Linux, macOS and Windows it wraps errors.ErrUnsupported.
+// error says which group could not be joined on which interface, why, and, where that is known, the cure;
+// nothing is left open then. A lack of file descriptors or memory is an error whatever Interfaces is. On systems other than Linux, macOS and Windows it wraps errors.ErrUnsupported.
 func OpenRx(cfg RxConfig) (*RxSocket, error) {
 	if errSystem != nil {
 		return nil, &OpError{Op: "open", Err: errSystem}
@@ -437,8 +440,8 @@ func (s *RxSocket) own(link *rxLink) (own []netip.Addr) {
 // Joining a group again is harmless, and adds the sources that are new. But a group that is joined for some
 // sources cannot be opened to all, nor the other way round, without leaving it first.
 //
-// As with OpenRx, an interface that was named must be able to join; otherwise one of them must. On error nothing
-// has changed. On Linux both join in the network namespace of the calling thread.
+// As with OpenRx, all interfaces that were named must be able to join. Without named interfaces one of them must, and a
+// group of a family that none has waits. On error nothing has changed. On Linux both join in the network namespace of the calling thread.
 func (s *RxSocket) Join(group netip.Addr, sources ...netip.Addr) error {
 	if !s.opened() {
 		return errNotOpen("join")
@@ -569,8 +572,8 @@ func (s *RxSocket) Leave(group netip.Addr) error {
 // Membership is a group on an interface: whether it is joined, and what came in by it.
 type Membership struct {
 	Group     netip.Addr
-	Interface string // its name
-	IfIndex   int
+	Interface string       // its name; empty if the group waits for an interface
+	IfIndex   int          // 0 if the group waits for an interface
 	Sources   []netip.Addr // the only ones wanted; empty: all
 	Blocked   []netip.Addr
 
@@ -598,9 +601,9 @@ type Membership struct {
 	ReadBuffer int
 }
 
-// Memberships tells, for every pair of group and interface, whether it is joined now and what came in by it since
-// it was first joined; groups in the order in which they were joined. Without a list of interfaces in RxConfig, those
-// that are gone are forgotten with their counters. It is nil after Close.
+// Memberships returns, for each group on each interface, whether it is joined now and what was received since it was first
+// joined, groups in the order in which they were joined. Without named interfaces, an interface that is gone is left out
+// with its counters, and a group that waits for one has an entry without an interface. It returns nil after Close.
 func (s *RxSocket) Memberships() (all []Membership) {
 	if !s.opened() {
 		return nil

@@ -29,10 +29,13 @@ type TxConfig struct {
 	// Groups that may be sent to; IPv4 and IPv6 may be mixed. Duplicates are harmless.
 	Groups []netip.Addr
 
-	// Interfaces to send by, as FindInterfaces or Interfaces returned them: every datagram leaves by each of them.
-	// Each needs an address of every family of Groups. nil stands for the interface that leads to the default
-	// gateway of each group's family, as DefaultInterface tells. It must be able to multicast, which a VPN's as a rule is
-	// not. Unless Static is set, it is another one when the default route moves to one that is.
+	// Interfaces to send on, as FindInterfaces or Interfaces returned them: every datagram leaves on each of them. Each
+	// needs an address of every family of Groups.
+	//
+	// nil stands for the interface of the default route of each group's family, as DefaultInterface returns it. It must
+	// support multicast, which that of a VPN usually does not. Unless Static is set, the socket follows the default route.
+	// A family without such an interface waits for one if the other family has one. Until then a write to its groups returns
+	// ErrNoInterface, and Interfaces does not list it.
 	Interfaces []Interface
 
 	// TTL is the TTL (IPv6: hop limit) of multicast datagrams, 1 to 255: how many links they may cross. 0 means 1:
@@ -697,7 +700,7 @@ func (t *TxSocket) Interfaces() (all []Interface) {
 	}
 	for _, l := range *t.links.Load() {
 		if !slices.ContainsFunc(all, func(ifc Interface) bool { return ifc.Index == l.ifc.Index }) {
-			all = append(all, l.ifc)
+			all = append(all, l.ifc.clone())
 		}
 	}
 	return all
