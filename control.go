@@ -1,5 +1,6 @@
 // What a system tells of a datagram beside its bytes: control messages, which Linux, macOS and Windows each write in
-// their own way. Reading them takes no system call, so all three ways are here, and tested everywhere.
+// their own way. Reading them takes no system call, so that is here, and all three ways are tested everywhere. The numbers
+// of Linux are in control_linux.go.
 
 package mcast
 
@@ -44,7 +45,7 @@ const (
 	pktinfo4                          // struct in_pktinfo of Unix: interface, local address, destination
 	pktinfoWindows                    // struct in_pktinfo of Windows: destination, interface
 	pktinfo6                          // struct in6_pktinfo: destination, interface (RFC 3542, section 6.1)
-	timespec                          // two longs
+	timespec                          // two longs, of 32 or 64 bits
 	timeval                           // struct timeval of macOS: 64 bits of seconds, 32 of microseconds
 	segment                           // an int
 )
@@ -52,16 +53,6 @@ const (
 const wordSize = bits.UintSize / 8
 
 var (
-	// asm-generic/socket.h, linux/in.h, linux/in6.h
-	controlLinux = controlFormat{wordSize, []controlKind{
-		{0, 2, hopLimit},   // IP_TTL
-		{0, 8, pktinfo4},   // IP_PKTINFO
-		{41, 52, hopLimit}, // IPV6_HOPLIMIT
-		{41, 50, pktinfo6}, // IPV6_PKTINFO
-		{1, 35, timespec},  // SOL_SOCKET, SCM_TIMESTAMPNS
-		{1, 29, timeval},   // SOL_SOCKET, SCM_TIMESTAMP
-		{17, 104, segment}, // SOL_UDP, UDP_GRO
-	}}
 	// bsd/netinet/in.h, bsd/netinet6/in6.h and bsd/sys/socket.h of xnu
 	controlDarwin = controlFormat{4, []controlKind{
 		{0, 26, pktinfo4},      // IP_PKTINFO
@@ -123,10 +114,10 @@ func (m *metadata) read(what controlData, data []byte) {
 		m.group, m.ifIndex = netip.AddrFrom4([4]byte(data)), int(u32(4))
 	case what == pktinfo6 && n >= 20:
 		m.group, m.ifIndex = netip.AddrFrom16([16]byte(data)), int(u32(16))
-	case what == timespec && wordSize == 4 && n >= 8:
-		m.time = time.Unix(int64(int32(u32(0))), int64(u32(4)))
 	case what == timespec && n >= 16:
 		m.time = time.Unix(int64(u64(0)), int64(u64(8)))
+	case what == timespec && n >= 8: // nothing was received before 1970, so that the sign may serve until 2106
+		m.time = time.Unix(int64(u32(0)), int64(u32(4)))
 	case what == timeval && n >= 12:
 		m.time = time.Unix(int64(u64(0)), 1000*int64(int32(u32(8))))
 	}

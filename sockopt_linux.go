@@ -26,9 +26,6 @@ type handle struct {
 	coalesce bool // the kernel may hand over runs of datagrams at once
 }
 
-// controlHere is how this system writes control messages.
-var controlHere = &controlLinux
-
 // errSystem is nil where sockets can be opened.
 var errSystem error
 
