@@ -4,7 +4,10 @@
 
 package mcast
 
-import "net/netip"
+import (
+	"encoding/binary"
+	"net/netip"
+)
 
 // Flags of a route.
 const (
@@ -68,4 +71,19 @@ func bsdCallsForScan(message []byte) bool {
 	}
 	typ := message[3]
 	return (typ < add || typ > resolve) && typ != newMAddr && typ != delMAddr
+}
+
+// bsdDown returns the index of the interface that a message of a routing socket reports to be down: one of type
+// RTM_IFINFO, whose struct if_msghdr (bsd/net/if.h) lacks IFF_UP.
+func bsdDown(message []byte) (index int, down bool) {
+	const (
+		version = 5   // RTM_VERSION
+		ifInfo  = 0xe // RTM_IFINFO
+		up      = 0x1 // IFF_UP
+	)
+	if len(message) < 14 || message[2] != version || message[3] != ifInfo {
+		return 0, false
+	}
+	index = int(binary.NativeEndian.Uint16(message[12:]))
+	return index, binary.NativeEndian.Uint32(message[8:])&up == 0
 }

@@ -1,6 +1,7 @@
 package mcast
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"testing"
 )
@@ -159,5 +160,34 @@ func TestBSDCallsForScan(t *testing.T) {
 		"\xac\x87\xa3\x19\x7f\x82\x00\x00\x00\x0e\x12\x00\x00\x00\x00\x06\x00\x91\xe0\xf0\x01\x00\x00"
 	if bsdCallsForScan([]byte(left)) {
 		t.Error("a group that is left calls for a scan")
+	}
+}
+
+// TestBSDDown reads messages of interfaces (struct if_msghdr). Only one that says so has an interface down.
+func TestBSDDown(t *testing.T) {
+	message := func(version, typ byte, flags uint32, index uint16) []byte {
+		b := []byte{112, 0, version, typ, 0, 0, 0, 0}
+		b = binary.NativeEndian.AppendUint32(b, flags)
+		b = binary.NativeEndian.AppendUint16(b, index)
+		return append(b, make([]byte, 98)...)
+	}
+	const up, running = 0x1, 0x40
+	for _, test := range []struct {
+		name    string
+		message []byte
+		index   int
+		down    bool
+	}{
+		{"down", message(5, 0xe, running, 4), 4, true},
+		{"down, with the highest index", message(5, 0xe, 0, 0xffff), 0xffff, true},
+		{"up", message(5, 0xe, up|running, 4), 4, false},
+		{"another version", message(6, 0xe, 0, 4), 0, false},
+		{"an address", message(5, 0xc, 0, 4), 0, false},
+		{"cut short", message(5, 0xe, 0, 4)[:13], 0, false},
+		{"nothing", nil, 0, false},
+	} {
+		if index, down := bsdDown(test.message); index != test.index || down != test.down {
+			t.Errorf("%s: %d, %v", test.name, index, down)
+		}
 	}
 }

@@ -109,7 +109,7 @@
 // Unless Static is set, sockets follow the interfaces of the host. One that was deleted and comes back under its name,
 // or else under an alternative name (Interface.AltNames), is joined again and sent by again; a receiver without
 // Interfaces also joins on new ones. A new IPv6 address is not
-// usable before the system has checked it (RFC 4862, section 5.4): [OpenTx] waits for that, for three seconds at most.
+// usable before the system has checked it (RFC 4862, section 5.4): [OpenTx] waits for that, for five seconds at most.
 // Logger receives what changes.
 //
 // # Platforms

@@ -73,9 +73,10 @@ func (s *RxSocket) prepare(change networkChange) {
 // lost reports whether memberships of a group may be lost on an interface that still has its index. When one goes down,
 // Linux sets the sources of its memberships aside with the report that they were left. It has them no more when the
 // interface comes up, if it has disposed of that report, which it does when anything is joined or left there in the
-// meantime: igmpv3_add_delrec, igmpv3_send_cr and igmpv3_del_delrec in net/ipv4/igmp.c; net/ipv6/mcast.c is alike.
+// meantime: igmpv3_add_delrec, igmpv3_send_cr and igmpv3_del_delrec in net/ipv4/igmp.c; net/ipv6/mcast.c is alike. Where
+// downLoses is true, all memberships may be lost then.
 func (change *networkChange) lost(ifc *Interface, g *rxGroup) bool {
-	if change.Gone[ifc.Index] || change.Gone6[ifc.Index] && g.addr.Is6() || change.Up[ifc.Index] && len(g.sources) > 0 {
+	if change.Gone[ifc.Index] || change.Gone6[ifc.Index] && g.addr.Is6() || change.Up[ifc.Index] && (downLoses || len(g.sources) > 0) {
 		return true
 	}
 	return change.Overflow && !slices.ContainsFunc(change.Interfaces, func(now Interface) bool {
@@ -161,13 +162,17 @@ func (s *RxSocket) followLink(link *rxLink, found *Interface, change networkChan
 	}
 	now := *found
 	link.ifc, link.gone = now, false
+	stale := make(map[*pair]bool) // retired before any of them joins: where pairs share an OS socket, they need a new one
+	s.eachPair(link, func(p *pair) {
+		if p.err == nil && (now.Index != before.Index || slices.ContainsFunc(p.conns, func(c *conn) bool { return c.stale(&now, change.Lost) })) {
+			stale[p] = true
+			s.retire(p)
+		}
+	})
 	s.eachPair(link, func(p *pair) {
 		was := p.err
 		switch {
-		case p.err != nil:
-			s.join(p)
-		case now.Index != before.Index, slices.ContainsFunc(p.conns, func(c *conn) bool { return c.stale(&now) }):
-			s.retire(p)
+		case p.err != nil, stale[p]:
 			s.join(p)
 		case p.left:
 			s.rejoin(p)

@@ -45,6 +45,10 @@ type Interface struct {
 	// memberships of an interface for which two scans tell the same were not lost in between. 0: not known.
 	since6 uint32
 
+	// tentative are those addresses of IPv4 and IPv6 that Windows is still checking for duplicates: no socket can be
+	// bound to them yet. It is nil on other systems.
+	tentative []netip.Addr
+
 	// Index is the system's number for the interface, 1 or more. An interface that is deleted and made anew under its
 	// old name has another index; on Linux one that comes back from another network namespace usually has the old one. On
 	// macOS a device that is unplugged and comes back usually has its old index.
@@ -69,7 +73,9 @@ type Interface struct {
 	// Link-local IPv6 addresses (fe80::/10) carry no zone here, since a netip.Prefix cannot hold one: use
 	// p.Addr().WithZone(ifi.Name) to get an address to dial.
 	//
-	// Those of the range 169.254.0.0/16 that Windows gives to interfaces without a carrier, and does not use, are left out.
+	// On Windows preferred addresses come first, then deprecated ones, then those that it still checks for duplicates and
+	// does not use yet (RFC 4862, RFC 5227). It leaves out addresses that another host has, and those of the range
+	// 169.254.0.0/16 that it gives to interfaces without a carrier and does not use.
 	//
 	// The address is always the interface's own. On a point-to-point link, where the configured prefix length is about
 	// the peer's network, an address outside of that network has the full length of its family (/32 or /128).
@@ -82,7 +88,7 @@ func (i Interface) IsLoopback() bool { return i.Flags&net.FlagLoopback != 0 }
 // clone returns a copy that shares no memory with i.
 func (i Interface) clone() Interface {
 	i.AltNames, i.HardwareAddr = slices.Clone(i.AltNames), slices.Clone(i.HardwareAddr)
-	i.IPv4, i.IPv6 = slices.Clone(i.IPv4), slices.Clone(i.IPv6)
+	i.IPv4, i.IPv6, i.tentative = slices.Clone(i.IPv4), slices.Clone(i.IPv6), slices.Clone(i.tentative)
 	return i
 }
 
@@ -99,7 +105,27 @@ func ifaceCloneAll(list []Interface) []Interface {
 func (i Interface) equal(o Interface) bool {
 	return i.Index == o.Index && i.Name == o.Name && i.FriendlyName == o.FriendlyName && i.guid == o.guid &&
 		i.MTU == o.MTU && i.Flags == o.Flags && bytes.Equal(i.HardwareAddr, o.HardwareAddr) &&
-		slices.Equal(i.AltNames, o.AltNames) && slices.Equal(i.IPv4, o.IPv4) && slices.Equal(i.IPv6, o.IPv6)
+		slices.Equal(i.AltNames, o.AltNames) && slices.Equal(i.IPv4, o.IPv4) && slices.Equal(i.IPv6, o.IPv6) &&
+		slices.Equal(i.tentative, o.tentative)
+}
+
+// usable returns the addresses of a's family that sockets can be bound to now, the best first.
+func (i *Interface) usable(a netip.Addr) (addrs []netip.Addr) {
+	prefixes := i.IPv6
+	if a.Is4() {
+		prefixes = i.IPv4
+	}
+	for _, p := range prefixes {
+		if !slices.Contains(i.tentative, p.Addr()) {
+			addrs = append(addrs, p.Addr())
+		}
+	}
+	return addrs
+}
+
+// checking reports whether the interface is up, and all its addresses of a's family are still being checked.
+func (i *Interface) checking(a netip.Addr) bool {
+	return i.Flags&net.FlagUp != 0 && i.hasFamily(a) && len(i.usable(a)) == 0
 }
 
 // Interfaces returns the interfaces of the host, sorted by index: all of them, also those that are down, have no

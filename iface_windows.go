@@ -144,6 +144,7 @@ func ifaceFromAdapter(a *windows.IpAdapterAddresses) Interface {
 	if n := min(int(a.PhysicalAddressLength), len(a.PhysicalAddress)); n > 0 {
 		i.HardwareAddr = net.HardwareAddr(slices.Clone(a.PhysicalAddress[:n]))
 	}
+	var v4, v6 []winAddr
 	for u := a.FirstUnicastAddress; u != nil; u = u.Next {
 		addr, ok := netip.AddrFromSlice(u.Address.IP())
 		if !ok {
@@ -155,13 +156,17 @@ func ifaceFromAdapter(a *windows.IpAdapterAddresses) Interface {
 			continue
 		}
 		// 255 is Windows' word for no prefix at all.
-		p := netip.PrefixFrom(addr, min(int(u.OnLinkPrefixLength), addr.BitLen()))
+		one := winAddr{netip.PrefixFrom(addr, min(int(u.OnLinkPrefixLength), addr.BitLen())), u.DadState}
 		if addr.Is4() {
-			i.IPv4 = append(i.IPv4, p)
+			v4 = append(v4, one)
 		} else {
-			i.IPv6 = append(i.IPv6, p)
+			v6 = append(v6, one)
 		}
 	}
+	var tentative4, tentative6 []netip.Addr
+	i.IPv4, tentative4 = winUsable(v4)
+	i.IPv6, tentative6 = winUsable(v6)
+	i.tentative = slices.Concat(tentative4, tentative6)
 	return i
 }
 

@@ -22,7 +22,7 @@ import (
 var _ [0]byte = [unsafe.Sizeof(windows.MibIpForwardRow2{}) - 104]byte{}
 
 // ifaceTestAdapter is a record as Windows fills it in. The addresses are written with their prefix length, which may be
-// one that does not exist.
+// one that does not exist, and with their state if they are not preferred.
 func ifaceTestAdapter(t *testing.T, a windows.IpAdapterAddresses, guid, friendly string, addrs ...string) *windows.IpAdapterAddresses {
 	t.Helper()
 	var err error
@@ -33,10 +33,17 @@ func ifaceTestAdapter(t *testing.T, a windows.IpAdapterAddresses, guid, friendly
 		t.Fatal(err)
 	}
 	for _, text := range slices.Backward(addrs) {
-		u := &windows.IpAdapterUnicastAddress{Next: a.FirstUnicastAddress}
-		addr, bits, _ := strings.Cut(text, "/")
+		u := &windows.IpAdapterUnicastAddress{Next: a.FirstUnicastAddress, DadState: windows.IpDadStatePreferred}
+		addr, more, _ := strings.Cut(text, "/")
+		bits, state, _ := strings.Cut(more, " ")
 		if _, err := fmt.Sscan(bits, &u.OnLinkPrefixLength); err != nil {
 			t.Fatal(err)
+		}
+		for name, number := range map[string]int32{"tentative": windows.IpDadStateTentative,
+			"duplicate": windows.IpDadStateDuplicate, "deprecated": windows.IpDadStateDeprecated} {
+			if state == name {
+				u.DadState = number
+			}
 		}
 		raw := new(syscall.RawSockaddrAny)
 		u.Address.Sockaddr = raw
@@ -82,6 +89,13 @@ func TestIfaceFromAdapter(t *testing.T) {
 		}, guid, "WLAN", []string{"fe80::1/64", "169.254.1.1/16", "10.0.0.1/8"}, Interface{
 			Name: "WLAN", FriendlyName: "WLAN", guid: guid, Index: 3, MTU: 1500, Flags: net.FlagBroadcast | net.FlagMulticast,
 			IPv4: prefixes("10.0.0.1/8"), IPv6: prefixes("fe80::1/64"),
+		}},
+		{"after wake", windows.IpAdapterAddresses{
+			IfIndex: 4, Ipv6IfIndex: 4, Mtu: 1500, IfType: windows.IF_TYPE_ETHERNET_CSMACD, OperStatus: up,
+		}, guid, "LAN", []string{"10.0.0.1/8 duplicate", "10.0.0.2/8 tentative", "fe80::1/64 tentative", "10.0.0.3/8 deprecated", "10.0.0.4/8"}, Interface{
+			Name: "LAN", FriendlyName: "LAN", guid: guid, Index: 4, MTU: 1500, Flags: upFlags | net.FlagBroadcast | net.FlagMulticast,
+			IPv4: prefixes("10.0.0.4/8", "10.0.0.3/8", "10.0.0.2/8"), IPv6: prefixes("fe80::1/64"),
+			tentative: []netip.Addr{netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("fe80::1")},
 		}},
 		{"loopback", windows.IpAdapterAddresses{
 			IfIndex: 1, Ipv6IfIndex: 1, Mtu: 1<<32 - 1, IfType: windows.IF_TYPE_SOFTWARE_LOOPBACK, OperStatus: up,

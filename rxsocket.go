@@ -157,9 +157,15 @@ var _ net.PacketConn = (*RxSocket)(nil)
 
 // OpenRx joins every group on every interface of the configuration.
 //
-// It does not block. A mistake in the configuration is refused before any OS socket is opened. Otherwise the
-// error says which group could not be joined on which interface, why, and, where that is known, the cure;
-// nothing is left open then. A lack of file descriptors or memory is an error whatever Interfaces is. On systems other than Linux, macOS and Windows it wraps errors.ErrUnsupported.
+// A mistake in the configuration is refused before any OS socket is opened. Otherwise the error says which group could not
+// be joined on which interface, why, and, where that is known, the cure; nothing is left open then. A lack of file
+// descriptors or memory is an error whatever Interfaces is. On systems other than Linux, macOS and Windows the error wraps
+// errors.ErrUnsupported.
+//
+// It does not block, except on Windows. While Windows checks that no other host has the IPv4 address of an interface (RFC
+// 5227), as after boot, wake or a new DHCP lease, no socket can be bound to it. OpenRx waits for an interface that was
+// named, or if no interface has another address, for five seconds at most. Other interfaces are joined when their
+// addresses have been checked, unless Static is set.
 func OpenRx(cfg RxConfig) (*RxSocket, error) {
 	if errSystem != nil {
 		return nil, &OpError{Op: "open", Err: errSystem}
@@ -169,6 +175,7 @@ func OpenRx(cfg RxConfig) (*RxSocket, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg.Interfaces = awaitUsable(cfg.Interfaces, cfg.Groups, all, Interfaces)
 	r, err := newReader()
 	if err != nil {
 		return nil, &OpError{Op: "open", Err: err, Hint: openHint(err)}

@@ -36,6 +36,10 @@ const replyEarly = false
 // leastWriteBuffer lets the largest datagram through. The default, net.inet.udp.maxdgram, is 9216.
 const leastWriteBuffer = 65535
 
+// downLoses: an interface that is detached and comes back has its memberships only if it is the same record of the
+// kernel; see watch_darwin.go.
+const downLoses = true
+
 // hasTrafficClass6: IPV6_TCLASS can be set.
 const hasTrafficClass6 = true
 
@@ -233,7 +237,7 @@ func (p *pair) rejoin(c *conn) error {
 }
 
 // stale reports whether c's socket is of no use on its interface as it is now.
-func (c *conn) stale(*Interface) bool { return false }
+func (c *conn) stale(*Interface, map[watchAddr]bool) bool { return false }
 
 // listenReply opens a socket that sends from port and joins nothing.
 func listenReply(group netip.Addr, port uint16) (*net.UDPConn, error) {
@@ -290,7 +294,7 @@ func setInterface6(fd, index int) error {
 func probeSource(ifc *Interface, group netip.Addr) (source netip.Addr, err error) {
 	if group.Is4() {
 		if len(ifc.IPv4) == 0 {
-			return source, unix.EADDRNOTAVAIL
+			return source, unix.ENETUNREACH
 		}
 		return ifc.IPv4[0].Addr(), nil
 	}

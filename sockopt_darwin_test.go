@@ -84,6 +84,42 @@ func TestProbeAsksAsSendersSend(t *testing.T) {
 	}
 }
 
+// TestUpRenewsMemberships has an interface go down and up, after which the kernel may have forgotten its memberships.
+func TestUpRenewsMemberships(t *testing.T) {
+	ifaces := faultInterfaces(t)[:1]
+	rx, err := OpenRx(RxConfig{Groups: groupsOn(ifaces, "239.79.5.1", "ff02::79:5"), Port: faultPort, Interfaces: ifaces, Static: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rx.Close()
+	joined := 0
+	hook := func(name string) error {
+		if name == "setsockopt MCAST_JOIN_GROUP" {
+			joined++
+		}
+		return nil
+	}
+	testHookCall.Store(&hook)
+	defer testHookCall.Store(nil)
+	for _, test := range []struct {
+		up   map[int]bool
+		want int
+	}{{nil, 0}, {watchSet(ifaces[0].Index + 1), 0}, {watchSet(ifaces[0].Index), len(rx.groups)}} {
+		change := networkChange{Interfaces: ifaces, Up: test.up}
+		joined = 0
+		rx.prepare(change)
+		rx.follow(change)
+		if joined != test.want {
+			t.Errorf("when %v came up, %d memberships were joined, want %d", test.up, joined, test.want)
+		}
+		for _, m := range rx.Memberships() {
+			if !m.Joined {
+				t.Error(m.Err)
+			}
+		}
+	}
+}
+
 // TestErrorsNameTheirCure has each errno that the kernel is known to give, by the call that gives it.
 func TestErrorsNameTheirCure(t *testing.T) {
 	v4, v6, host := netip.MustParseAddr("239.1.1.1"), netip.MustParseAddr("ff05::1"), netip.MustParseAddr("192.0.2.1")

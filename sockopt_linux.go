@@ -36,6 +36,9 @@ const replyEarly = true
 // leastWriteBuffer: the system's default holds the largest datagram.
 const leastWriteBuffer = 0
 
+// downLoses: the kernel keeps the memberships of an interface that is down, apart from their sources; see lost.
+const downLoses = false
+
 // hasTrafficClass6: IPV6_TCLASS can be set.
 const hasTrafficClass6 = true
 
@@ -152,7 +155,7 @@ func (c *conn) leave() {
 }
 
 // stale reports whether c's socket is of no use on its interface as it is now.
-func (c *conn) stale(*Interface) bool { return false }
+func (c *conn) stale(*Interface, map[watchAddr]bool) bool { return false }
 
 // leave drops a membership with all its sources, if there is one.
 func (s *pairSocket) leave(index int) {

@@ -21,6 +21,7 @@ const (
 	leastWriteBuffer = 0
 	hasTrafficClass6 = false
 	joinsWithoutIPv4 = false
+	downLoses        = false
 )
 
 var controlHere = &controlFormat{word: wordSize}
@@ -41,10 +42,10 @@ func setMulticastInterface(*sender, bool, *Interface) error            { return 
 func setWriteBuffer(*sender, int) (int, error)                         { return 0, errSystem }
 func setShared(syscall.RawConn, bool, bool, bool) error                { return errSystem }
 func (*conn) leave()                                                   {}
-func (*conn) stale(*Interface) bool                                    { return false }
 func probeSource(*Interface, netip.Addr) (a netip.Addr, err error)     { return a, errSystem }
 func isExhausted(error) bool                                           { return false }
 func isPortTaken(error) bool                                           { return false }
+func (*conn) stale(*Interface, map[watchAddr]bool) bool                { return false }
 func isTransient(error) bool                                           { return false }
 func isTruncation(error) bool                                          { return false }
 func isHarmless(error) bool                                            { return false }

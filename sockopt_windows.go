@@ -53,6 +53,9 @@ const replyEarly = false
 // leastWriteBuffer: the system's default holds the largest datagram.
 const leastWriteBuffer = 0
 
+// downLoses: it is not documented what an interface keeps of its memberships while it is down.
+const downLoses = true
+
 // hasTrafficClass6: there is no IPV6_TCLASS that can be set.
 const hasTrafficClass6 = false
 
@@ -67,7 +70,11 @@ func openPair(m *merge, cfg *RxConfig, p *pair, sources []netip.Addr) ([]*conn, 
 }
 
 func (p *pair) joinError(err error) error {
-	return &OpError{Op: "join", Group: p.addr, Interface: p.link.ifc.Name, Err: err, Hint: openHint(err)}
+	hint := openHint(err)
+	if errors.Is(err, windows.WSAEADDRNOTAVAIL) && p.link.ifc.checking(p.addr) {
+		hint = cure.AddressChecked
+	}
+	return &OpError{Op: "join", Group: p.addr, Interface: p.link.ifc.Name, Err: err, Hint: hint}
 }
 
 func (m *merge) openConn(cfg *RxConfig, p *pair, sources []netip.Addr) (_ *conn, err error) {
@@ -77,18 +84,14 @@ func (m *merge) openConn(cfg *RxConfig, p *pair, sources []netip.Addr) (_ *conn,
 	// depend on how well it does.
 	c.screen.only, c.screen.blocked = sources, p.blocked
 
-	if p.addr.Is4() && len(ifc.IPv4) == 0 { // it had one when the socket was opened
-		return nil, os.NewSyscallError("bind", windows.WSAEADDRNOTAVAIL)
-	}
-	at := listenAt(ifc, p.addr, cfg.Port)
-	if c.in = m.inboxAt(at, c); c.in == nil {
-		udp, err := listenUDP(at, true)
-		if err != nil {
-			return nil, err
+	all := listenAt(ifc, p.addr, cfg.Port)
+	for _, at := range all {
+		if c.in = m.inboxAt(at, c); c.in != nil {
+			break
 		}
-		c.in = newInbox(udp, netip.Addr{}, true)
-		if err := configureRx(udp, cfg, ifc, p.addr.Is4()); err != nil {
-			udp.Close()
+	}
+	if c.in == nil {
+		if c.in, err = openInbox(cfg, ifc, all); err != nil {
 			return nil, err
 		}
 	}
@@ -103,14 +106,38 @@ func (m *merge) openConn(cfg *RxConfig, p *pair, sources []netip.Addr) (_ *conn,
 	return c, nil
 }
 
-// listenAt is what the OS socket of an interface is bound to. For IPv4 it is the interface's address, by which the
-// system gives it the multicast of that interface. For IPv6, where an interface has several addresses that come and
-// go, it is the wildcard.
-func listenAt(ifc *Interface, family netip.Addr, port uint16) netip.AddrPort {
-	if family.Is4() {
-		return netip.AddrPortFrom(ifc.IPv4[0].Addr(), port)
+// listenAt returns what the OS socket of an interface can be bound to, the best first. For IPv4 it is an address of the
+// interface, by which the system gives it the multicast of that interface. For IPv6, where an interface has several
+// addresses that come and go, it is the wildcard.
+func listenAt(ifc *Interface, family netip.Addr, port uint16) (all []netip.AddrPort) {
+	if family.Is6() {
+		return []netip.AddrPort{netip.AddrPortFrom(netip.IPv6Unspecified(), port)}
 	}
-	return netip.AddrPortFrom(netip.IPv6Unspecified(), port)
+	for _, addr := range ifc.usable(family) {
+		all = append(all, netip.AddrPortFrom(addr, port))
+	}
+	return all
+}
+
+// openInbox opens an OS socket that is bound to the first of some addresses that the system accepts. It refuses one that
+// the interface has lost, or that turned out to be another host's, since the interface was looked at.
+func openInbox(cfg *RxConfig, ifc *Interface, all []netip.AddrPort) (*inbox, error) {
+	err := os.NewSyscallError("bind", windows.WSAEADDRNOTAVAIL)
+	for _, at := range all {
+		var udp *net.UDPConn
+		if udp, err = listenUDP(at, true); errors.Is(err, windows.WSAEADDRNOTAVAIL) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := configureRx(udp, cfg, ifc, at.Addr().Is4()); err != nil {
+			udp.Close()
+			return nil, err
+		}
+		return newInbox(udp, netip.Addr{}, true), nil
+	}
+	return nil, err
 }
 
 // inboxAt finds an OS socket of the same interface that c can share; there it takes the place of one that is retired. For
@@ -232,11 +259,7 @@ func refused(err error) bool {
 // byInterface calls set with what stands for an interface in IPv4 options: the index, or, where that is refused, an
 // address. It returns what was taken.
 func byInterface(ifc *Interface, set func(ifAddr netip.Addr) error) (ifAddr netip.Addr, err error) {
-	forms := []netip.Addr{indexAddr(ifc.Index)}
-	if len(ifc.IPv4) > 0 {
-		forms = append(forms, ifc.IPv4[0].Addr())
-	}
-	for _, ifAddr = range forms {
+	for _, ifAddr = range append([]netip.Addr{indexAddr(ifc.Index)}, ifc.usable(netip.IPv4Unspecified())...) {
 		if err = set(ifAddr); !errors.Is(err, windows.WSAEINVAL) {
 			break
 		}
@@ -326,10 +349,10 @@ func (p *pair) rejoin(c *conn) error {
 }
 
 // stale reports whether c's OS socket is of no use on its interface as it is now: it is bound to an address that the
-// interface has lost.
-func (c *conn) stale(now *Interface) bool {
+// interface does not have any more, or has lost in between and has again, or is checking anew.
+func (c *conn) stale(now *Interface, lost map[watchAddr]bool) bool {
 	at := c.in.localAddr().Addr()
-	return !at.IsUnspecified() && !slices.ContainsFunc(now.IPv4, func(p netip.Prefix) bool { return p.Addr() == at })
+	return !at.IsUnspecified() && (lost[watchAddr{now.Index, at}] || !slices.Contains(now.usable(at), at))
 }
 
 // listenReply opens a socket that sends from port and joins nothing.
@@ -377,17 +400,46 @@ func setMulticastInterface(to *sender, v4 bool, ifc *Interface) error {
 	return err
 }
 
-// probeSource asks, without sending, whether the interface has an address to send to group from.
-func probeSource(ifc *Interface, group netip.Addr) error {
+// probeSource asks, without sending, which address the interface sends to group from. Where the interface as it was seen
+// last has only addresses that are being checked, the system is asked for them again.
+func probeSource(ifc *Interface, group netip.Addr) (source netip.Addr, err error) {
+	now := *ifc
+	if now.checking(group) {
+		all, err := ifaceScan()
+		if err != nil {
+			return source, err
+		}
+		i := slices.IndexFunc(all, func(found Interface) bool { return found.Index == ifc.Index })
+		if i < 0 {
+			return source, windows.WSAENETUNREACH
+		}
+		now = all[i]
+	}
+	usable := now.usable(group)
+	switch {
+	case now.checking(group):
+		return source, windows.WSAEADDRNOTAVAIL
+	case len(usable) == 0:
+		return source, windows.WSAENETUNREACH
+	case group.Is4():
+		return usable[0], nil
+	}
 	h, err := windows.Socket(windows.AF_INET6, windows.SOCK_DGRAM, windows.IPPROTO_UDP)
 	if err != nil {
-		return err
+		return source, err
 	}
 	defer windows.Closesocket(h)
 	if err := windows.SetsockoptInt(h, windows.IPPROTO_IPV6, windows.IPV6_MULTICAST_IF, ifc.Index); err != nil {
-		return err
+		return source, err
 	}
-	return windows.Connect(h, &windows.SockaddrInet6{Port: 9, ZoneId: uint32(ifc.Index), Addr: group.As16()})
+	if err := windows.Connect(h, &windows.SockaddrInet6{Port: 9, ZoneId: uint32(ifc.Index), Addr: group.As16()}); err != nil {
+		return source, err
+	}
+	local, err := windows.Getsockname(h)
+	if local, ok := local.(*windows.SockaddrInet6); ok {
+		source = netip.AddrFrom16(local.Addr)
+	}
+	return source, err
 }
 
 // isTransient tells the errors of an address that is not usable yet.

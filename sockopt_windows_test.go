@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-multicast/mcast/internal/cure"
 	"golang.org/x/sys/windows"
 )
 
@@ -58,12 +59,7 @@ func TestWindowsAddressLost(t *testing.T) {
 				}
 			}
 		}
-		// That of before receives nothing more. Under Wine it may, as long as another has joined.
-		for end := time.Now().Add(10 * time.Second); inboxesOf(s) > 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
-		}
-		if n := inboxesOf(s); n > 0 {
-			t.Errorf("%d OS sockets are left", n)
-		}
+		awaitInboxes(t, s, 0)
 		if s.follow(networkChange{Interfaces: []Interface{ifc}}) {
 			t.Errorf("to be tried again: %+v", s.Memberships())
 		}
@@ -199,17 +195,181 @@ func TestWindowsStale(t *testing.T) {
 	other.IPv4 = []netip.Prefix{netip.MustParsePrefix("192.0.2.77/24")}
 	more := now
 	more.IPv4 = append(other.IPv4, now.IPv4...)
+	again := now
+	again.tentative = addrsOf(slices.Concat(now.IPv4, now.IPv6))
+	lost := func(index int, prefixes []netip.Prefix) map[watchAddr]bool {
+		all := make(map[watchAddr]bool)
+		for _, p := range prefixes {
+			all[watchAddr{index, p.Addr()}] = true
+		}
+		return all
+	}
 	for _, g := range s.groups {
 		c := g.pairs[0].conns[0]
 		for name, is := range map[string]struct {
 			ifc   Interface
+			lost  map[watchAddr]bool
 			stale bool
-		}{"as it was": {now, false}, "with another address": {other, g.addr.Is4()}, "with one more": {more, false}} {
-			if c.stale(&is.ifc) != is.stale {
+		}{
+			"as it was":                         {now, nil, false},
+			"with another address":              {other, nil, g.addr.Is4()},
+			"with one more":                     {more, nil, false},
+			"while its address is checked anew": {again, nil, g.addr.Is4()},
+			"when its address was away":         {now, lost(now.Index, slices.Concat(now.IPv4, now.IPv6)), g.addr.Is4()},
+			"when another one was away":         {more, lost(now.Index, other.IPv4), false},
+			"when another interface's was away": {now, lost(now.Index+1, now.IPv4), false},
+		} {
+			if c.stale(&is.ifc, is.lost) != is.stale {
 				t.Errorf("%s: %s: stale is not %v", g.addr, name, is.stale)
 			}
 		}
 	}
+}
+
+// TestWindowsAddressReturns has the address that the OS socket is bound to go and return within one burst of notices: the
+// lists of interfaces are equal. All groups of the interface move to one new OS socket.
+func TestWindowsAddressReturns(t *testing.T) {
+	s := openWindows(t, RxConfig{Groups: groups("239.79.5.1", "239.79.5.2"), Loopback: true})
+	ifc := s.cfg.Interfaces[0]
+	tx, err := OpenTx(TxConfig{Groups: s.cfg.Groups, Interfaces: s.cfg.Interfaces, Loopback: true, Static: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Close()
+	before := s.groups[0].pairs[0].conns[0].in
+	same := networkChange{Interfaces: []Interface{ifc}}
+	s.follow(same)
+	if s.groups[0].pairs[0].conns[0].in != before {
+		t.Fatal("the OS socket was replaced for nothing")
+	}
+	same.Lost = map[watchAddr]bool{{ifc.Index, before.localAddr().Addr()}: true}
+	if s.follow(same) {
+		t.Errorf("to be tried again: %+v", s.Memberships())
+	}
+	now := s.groups[0].pairs[0].conns[0].in
+	if now == before || s.groups[1].pairs[0].conns[0].in != now {
+		t.Error("the groups are not on one new OS socket")
+	}
+	awaitInboxes(t, s, 1)
+	wantEachOnce(t, tx, s)
+}
+
+// awaitInboxes waits until the OS sockets of before are gone. They receive nothing more; but under Wine they may, as long
+// as another has joined.
+func awaitInboxes(t *testing.T, s *RxSocket, want int) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); inboxesOf(s) > want && time.Now().Before(end); time.Sleep(time.Millisecond) {
+	}
+	if n := inboxesOf(s); n != want {
+		t.Errorf("there are %d OS sockets, want %d", n, want)
+	}
+}
+
+// TestWindowsUpRenews has an interface go down and up: every membership is dropped and joined again.
+func TestWindowsUpRenews(t *testing.T) {
+	s := openWindows(t, RxConfig{Groups: groups("239.79.5.1", "ff02::79:5"), Loopback: true})
+	ifc := s.cfg.Interfaces[0]
+	var calls []string
+	hook := func(name string) error { calls = append(calls, name); return nil }
+	follow := func(change networkChange) []string {
+		calls = nil
+		testHookCall.Store(&hook)
+		defer testHookCall.Store(nil)
+		s.prepare(change)
+		s.follow(change)
+		return calls
+	}
+	if got := follow(networkChange{Interfaces: []Interface{ifc}}); got != nil {
+		t.Errorf("though nothing happened: %q", got)
+	}
+	got := follow(networkChange{Interfaces: []Interface{ifc}, Up: map[int]bool{ifc.Index: true}})
+	for _, g := range s.groups {
+		want := []string{"setsockopt IP_DROP_MEMBERSHIP", "setsockopt IP_ADD_MEMBERSHIP"}
+		if g.addr.Is6() { // which leaves by golang.org/x/net
+			want = []string{"setsockopt IPV6_JOIN_GROUP"}
+		}
+		for _, call := range want {
+			if !slices.Contains(got, call) {
+				t.Errorf("%s: no %s in %q", g.addr, call, got)
+			}
+		}
+		if p := g.pairs[0]; p.err != nil {
+			t.Error(p.err)
+		}
+	}
+}
+
+// TestWindowsNextAddress has the system refuse the first address of an interface, as one that has been found to be another
+// host's since the interfaces were listed. (Wine binds to any.)
+func TestWindowsNextAddress(t *testing.T) {
+	ifc := faultInterfaces(t)[0]
+	if len(ifc.IPv4) == 0 {
+		t.Skip("the interface has no IPv4 address")
+	}
+	real := ifc.IPv4[0].Addr()
+	ifc.IPv4 = append([]netip.Prefix{netip.MustParsePrefix("192.0.2.77/24")}, ifc.IPv4...)
+	open := func(refused int) (*RxSocket, error) {
+		hook := func(name string) error {
+			if name == "bind" {
+				if refused--; refused >= 0 {
+					return windows.WSAEADDRNOTAVAIL
+				}
+			}
+			return nil
+		}
+		testHookCall.Store(&hook)
+		defer testHookCall.Store(nil)
+		return OpenRx(RxConfig{Groups: groups("239.79.5.1", "239.79.5.2"), Port: faultPort, Interfaces: []Interface{ifc}, Static: true})
+	}
+	rx, err := open(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rx.Close()
+	for _, g := range rx.groups {
+		if at := g.pairs[0].conns[0].in.localAddr().Addr(); at != real {
+			t.Errorf("%s: the OS socket is bound to %s", g.addr, at)
+		}
+	}
+	if n := inboxesOf(rx); n != 1 {
+		t.Errorf("there are %d OS sockets", n)
+	}
+	var e *OpError
+	if rx, err := open(len(ifc.IPv4)); !errors.Is(err, windows.WSAEADDRNOTAVAIL) || !errors.As(err, &e) || e.Hint != cure.NoAddressNow {
+		t.Errorf("all addresses are refused: %v, %v", rx, err)
+	}
+}
+
+// TestWindowsTentative has the address of an interface checked for duplicates: it is joined as soon as that is over.
+func TestWindowsTentative(t *testing.T) {
+	s := openWindows(t, RxConfig{Groups: groups("239.79.5.1"), Loopback: true})
+	ifc := s.cfg.Interfaces[0]
+	tx, err := OpenTx(TxConfig{Groups: s.cfg.Groups, Interfaces: s.cfg.Interfaces, Loopback: true, Static: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Close()
+	checking := ifc
+	checking.tentative = addrsOf(ifc.IPv4)
+	if !s.follow(networkChange{Interfaces: []Interface{checking}}) {
+		t.Error("not to be tried again")
+	}
+	var e *OpError
+	if m := s.Memberships()[0]; m.Joined || !errors.As(m.Err, &e) || e.Hint != cure.AddressChecked {
+		t.Errorf("while its address is checked: %+v", m)
+	}
+	awaitInboxes(t, s, 0)
+	if s.follow(networkChange{Interfaces: []Interface{ifc}}) {
+		t.Errorf("to be tried again: %+v", s.Memberships())
+	}
+	wantEachOnce(t, tx, s)
+
+	// Opening waits for an address that is no more checked by now.
+	rx, err := OpenRx(RxConfig{Groups: groups("239.79.5.1"), Port: faultPort, Interfaces: []Interface{checking}, Static: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rx.Close()
 }
 
 // TestWindowsOptions asks the system what was set.
@@ -338,6 +498,8 @@ func (e *syscallError) Unwrap() error { return e.errno }
 func TestWindowsByInterface(t *testing.T) {
 	address := netip.MustParsePrefix("192.0.2.1/24")
 	with, without := Interface{Index: 12, IPv4: []netip.Prefix{address}}, Interface{Index: 12}
+	second, unchecked := netip.MustParsePrefix("192.0.2.2/24"), netip.MustParsePrefix("192.0.2.3/24")
+	more := Interface{Index: 12, IPv4: []netip.Prefix{address, unchecked, second}, tentative: []netip.Addr{unchecked.Addr()}}
 	index := netip.AddrFrom4([4]byte{0, 0, 0, 12})
 	for _, c := range []struct {
 		ifc     Interface
@@ -347,6 +509,7 @@ func TestWindowsByInterface(t *testing.T) {
 	}{
 		{with, nil, index, nil},
 		{with, map[netip.Addr]error{index: windows.WSAEINVAL}, address.Addr(), nil},
+		{more, map[netip.Addr]error{index: windows.WSAEINVAL, address.Addr(): windows.WSAEINVAL}, second.Addr(), nil},
 		{with, map[netip.Addr]error{index: windows.WSAEADDRNOTAVAIL}, index, windows.WSAEADDRNOTAVAIL},
 		{with, map[netip.Addr]error{index: windows.WSAEINVAL, address.Addr(): windows.WSAEINVAL}, address.Addr(), windows.WSAEINVAL},
 		{without, map[netip.Addr]error{index: windows.WSAEINVAL}, index, windows.WSAEINVAL},
@@ -358,25 +521,28 @@ func TestWindowsByInterface(t *testing.T) {
 	}
 }
 
-// TestWindowsProbe checks that asking leaves no handle, also when it is refused.
+// TestWindowsProbe checks what is said of addresses that are, or were, being checked, and that asking leaves no handle.
 func TestWindowsProbe(t *testing.T) {
 	ifc := faultInterfaces(t)[0]
-	group := groups("ff02::79:5")[0]
-	if len(ifc.IPv6) == 0 {
-		t.Skip("the interface has no IPv6 address")
+	was := ifc // and is not any more
+	was.tentative = addrsOf(slices.Concat(ifc.IPv4, ifc.IPv6))
+	nowhere := was
+	nowhere.Index = 0x7ffff0
+	probe := func() {
+		for _, group := range groupsOn([]Interface{ifc}, "239.79.5.1", "ff02::79:5") {
+			for name, i := range map[string]*Interface{"as it is": &ifc, "as it was": &was, "gone": &nowhere, "without addresses": {Index: ifc.Index}} {
+				source, err := probeSource(i, group)
+				if there := i == &ifc || i == &was; there != (err == nil) || there != slices.Contains(was.tentative, source) || isTransient(err) {
+					t.Errorf("%s, the interface %s: %v, %v", group, name, source, err)
+				}
+			}
+		}
 	}
-	if err := probeSource(&ifc, group); err != nil {
-		t.Error(err)
-	}
-	nowhere := Interface{Index: 0x7ffff0}
-	if err := probeSource(&nowhere, group); err == nil {
-		t.Error("there is an interface of index 0x7ffff0")
-	}
+	probe()
 	withoutGC(t)
 	before := count(t)
 	for range 5 * descriptorSlack {
-		probeSource(&ifc, group)
-		probeSource(&nowhere, group)
+		probe()
 	}
 	wantResources(t, before)
 }

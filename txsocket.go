@@ -136,10 +136,10 @@ var _ net.PacketConn = (*TxSocket)(nil)
 
 // OpenTx opens the sockets to send with.
 //
-// A mistake in the configuration is refused before any OS socket is opened. Where IPv6 has still to check that
-// nobody else has the interface's new address, OpenTx waits for it, for three seconds at most (RFC 4862, section
-// 5.4; Linux refuses to send until then). On systems other than Linux, macOS and Windows the error wraps
-// errors.ErrUnsupported.
+// A mistake in the configuration is refused before any OS socket is opened. While the system checks that no other host
+// has the interface's new address, nothing can be sent from it, and OpenTx waits for five seconds at most. Linux does
+// that for IPv6 (RFC 4862, section 5.4), Windows for both families (RFC 5227); macOS sends at once (Optimistic DAD, RFC
+// 4429). On systems other than Linux, macOS and Windows the error wraps errors.ErrUnsupported.
 func OpenTx(cfg TxConfig) (*TxSocket, error) {
 	if errSystem != nil {
 		return nil, &OpError{Op: "open", Err: errSystem}
@@ -415,14 +415,17 @@ func setTTL(l *txLink, to *sender, ttl int) error {
 	})
 }
 
+// How long opening a socket waits for addresses that are being checked, and how often it asks. For IPv6 the check takes
+// two seconds at most, for IPv4 on Windows three seconds or a little longer.
+const addressPatience, addressPause = 5 * time.Second, 20 * time.Millisecond
+
 // awaitAddresses finds the addresses that the links send from. It waits, for a bounded time, for those that cannot be used
 // yet.
 func (t *TxSocket) awaitAddresses() {
-	const patience, pause = 3 * time.Second, 20 * time.Millisecond
-	end := time.Now().Add(patience)
+	end := time.Now().Add(addressPatience)
 	for _, l := range *t.links.Load() {
-		for isTransient(t.setSource(l)) && !l.v4 && time.Now().Before(end) {
-			time.Sleep(pause)
+		for isTransient(t.setSource(l)) && time.Now().Before(end) {
+			time.Sleep(addressPause)
 		}
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"iter"
 	"maps"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -36,7 +37,8 @@ const (
 //
 // The list can be equal to the one before it: when an interface was deleted and made anew, went to another network
 // namespace and came back, or went down and up, too quickly for the lists to show it, its memberships suffer all the
-// same; and when the system says that it lost some of its notices, nobody knows.
+// same; so do, on Windows, sockets that are bound to an address that went and came back, or that is checked for
+// duplicates; and when the system says that it lost some of its notices, nobody knows.
 //
 // A scan that fails is yielded as an error with a nil list; the loop goes on and tries again. If the watch cannot be set up,
 // its error is the only pair. The loop ends, without an error, when ctx does, and it leaves no goroutine and no file
@@ -44,10 +46,10 @@ const (
 // its time: nothing is lost, only reported later.
 //
 // On Linux the loop is woken by the kernel (rtnetlink), and watches the network namespace of the thread it begins on. The
-// kernel does not notify of alternative names of an interface that is down: the next list has them. On Windows the system
-// wakes it (NotifyIpInterfaceChange), but not for a new name, which may take ten seconds to be seen. On macOS the loop is woken by the kernel (a routing socket) when an interface goes up or down or changes its MTU or addresses;
-// what the kernel does not tell, such as an interface that is not up, shows within some ten seconds. Other systems are
-// asked every few seconds.
+// kernel does not notify of alternative names of an interface that is down: the next list has them. On Windows the system wakes it (NotifyIpInterfaceChange), but not for a new name, which may take ten seconds to be seen. On
+// macOS the loop is woken by the kernel (a routing socket) when an interface goes up or down or changes its MTU or addresses;
+// what the kernel does not report, such as an interface that is not up or a second IPv4 address in the subnet of a first
+// one, shows within some ten seconds. Other systems are asked every few seconds.
 //
 // Each list is a copy with slices of its own. The caller may keep and modify it.
 func WatchInterfaces(ctx context.Context) iter.Seq2[[]Interface, error] {
@@ -94,8 +96,12 @@ type networkChange struct {
 	Gone6 map[int]bool
 
 	// Up are the indexes of interfaces that were down at the last call or since, and are not now. Linux may have taken
-	// the sources from their memberships.
+	// the sources from their memberships, macOS and Windows the memberships.
 	Up map[int]bool
+
+	// Lost are the addresses that were taken from interfaces since the last call. An interface may have one again;
+	// sockets that are bound to it are of no use nevertheless. Only Windows reports them, where sockets are bound so.
+	Lost map[watchAddr]bool
 
 	// Routes says that there may be another default route, or none.
 	Routes bool
@@ -106,7 +112,13 @@ type networkChange struct {
 
 // loses reports whether memberships may have been lost.
 func (c *networkChange) loses() bool {
-	return len(c.Gone)+len(c.Gone6)+len(c.Up) > 0 || c.Overflow
+	return len(c.Gone)+len(c.Gone6)+len(c.Up)+len(c.Lost) > 0 || c.Overflow
+}
+
+// watchAddr is an address of an interface.
+type watchAddr struct {
+	index int
+	addr  netip.Addr // without a zone
 }
 
 // processWatch serves the sockets of the whole process: a hundred sockets need no hundred watches. It holds nothing as
@@ -129,8 +141,9 @@ type watchNotice struct {
 	gone     map[int]bool // interfaces that were deleted
 	small    map[int]bool // interfaces that were seen with an MTU too small for IPv6
 	down     map[int]bool // interfaces that were seen down
-	routes   bool         // a default route changed, or nobody here would know
-	overflow bool         // there were more notices
+	lost     map[watchAddr]bool
+	routes   bool // a default route changed, or nobody here would know
+	overflow bool // there were more notices
 }
 
 // add merges another notice into n.
@@ -138,14 +151,15 @@ func (n *watchNotice) add(o watchNotice) {
 	n.gone = watchUnion(n.gone, o.gone)
 	n.small = watchUnion(n.small, o.small)
 	n.down = watchUnion(n.down, o.down)
+	n.lost = watchUnion(n.lost, o.lost)
 	n.routes = n.routes || o.routes
 	n.overflow = n.overflow || o.overflow
 }
 
 // watchUnion adds the elements of b to a, which it makes if need be.
-func watchUnion(a, b map[int]bool) map[int]bool {
+func watchUnion[K comparable](a, b map[K]bool) map[K]bool {
 	if a == nil && len(b) > 0 {
-		a = make(map[int]bool, len(b))
+		a = make(map[K]bool, len(b))
 	}
 	maps.Copy(a, b)
 	return a
@@ -209,7 +223,7 @@ func watchRun(src watchSource, quit, wake <-chan struct{}, deliver func(c networ
 
 // watchCompare makes of two scans and what was noticed in between what a follower is told.
 func watchCompare(before, now []Interface, n watchNotice) networkChange {
-	c := networkChange{Interfaces: now, Routes: n.routes, Overflow: n.overflow}
+	c := networkChange{Interfaces: now, Lost: n.lost, Routes: n.routes, Overflow: n.overflow}
 	small := func(list []Interface, index int) bool {
 		i := slices.IndexFunc(list, func(i Interface) bool { return i.Index == index })
 		return i >= 0 && list[i].MTU > 0 && list[i].MTU < watchLeastMTU

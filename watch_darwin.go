@@ -5,11 +5,13 @@
 // not up any more, nor when carrier or MAC address change; and where there is no room for a message, it drops it and keeps
 // silent about that too (raw_input in bsd/net/raw_usrreq.c). Hence the look now and then.
 //
-// Neither does it tell that an interface was detached and came back between two scans, and it need not: one that comes back
-// under its old index is the same record of the kernel, which has kept its memberships meanwhile; a new record gets a new
-// index (dlil_if_acquire, ifnet_attach and ifnet_detach in bsd/net/dlil.c). So there is nothing to put into
-// watchNotice.gone. Nor is there for watchNotice.small, since a small MTU takes no memberships away (nd6_setmtu in
-// bsd/netinet6/nd6.c).
+// It says nothing either of a second IPv4 address in the subnet of a first one. That shows at the look now and then.
+//
+// An interface that is detached goes down first, of which there is a notice. If it comes back, the kernel takes up its
+// memberships only if it has the same unique id and the same index (dlil_if_acquire and ifnet_attach in bsd/net/dlil.c,
+// igmp_domifreattach in bsd/netinet/igmp.c). So memberships are renewed on an interface that was down, and there is
+// nothing to put into watchNotice.gone. Nor is there for watchNotice.small, since a small MTU takes no memberships away
+// (nd6_setmtu in bsd/netinet6/nd6.c).
 
 package mcast
 
@@ -88,7 +90,11 @@ func (w *watchRoute) wait() (watchNotice, error) {
 		case err != nil:
 			return watchNotice{}, err
 		case bsdCallsForScan(w.buf[:n]):
-			return watchNotice{routes: true}, nil // it is not told
+			notice := watchNotice{routes: true} // it is not told
+			if index, down := bsdDown(w.buf[:n]); down {
+				notice.down = map[int]bool{index: true}
+			}
+			return notice, nil
 		}
 	}
 }

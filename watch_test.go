@@ -9,6 +9,7 @@ import (
 	"errors"
 	"maps"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"testing"
@@ -284,6 +285,26 @@ func TestWatchGone(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestWatchLost checks that an address which was taken from an interface is told once, though the lists are equal.
+func TestWatchLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, quit := newWatchFake(1, 2), make(chan struct{})
+		events := watchRecord(src, quit)
+		one, two := watchAddr{1, netip.MustParseAddr("192.0.2.1")}, watchAddr{2, netip.MustParseAddr("192.0.2.1")}
+		src.tell(watchNotice{lost: map[watchAddr]bool{one: true}})
+		src.tell(watchNotice{lost: map[watchAddr]bool{two: true}})
+		time.Sleep(time.Second)
+		src.tell(watchNotice{})
+		time.Sleep(time.Second)
+		synctest.Wait()
+		want := map[watchAddr]bool{one: true, two: true}
+		if len(*events) != 2 || !maps.Equal((*events)[1].Lost, want) {
+			t.Errorf("got %+v, want one that has lost %v", (*events)[1:], want)
+		}
+		close(quit)
+	})
 }
 
 // TestWatchUp checks that an interface that was down is told once, when it is up, whether or not a scan saw it down.

@@ -19,6 +19,7 @@ const watchSlow = 10 * time.Second
 
 // watchMib is a watchSource: two registrations for notices, and what they told since the last wait.
 type watchMib struct {
+	list       func() ([]Interface, error) // lists the interfaces
 	registered []windows.Handle
 	pin        runtime.Pinner // of this very structure, whose address Windows hands to the callbacks
 	closed     chan struct{}
@@ -30,10 +31,10 @@ type watchMib struct {
 
 var _ watchSource = (*watchMib)(nil)
 
-// watchOpen returns the ear on the host's network. It hears of interfaces, also of their carrier and MTU, and of
-// addresses. As on Linux, it does not hear of routes.
+// watchOpen returns the ear on the host's network. It is notified of interfaces, also of their carrier and MTU, and of
+// addresses, also of the end of duplicate address detection. It is not notified of routes.
 func watchOpen() (watchSource, error) {
-	w := &watchMib{closed: make(chan struct{}), wake: make(chan struct{}, 1)}
+	w := &watchMib{list: ifaceScan, closed: make(chan struct{}), wake: make(chan struct{}, 1)}
 	w.pin.Pin(w)
 	onInterface, onAddress := watchCallbacks()
 	for _, r := range [...]struct {
@@ -55,7 +56,24 @@ func watchOpen() (watchSource, error) {
 	return w, nil
 }
 
-func (w *watchMib) scan() ([]Interface, error) { return ifaceScan() }
+// scan takes down, too, which interfaces are down, for the notice after the next one.
+func (w *watchMib) scan() ([]Interface, error) {
+	list, err := w.list()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.notice.down = watchUnion(w.notice.down, watchAllDown(list))
+	return list, err
+}
+
+// watchAllDown returns those interfaces that are down.
+func watchAllDown(list []Interface) (down map[int]bool) {
+	for _, i := range list {
+		if i.Flags&net.FlagUp == 0 {
+			down = watchUnion(down, map[int]bool{i.Index: true})
+		}
+	}
+	return down
+}
 
 // close ends the registrations. That waits for callbacks that run, so it must not be called from one, nor with a lock held
 // that they take; afterwards none will run.
@@ -67,6 +85,8 @@ func (w *watchMib) close() {
 	close(w.closed)
 }
 
+// wait looks by itself: a notice of an interface does not tell whether it is down, and it may be up again at the end of
+// the burst.
 func (w *watchMib) wait() (watchNotice, error) {
 	select {
 	case <-w.closed:
@@ -74,6 +94,7 @@ func (w *watchMib) wait() (watchNotice, error) {
 	case <-w.wake:
 	case <-time.After(watchSlow):
 	}
+	_, _ = w.scan() // if it fails, so does the one that follows
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	n := w.notice
@@ -109,8 +130,8 @@ var watchCallbacks = sync.OnceValues(func() (onInterface, onAddress uintptr) {
 		w.tell(watchParse(row, kind))
 		return 0
 	})
-	onAddress = windows.NewCallback(func(w *watchMib, _ unsafe.Pointer, _ uint32) uintptr {
-		w.tell(watchNotice{})
+	onAddress = windows.NewCallback(func(w *watchMib, row *[winAddressSize]byte, kind uint32) uintptr {
+		w.tell(watchParseAddress(row, kind))
 		return 0
 	})
 	return onInterface, onAddress
@@ -121,6 +142,18 @@ var watchCallbacks = sync.OnceValues(func() (onInterface, onAddress uintptr) {
 func watchParse(row *watchRow, kind uint32) (n watchNotice) {
 	if row != nil && kind == windows.MibDeleteInstance {
 		n.gone = map[int]bool{int(row.index): true}
+	}
+	return n
+}
+
+// watchParseAddress takes from a notice of an address that it was deleted. The next scan may show it again, as after a
+// link that was down for a moment, or in the middle of a DHCP renewal.
+func watchParseAddress(row *[winAddressSize]byte, kind uint32) (n watchNotice) {
+	if row == nil || kind != windows.MibDeleteInstance {
+		return n
+	}
+	if a, ok := winAddress(row[:]); ok {
+		n.lost = map[watchAddr]bool{a: true}
 	}
 	return n
 }

@@ -11,6 +11,7 @@ import (
 	"maps"
 	"math"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
@@ -131,6 +132,57 @@ func TestWatchParseMib(t *testing.T) {
 	}
 }
 
+// TestWatchParseMibAddress: an address that was deleted may be there again at the next scan.
+func TestWatchParseMibAddress(t *testing.T) {
+	a := watchAddr{12, netip.MustParseAddr("192.0.2.1")}
+	row := (*[winAddressSize]byte)(winTestRow(windows.AF_INET, 4, a.addr.AsSlice(), 12))
+	for _, test := range []struct {
+		row  *[winAddressSize]byte
+		kind uint32
+		lost map[watchAddr]bool
+	}{
+		{row, windows.MibDeleteInstance, map[watchAddr]bool{a: true}},
+		{row, windows.MibAddInstance, nil},
+		{row, windows.MibParameterNotification, nil}, // such as the end of duplicate address detection
+		{new([winAddressSize]byte), windows.MibDeleteInstance, nil},
+		{nil, windows.MibDeleteInstance, nil},
+		{nil, windows.MibInitialNotification, nil},
+	} {
+		if n := watchParseAddress(test.row, test.kind); !maps.Equal(n.lost, test.lost) || n.gone != nil || n.overflow {
+			t.Errorf("%v, %d: got %+v", test.row, test.kind, n)
+		}
+	}
+}
+
+// TestWatchMibDown checks that the notice after an interface was down says so: Windows' own does not.
+func TestWatchMibDown(t *testing.T) {
+	w := watchTestOpen(t)
+	defer w.close()
+	flags := map[int]net.Flags{7: net.FlagUp, 8: 0, 9: net.FlagMulticast}
+	w.list = func() (list []Interface, err error) {
+		for index, f := range flags {
+			list = append(list, Interface{Index: index, Flags: f})
+		}
+		return list, nil
+	}
+	want := func(when string, down map[int]bool) {
+		t.Helper()
+		w.tell(watchNotice{})
+		if n, err := w.wait(); err != nil || !maps.Equal(n.down, down) {
+			t.Errorf("%s: got %+v, %v, want %v to be down", when, n, err, down)
+		}
+	}
+	want("at a notice", watchSet(8, 9))
+	flags[7], flags[8] = 0, net.FlagUp
+	want("at the next", watchSet(7, 9))
+	if _, err := w.scan(); err != nil {
+		t.Fatal(err)
+	}
+	flags[7], flags[9] = net.FlagUp, net.FlagUp
+	want("at a scan before", watchSet(7, 9))
+	want("when all are up", nil)
+}
+
 // TestWatchMibCallbacks calls the callbacks as Windows does: more often than anybody waits, with what the C calling
 // convention leaves undefined set to ones, and about one watch of two.
 func TestWatchMibCallbacks(t *testing.T) {
@@ -145,17 +197,20 @@ func TestWatchMibCallbacks(t *testing.T) {
 	}
 	syscall.SyscallN(onInterface, uintptr(unsafe.Pointer(w)), uintptr(unsafe.Pointer(&watchRow{index: 8})), windows.MibAddInstance|garbage)
 	syscall.SyscallN(onAddress, uintptr(unsafe.Pointer(w)), 0, windows.MibAddInstance|garbage)
+	lost := watchAddr{7, netip.MustParseAddr("192.0.2.1")}
+	row := winTestRow(windows.AF_INET, 4, lost.addr.AsSlice(), 7)
+	syscall.SyscallN(onAddress, uintptr(unsafe.Pointer(w)), uintptr(unsafe.Pointer(&row[0])), windows.MibDeleteInstance|garbage)
 	n, err := w.wait()
-	if err != nil || !maps.Equal(n.gone, watchSet(7, 9)) {
+	if err != nil || !maps.Equal(n.gone, watchSet(7, 9)) || !maps.Equal(n.lost, map[watchAddr]bool{lost: true}) {
 		t.Errorf("got %+v, %v", n, err)
 	}
 
 	syscall.SyscallN(onAddress, uintptr(unsafe.Pointer(w)), 0, windows.MibAddInstance)
 	n, err = w.wait()
-	if err != nil || n.gone != nil {
+	if err != nil || n.gone != nil || n.lost != nil {
 		t.Errorf("got %+v, %v, want nothing that was told before", n, err)
 	}
-	if other.notice.gone != nil {
+	if other.notice.gone != nil || other.notice.lost != nil {
 		t.Errorf("the other watch heard %+v", other.notice)
 	}
 }

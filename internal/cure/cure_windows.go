@@ -6,6 +6,8 @@ package cure
 const (
 	PortTaken = "another program holds the port without SO_REUSEADDR, so nobody can share it: `netstat -abno -p UDP` " +
 		"names it"
+	AddressChecked = "Windows still checks that no other host has the interface's address, which takes some seconds: try " +
+		"again"
 	NoAddressNow = "the interface does not have its address now, or is down: scan again"
 	Refused      = "a firewall of this machine refuses it"
 	NoRoute      = "there is no route to it: `Find-NetRoute -RemoteIPAddress` with the address shows it"
