@@ -88,7 +88,7 @@ func (i Interface) IsLoopback() bool { return i.Flags&net.FlagLoopback != 0 }
 // clone returns a copy that shares no memory with i.
 func (i Interface) clone() Interface {
 	i.AltNames, i.HardwareAddr = slices.Clone(i.AltNames), slices.Clone(i.HardwareAddr)
-	i.IPv4, i.IPv6, i.tentative = slices.Clone(i.IPv4), slices.Clone(i.IPv6), slices.Clone(i.tentative)
+	i.IPv4, i.IPv6 = slices.Clone(i.IPv4), slices.Clone(i.IPv6) // tentative cannot be reached, and is not changed
 	return i
 }
 

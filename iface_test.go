@@ -307,15 +307,15 @@ func ifaceTestFull() Interface {
 		Name: "eth0", FriendlyName: "Ethernet", AltNames: []string{"uplink"}, guid: "{6A2F}", since6: 1, Index: 2, MTU: 1500,
 		HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Flags: net.FlagUp,
 		IPv4: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")},
-		IPv6: []netip.Prefix{netip.MustParsePrefix("2001:db8::1/64")},
+		IPv6: []netip.Prefix{netip.MustParsePrefix("2001:db8::1/64")}, tentative: groups("2001:db8::1"),
 	}
 }
 
-// ifaceTestOverwrite overwrites the elements of all slices of an interface.
+// ifaceTestOverwrite overwrites the elements of all slices of an interface that a user can reach.
 func ifaceTestOverwrite(i *Interface) {
-	for _, f := range reflect.ValueOf(i).Elem().Fields() {
-		if f.Kind() == reflect.Slice {
-			f.Index(0).SetZero()
+	for f, v := range reflect.ValueOf(i).Elem().Fields() {
+		if v.Kind() == reflect.Slice && f.IsExported() {
+			v.Index(0).SetZero()
 		}
 	}
 }
