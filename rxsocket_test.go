@@ -1,10 +1,9 @@
 // The promises of RxSocket, in the order of its documentation.
 //
-// No test waits to see that something is not delivered. It has a control: a socket of package net on the same port, which
-// receives what the RxSocket must not. When the control has read it, the kernel has delivered it. The test then sends a
-// marker on every path that the RxSocket receives from. Nothing unwanted may have arrived before the markers.
-//
 // Tests named Local run over one interface, on every system. The others need several interfaces or hosts, and so Linux.
+// These do not wait to see that something is not delivered. They have a control: a socket of package net on the same port,
+// which receives what the RxSocket must not. When the control has read it, the kernel has delivered it. The test then sends
+// a marker on every path that the RxSocket receives from. Nothing unwanted may have arrived before the markers.
 
 package mcast_test
 
