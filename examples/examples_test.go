@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -36,8 +37,10 @@ func TestExamples(t *testing.T) {
 		{"Communicator", testCommunicator},
 		{"CommunicatorLoopback", testCommunicatorLoopback},
 		{"CommunicatorLoopbackNoRoute", testCommunicatorLoopbackNoRoute},
+		{"CommunicatorOneFamily", testCommunicatorOneFamily},
 		{"CommunicatorLAN", testCommunicatorLAN},
 		{"SenderReceiver", testSenderReceiver},
+		{"SenderReceiverOneMachine", testSenderReceiverOneMachine},
 		{"SenderAlone", testSenderAlone},
 		{"SenderHarassed", testSenderHarassed},
 		{"Ifaces", testIfaces},
@@ -49,64 +52,64 @@ func TestExamples(t *testing.T) {
 }
 
 func testUsage(t *testing.T, dir programs) {
-	for _, command := range []string{
-		"communicator -nonsense",
-		"communicator 239.1.2.3",
-		"communicator -group nonsense",
-		"communicator -port nonsense",
-		"communicator -port 0",
-		"communicator -port 65536",
-		"communicator -n -1",
-		"communicator -interval 0s",
-		"communicator -ttl nonsense",
-		"sender",
-		"sender -wait 0s hello",
-		"sender -wait nonsense hello",
-		"sender -answers 0 hello",
-		"sender -port 65536 hello",
-		"sender -group 239.1.2.3,239.1.2.4 hello",
-		"receiver 239.1.2.3",
-		"receiver -group 239.1.2.3,",
-		"receiver -source nonsense",
-		"receiver -port 0",
-		"ifaces -nonsense",
-		"doctor 239.1.2.3",
-		"doctor -group 239.1.2.3,",
-		"doctor -source nonsense",
-		"doctor -port 65536",
-		"doctor -watch 0s",
-		"doctor -buffer -1",
-		"mdns eth0",
-		"mdns -timeout 0s",
-		"mdns -service http",
-		"mdns -service _printer._sub._http._tcp",
-		"ping -nonsense",
-		"ping -group 239.1.2.3,",
-		"ping -group 239.1.2.3,239.1.2.4",
-		"ping -ssm 232.1.2.3",
-		"ping -source nonsense",
-		"ping -port 0",
-		"ping -port 65535",
-		"ping -n 0",
-		"ping -n 10001",
-		"ping -interval 19ms",
-		"ping -wait 0s",
-		"ping -ttl 0",
-		"ping -ttl 256",
-		"ping -listen 192.0.2.1",
-		"ping -listen -n 10",
-		"ping -listen -source 192.0.2.1",
+	const port, ttl = "want 1 to 65535", "want 1 to 255, or -1"
+	const group = "want a multicast address without a zone: 224.0.0.0/4 or ff00::/8"
+	const source = "want a host's address without a zone, of the family of a group"
+	for command, want := range map[string]string{
+		"communicator -nonsense":                  "flag provided but not defined: -nonsense",
+		"communicator 239.1.2.3":                  `unexpected argument "239.1.2.3": want flags only`,
+		"communicator -group nonsense":            `invalid value "nonsense" for flag -group: `,
+		"communicator -group 10.88.0.1":           `invalid value "10.88.0.1" for flag -group: ` + group,
+		"communicator -group ff02::1234%eth0":     `invalid value "ff02::1234%eth0" for flag -group: ` + group,
+		"communicator -group":                     "flag needs an argument: -group",
+		"communicator -port nonsense":             `invalid value "nonsense" for flag -port: parse error`,
+		"communicator -port 0":                    `invalid value "0" for flag -port: ` + port,
+		"communicator -port 65536":                `invalid value "65536" for flag -port: ` + port,
+		"communicator -n -1":                      `invalid value "-1" for flag -n: want 0 or more`,
+		"communicator -interval 0s":               `invalid value "0s" for flag -interval: want a time above 0`,
+		"communicator -ttl nonsense":              `invalid value "nonsense" for flag -ttl: parse error`,
+		"communicator -ttl 256":                   `invalid value "256" for flag -ttl: ` + ttl,
+		"sender":                                  "no message: want one as the argument",
+		"sender -wait 1s":                         "no message: want one as the argument",
+		"sender -wait 0s hello":                   `invalid value "0s" for flag -wait: want a time above 0`,
+		"sender -wait nonsense hello":             `invalid value "nonsense" for flag -wait: parse error`,
+		"sender -answers 0 hello":                 `invalid value "0" for flag -answers: want 1 or more`,
+		"sender -port 65536 hello":                `invalid value "65536" for flag -port: ` + port,
+		"sender hello -port 65536":                `invalid value "65536" for flag -port: ` + port,
+		"sender hello -port 1 world -nonsense":    "flag provided but not defined: -nonsense",
+		"sender hello -port":                      "flag needs an argument: -port",
+		"sender -group fd88::1 hello":             `invalid value "fd88::1" for flag -group: ` + group,
+		"sender -group 239.1.2.3,239.1.2.4 hello": `invalid value "239.1.2.3,239.1.2.4" for flag -group: `,
+		"sender -ttl 0 hello":                     `invalid value "0" for flag -ttl: ` + ttl,
+		"sender -ttl -2 hello":                    `invalid value "-2" for flag -ttl: ` + ttl,
+		"sender -ttl -1 -loopback=false hello":    `invalid value "-1" for flag -ttl: want 1 to 255 with -loopback=false`,
+		"receiver 239.1.2.3":                      `unexpected argument "239.1.2.3": want flags only`,
+		"receiver -answer 239.1.2.3 -port 9":      `unexpected argument "239.1.2.3": want flags only`,
+		"receiver -answer=nonsense":               `invalid boolean value "nonsense" for -answer: parse error`,
+		"receiver -group 239.1.2.3,":              `invalid value "239.1.2.3," for flag -group: `,
+		"receiver -group 239.1.2.3,::1":           `invalid value "::1" for flag -group: ` + group,
+		"receiver -source nonsense":               `invalid value "nonsense" for flag -source: `,
+		"receiver -source 239.1.2.3":              `invalid value "239.1.2.3" for flag -source: ` + source,
+		"receiver -source 10.0.0.1,fe80::1":       `invalid value "fe80::1" for flag -source: ` + source,
+		"receiver -port 0":                        `invalid value "0" for flag -port: ` + port,
+		"ifaces -nonsense":                        "flag provided but not defined: -nonsense",
+		"ifaces lo -watch=nonsense":               `invalid boolean value "nonsense" for -watch: parse error`,
 	} {
-		args := strings.Fields(command)
-		p := dir.start(t, nil, args...)
-		if code := p.Wait(); code != 2 || !strings.Contains(p.Stderr.String(), "For example:\n\n  "+args[0]) {
-			t.Errorf("exit code %d, want 2 and the usage from %s", code, p)
+		name, _, _ := strings.Cut(command, " ")
+		p := dir.start(t, nil, strings.Fields(command)...)
+		code, lines := p.Wait(), strings.Split(p.Stderr.String(), "\n") // the error is in the last, which ends with \n
+		last := lines[max(0, len(lines)-2)]
+		shown := strings.Contains(p.Stderr.String(), "For example:\n\n  "+name) && p.Stdout.String() == ""
+		if code != 2 || !shown || !strings.HasPrefix(last, name+": "+want) {
+			t.Errorf("exit code %d, want 2, the usage and at the end %q from %s", code, want, p)
 		}
 	}
-	for _, name := range []string{"communicator", "sender", "receiver", "ifaces", "doctor", "mdns", "ping"} {
-		p := dir.start(t, nil, name, "-h")
-		if code := p.Wait(); code != 0 || !strings.Contains(p.Stderr.String(), "For example:\n\n  "+name) {
-			t.Errorf("exit code %d, want 0 and the usage from %s", code, p)
+	for _, name := range []string{"communicator", "sender", "receiver", "ifaces"} {
+		for _, args := range [][]string{{"-h"}, {"something", "-help"}} {
+			p := dir.start(t, nil, append([]string{name}, args...)...)
+			if code := p.Wait(); code != 0 || !strings.Contains(p.Stderr.String(), "For example:\n\n  "+name) {
+				t.Errorf("exit code %d, want 0 and the usage from %s", code, p)
+			}
 		}
 	}
 }
@@ -116,22 +119,16 @@ func testErrors(t *testing.T, dir programs) {
 	mcasttest.Require(t)
 	for _, test := range []struct{ command, want string }{
 		{"communicator -iface nonsense", `no such interface: "nonsense" (there is: lo (index 1) 127.0.0.1`},
-		{"sender -iface nonsense hello", `no such interface: "nonsense" (there is: lo (index 1) 127.0.0.1`},
+		{"sender hello -iface nonsense", `no such interface: "nonsense" (there is: lo (index 1) 127.0.0.1`},
 		{"receiver -iface lo,nonsense", `no such interface: "nonsense" (there is: lo (index 1) 127.0.0.1`},
 		{"ifaces nonsense", `no such interface: "nonsense" (there is: lo (index 1) 127.0.0.1`},
 		{"ifaces -watch lo nonsense", `no such interface: "nonsense" (there is: lo (index 1) 127.0.0.1`},
-		{"communicator -group 10.88.0.1", "10.88.0.1: not a multicast address"},
-		{"communicator -ttl 256", "TTL 256"},
-		{"sender -group fd88::1 hello", "fd88::1: not a multicast address"},
-		{"sender -ttl -2 hello", "TTL -2"},
-		{"receiver -group 239.1.2.3,::1", "::1: not a multicast address"},
-		{"receiver -source fe80::1", "fe80::1"},
 		{"doctor -group 10.88.0.1 -json", "10.88.0.1: not a multicast address"},
+		{"ping -group 10.88.0.1", "10.88.0.1: not a multicast address"},
+		{"ping -listen -group 239.1.2.3 -ssm 10.88.0.1", "10.88.0.1: not a multicast address"},
 		{"ping -iface nonsense", `no such interface: "nonsense" (there is: lo (index 1) 127.0.0.1`},
 		{"ping -listen -iface nonsense", `no such interface: "nonsense" (there is: lo (index 1) 127.0.0.1`},
 		{"ping -iface mc*", `"mc*" names 2 interfaces, among them mc0 and mc1`},
-		{"ping -group 10.88.0.1", "10.88.0.1: not a multicast address"},
-		{"ping -listen -group 239.1.2.3 -ssm 10.88.0.1", "10.88.0.1: not a multicast address"},
 		{"doctor -iface lo,nonsense", `no such interface: "nonsense" (there is: lo (index 1) 127.0.0.1`},
 		{"mdns -iface lo,nonsense", `no such interface: "nonsense" (there is: lo (index 1) 127.0.0.1`},
 		{"mdns -service _nobody._tcp -timeout 300ms", "no services"},
@@ -151,6 +148,7 @@ func testCommunicator(t *testing.T, dir programs) {
 	mcasttest.Require(t)
 	for _, test := range []struct{ args, source string }{
 		{"communicator -n 2", "10.88.0.1:"},
+		{"communicator -n 2 -interval 20ms", "[fd88::1]:"},
 		{"communicator -n 2 -interval 20ms -group ff15::1234", "[fd88::1]:"},
 		{"communicator -n 2 -interval 20ms -ttl -1 -iface mc1", "10.88.1.1:"},
 		{"communicator -n 2 -interval 20ms -iface mc0,mc1", "10.88.1.1:"},
@@ -168,12 +166,15 @@ func testCommunicator(t *testing.T, dir programs) {
 
 func testCommunicatorLoopback(t *testing.T, dir programs) {
 	host := mcasttest.NewHost(t)
-	for _, test := range []struct{ group, source string }{{"239.1.2.3", "127.0.0.1:"}, {"ff15::1234", "[::1]:"}} {
-		p := dir.start(t, host, "communicator", "-n", "2", "-interval", "20ms", "-group", test.group)
+	for _, test := range []struct{ args, source string }{
+		{"communicator -n 2 -interval 20ms", "127.0.0.1:"},
+		{"communicator -n 2 -interval 20ms -group ff15::1234", "[::1]:"},
+	} {
+		p := dir.start(t, host, strings.Fields(test.args)...)
 		checkTwoRounds(t, p)
 		said := p.Stdout.String()
-		if !strings.Contains(said, " by lo;") || !strings.Contains(said, " "+test.source) || !strings.Contains(said, "No default route") {
-			t.Errorf("want lines from %s by lo, and why, in %s", test.source, p)
+		if !strings.Contains(said, " on lo;") || !strings.Contains(said, " "+test.source) || !strings.Contains(said, "No default route") {
+			t.Errorf("want lines from %s on lo, and why, in %s", test.source, p)
 		}
 	}
 }
@@ -205,6 +206,29 @@ func testCommunicatorLoopbackNoRoute(t *testing.T, dir programs) {
 	}
 }
 
+// testCommunicatorOneFamily is that a host which has one family uses that one, and says so.
+func testCommunicatorOneFamily(t *testing.T, dir programs) {
+	for _, test := range []struct{ prefix, everything, gateway, family, group string }{
+		{"10.77.0.1/24", "0.0.0.0/0", "10.77.0.254", "IPv4", "239.1.2.3"},
+		{"fd77::1/64", "::/0", "fd77::fe", "IPv6", "ff15::1234"},
+	} {
+		host := mcasttest.NewHost(t)
+		prefix := netip.MustParsePrefix(test.prefix)
+		eth0 := host.NewVeth("eth0", prefix)
+		for _, args := range []string{"communicator -n 2 -interval 20ms -iface eth0", "communicator -n 2 -interval 20ms"} {
+			p := dir.start(t, host, strings.Fields(args)...)
+			checkTwoRounds(t, p)
+			said := p.Stdout.String()
+			from := strings.TrimSuffix(netip.AddrPortFrom(prefix.Addr(), 0).String(), "0")
+			if !strings.Contains(said, test.family+" alone") || !strings.Contains(said, " ["+test.group+"] port 12345 on eth0;") ||
+				strings.Count(said, " "+from) != 2 || strings.Count(said, " to "+test.group+": ") != 2 {
+				t.Errorf("want two lines from %s to %s alone, and why, in %s", from, test.group, p)
+			}
+			eth0.AddRoute(netip.MustParsePrefix(test.everything), netip.MustParseAddr(test.gateway), 100)
+		}
+	}
+}
+
 func testCommunicatorLAN(t *testing.T, dir programs) {
 	const group = "239.1.2.3"
 	lan := mcasttest.NewLAN(t, 3)
@@ -217,16 +241,19 @@ func testCommunicatorLAN(t *testing.T, dir programs) {
 			p.WaitFor(" " + host.IPv4.String() + ":")
 		}
 	}
-	for _, p := range all {
-		p.Interrupt()
+	for i, p := range all {
+		p.Signal(endings[i%len(endings)])
 		if code := p.Wait(); code != 0 || p.Stderr.String() != "" {
 			t.Errorf("exit code %d, want 0 from %s", code, p)
 		}
 	}
 }
 
+// endings are the signals that end a program as its user wants.
+var endings = []os.Signal{os.Interrupt, syscall.SIGTERM}
+
 func testSenderReceiver(t *testing.T, dir programs) {
-	for _, group := range []string{"239.1.2.3", "ff15::1234"} {
+	for i, group := range []string{"239.1.2.3", "ff15::1234"} {
 		t.Run(group, func(t *testing.T) {
 			lan := mcasttest.NewLAN(t, 3)
 			addr := netip.MustParseAddr(group)
@@ -235,17 +262,20 @@ func testSenderReceiver(t *testing.T, dir programs) {
 				sender, nobody = lan.Hosts[0].IPv6, "fd00::ffff"
 			}
 
-			// Two receivers, and a third that has to do with another source only.
+			// Two receivers that answer, one that does not, and one that has to do with another source only.
 			groups := group + ",239.9.9.9"
 			var receivers []*testrun.Process
 			for _, host := range lan.Hosts[1:] {
-				p := dir.start(t, host, "receiver", "-group", groups)
-				p.WaitFor("listening to " + group + " port 12345 by eth0\n")
+				p := dir.start(t, host, "receiver", "-answer", "-group", groups)
+				p.WaitFor("receiving " + group + " port 12345 on eth0\n")
 				lan.WaitJoined(host, addr)
 				receivers = append(receivers, p)
 			}
-			deaf := dir.start(t, lan.Hosts[2], "receiver", "-group", group, "-iface", "eth0", "-source", nobody)
-			deaf.WaitFor("listening to ")
+			quiet := dir.start(t, lan.Hosts[2], "receiver", "-group", groups)
+			quiet.WaitFor("receiving 239.9.9.9 port 12345 on eth0\n")
+			receivers = append(receivers, quiet)
+			deaf := dir.start(t, lan.Hosts[2], "receiver", "-answer", "-group", group, "-iface", "eth0", "-source", nobody)
+			deaf.WaitFor("receiving ")
 
 			// An ack is shown and not answered.
 			p := dir.start(t, lan.Hosts[0], "sender", "-group", group, "-wait", "200ms", "ack")
@@ -264,14 +294,16 @@ func testSenderReceiver(t *testing.T, dir programs) {
 				}
 				p.WaitFor(from.String() + ` answers "ack" after `)
 			}
-			p.Interrupt()
-			if code, said := p.Wait(), p.Stdout.String(); code != 0 || strings.Count(said, "answers") != 2 {
+			quiet.WaitFor(`"hello`)
+			p.Signal(endings[i])
+			code, said := p.Wait(), p.Stdout.String()
+			if code != 0 || strings.Count(said, ` answers "ack" `) != 2 || !strings.HasSuffix(said, "\nanswers: 2\n") {
 				t.Errorf("exit code %d, want 0 and two answers from %s", code, p)
 			}
 
 			// Without Ctrl-C it ends by itself. How many answer in time is not for us to say.
 			p = dir.start(t, lan.Hosts[0], "sender", "-group", group, "-wait", "300ms", "good", "bye")
-			code, said := p.Wait(), p.Stdout.String()
+			code, said = p.Wait(), p.Stdout.String()
 			answers := strings.Count(said, ` answers "ack" `)
 			total := strings.HasSuffix(said, fmt.Sprintf("\nanswers: %d\n", answers))
 			if some := answers > 0; some != (code == 0) || some != total {
@@ -279,10 +311,10 @@ func testSenderReceiver(t *testing.T, dir programs) {
 			}
 
 			from := strings.TrimSuffix(netip.AddrPortFrom(sender, 0).String(), "0")
-			shown := `(?m)^\d\d:\d\d:\d\d\.\d{3} ` + regexp.QuoteMeta(from) + `\d+ to ` + group + ` by eth0, TTL `
-			for _, p := range receivers {
+			shown := `(?m)^\d\d:\d\d:\d\d\.\d{3} ` + regexp.QuoteMeta(from) + `\d+ to ` + group + ` on eth0, TTL `
+			for i, p := range receivers {
 				p.WaitFor(`"good bye"`)
-				p.Interrupt()
+				p.Signal(endings[i%len(endings)])
 				if code := p.Wait(); code != 0 || p.Stderr.String() != "" {
 					t.Errorf("exit code %d, want 0 from %s", code, p)
 				}
@@ -290,8 +322,8 @@ func testSenderReceiver(t *testing.T, dir programs) {
 					shown + `1, 3 bytes: "ack"$`,
 					shown + `7, 5012 bytes: "hello\\x1b\[31m\\r\\xffx{100,200}"$`,
 					shown + `1, 8 bytes: "good bye"$`,
-					"(?m)^" + group + " by eth0: 3 messages, 5023 bytes, 0 dropped$",
-					"(?m)^239.9.9.9 by eth0: 0 messages, 0 bytes, 0 dropped$",
+					"(?m)^" + group + " on eth0: 3 packets, 5023 bytes, 0 dropped$",
+					"(?m)^239.9.9.9 on eth0: 0 packets, 0 bytes, 0 dropped$",
 				} {
 					if !regexp.MustCompile(want).MatchString(p.Stdout.String()) {
 						t.Errorf("want %s from %s", want, p)
@@ -299,10 +331,59 @@ func testSenderReceiver(t *testing.T, dir programs) {
 				}
 			}
 			deaf.Interrupt()
-			if code := deaf.Wait(); code != 0 || !strings.Contains(deaf.Stdout.String(), group+" by eth0: 0 messages") {
+			if code := deaf.Wait(); code != 0 || !strings.Contains(deaf.Stdout.String(), group+" on eth0: 0 packets") {
 				t.Errorf("exit code %d, want 0 and no message from %s", code, deaf)
 			}
 		})
+	}
+}
+
+// testSenderReceiverOneMachine is that Loopback is needed at both ends for datagrams of the same host, and that the
+// programs set it, and what stays on the host.
+func testSenderReceiverOneMachine(t *testing.T, dir programs) {
+	lan := mcasttest.NewLAN(t, 2)
+	here, there := lan.Hosts[0], lan.Hosts[1]
+	with := dir.start(t, here, "receiver", "-answer")
+	without := dir.start(t, here, "receiver", "-loopback=false")
+	other := dir.start(t, there, "receiver")
+	for _, p := range []*testrun.Process{with, without, other} {
+		p.WaitFor("receiving ")
+	}
+	for _, host := range lan.Hosts {
+		lan.WaitJoined(host, netip.MustParseAddr("239.1.2.3"))
+	}
+	for _, test := range []struct {
+		host *mcasttest.Host
+		args string
+		code int
+	}{
+		{here, "sender -answers 1 -wait 1m stays -ttl -1", 0},
+		{here, "sender -wait 50ms leaves -loopback=false", 1},
+		{here, "sender -answers 1 -wait 1m both", 0},
+		{there, "sender -answers 1 -wait 1m back", 0},
+	} {
+		p := dir.start(t, test.host, strings.Fields(test.args)...)
+		if code := p.Wait(); code != test.code {
+			t.Errorf("exit code %d, want %d from %s", code, test.code, p)
+		}
+	}
+	message := regexp.MustCompile(`bytes: "(\w+)"`)
+	for _, test := range []struct {
+		p    *testrun.Process
+		want string
+	}{{with, "stays both back"}, {without, "back"}, {other, "leaves both back"}} {
+		test.p.WaitFor(`"back"`)
+		test.p.Interrupt()
+		if code := test.p.Wait(); code != 0 {
+			t.Errorf("exit code %d, want 0 from %s", code, test.p)
+		}
+		var got []string
+		for _, m := range message.FindAllStringSubmatch(test.p.Stdout.String(), -1) {
+			got = append(got, m[1])
+		}
+		if strings.Join(got, " ") != test.want {
+			t.Errorf("got %q, want %q from %s", got, test.want, test.p)
+		}
 	}
 }
 
@@ -311,9 +392,13 @@ func testSenderAlone(t *testing.T, dir programs) {
 	mcasttest.Require(t)
 	p := dir.start(t, nil, "sender", "-port", "12399", "-wait", "50ms", "-iface", "mc0,mc1", "hello")
 	code, sent := p.Wait(), p.Stdout.String()
-	both := strings.Contains(sent, "by mc0\n") && strings.Contains(sent, "by mc1\n")
+	both := strings.Contains(sent, "on mc0\n") && strings.Contains(sent, "on mc1\n")
 	if code != 1 || !both || !strings.Contains(p.Stderr.String(), "sender: no answer in 50ms") {
 		t.Errorf("exit code %d, want 1 and that nobody answered from %s", code, p)
+	}
+	p = dir.start(t, nil, "sender", "hello", "-port", "12399", "-wait", "50ms", "--", "-wait", "--", "0s")
+	if code, sent := p.Wait(), p.Stdout.String(); code != 1 || sent != "sent 17 bytes to 239.1.2.3:12399 on mc0\n" {
+		t.Errorf(`exit code %d, want 1 and "hello -wait -- 0s" sent from %s`, code, p)
 	}
 	p = dir.start(t, mcasttest.NewHost(t), "sender", "hello")
 	if code, said := p.Wait(), p.Stderr.String(); code != 1 || !strings.Contains(said, "no default route for ip4") {
@@ -360,7 +445,7 @@ func testSenderHarassed(t *testing.T, dir programs) {
 		close(done)
 		<-stopped
 		answers := strings.Count(said, " answers \"")
-		enough := "\nanswers: 1000, and that is enough\n"
+		enough := "\nanswers: 1000, which is enough\n"
 		if tt.pause > 0 {
 			enough = fmt.Sprintf("\nanswers: %d\n", answers)
 		}
@@ -404,7 +489,7 @@ func testIfacesWatch(t *testing.T, dir programs) {
 	mcasttest.Require(t)
 	everything := dir.start(t, nil, "ifaces", "-watch")
 	some := dir.start(t, nil, "ifaces", "-watch", "[lv]*", "lo")
-	other := dir.start(t, nil, "ifaces", "-watch", "lo", "mc0")
+	other := dir.start(t, nil, "ifaces", "lo", "-watch", "mc0")
 	all := []*testrun.Process{everything, some, other}
 	for _, p := range all {
 		p.WaitFor(" lo ")
@@ -429,8 +514,8 @@ func testIfacesWatch(t *testing.T, dir programs) {
 	for _, p := range all[:2] {
 		p.WaitFor(fmt.Sprintf(" gone %d vx0\n", index))
 	}
-	for _, p := range all {
-		p.Interrupt()
+	for i, p := range all {
+		p.Signal(endings[i%len(endings)])
 		if code := p.Wait(); code != 0 || p.Stderr.String() != "" {
 			t.Errorf("exit code %d, want 0 from %s", code, p)
 		}
@@ -445,7 +530,7 @@ func testDoctor(t *testing.T, dir programs) {
 	here, there := lan.Hosts[0], lan.Hosts[1]
 	const groups = "239.1.2.3,ff15::1234"
 	receiver := dir.start(t, here, "receiver", "-group", groups)
-	receiver.WaitFor("listening to ff15::1234")
+	receiver.WaitFor("receiving ff15::1234")
 	talker := dir.start(t, there, "communicator", "-group", "239.1.2.3", "-interval", "50ms")
 	talker.WaitFor("round 1")
 

@@ -1,4 +1,4 @@
-// Communicator lets the machines of a network talk: each sends lines to a multicast group, and prints all that arrive.
+// Communicator lets the machines of a network talk: each sends lines to multicast groups and prints those that arrive.
 package main
 
 import (
@@ -9,15 +9,16 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/signal"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/go-multicast/mcast"
+	"github.com/go-multicast/mcast/examples/internal/cli"
 )
 
-const usage = `Communicator sends a line to a multicast group once a round, and prints all that the group receives.
-Run it on several machines of a network, or in several windows of one, and they see each other. For example:
+const usage = `Communicator sends a line to an IPv4 and an IPv6 multicast group once a round, and prints all that they receive. Run
+it on several machines of a network, or in several windows of one, and they see each other. For example:
 
   communicator
   communicator -group ff15::1234 -iface 192.168.0.0/16 -n 5
@@ -25,45 +26,49 @@ Run it on several machines of a network, or in several windows of one, and they 
 `
 
 var (
-	group    = netip.AddrFrom4([4]byte{239, 1, 2, 3})
+	groups   = []netip.Addr{netip.MustParseAddr("239.1.2.3"), netip.MustParseAddr("ff15::1234")}
+	group    netip.Addr // of -group, instead of groups
 	port     = flag.Uint("port", 12345, "UDP port")
 	ttl      = flag.Int("ttl", mcast.TTLSubnet, "how many `links` a line may cross; -1 keeps it on this machine")
 	rounds   = flag.Int("n", 0, "how many `rounds` to run; 0 goes on until Ctrl-C")
 	interval = flag.Duration("interval", time.Second, "length of a round")
-	iface    = flag.String("iface", "", "`interfaces` to talk by, separated by commas: name, index, address, prefix or pattern\n"+
-		"(default that of the default route, or the loopback if there is none)")
+	iface    = flag.String("iface", "", "`interfaces` to talk on, separated by commas: name, index, address, prefix or pattern\n"+
+		"(default that of the default route, or the loopback interface if there is none)")
 )
 
 func main() {
-	flag.TextVar(&group, "group", group, "multicast `address` to talk on, IPv4 or IPv6")
-	flag.Usage = func() { fmt.Fprint(os.Stderr, usage); flag.PrintDefaults() }
-	flag.Parse()
-	if flag.NArg() > 0 || *port < 1 || *port > 65535 || *rounds < 0 || *interval <= 0 {
-		flag.Usage()
-		fmt.Fprintln(os.Stderr, "\ncommunicator: want a port from 1 to 65535, rounds from 0, an interval above 0, flags only")
-		os.Exit(2)
+	flag.TextVar(&group, "group", group, "multicast `address` to talk on, IPv4 or IPv6 (default 239.1.2.3 and ff15::1234,\n"+
+		"or one of the two where only its family has a routable address)")
+	cli.NoArguments(cli.Parse("communicator", usage))
+	if group.IsValid() {
+		groups = []netip.Addr{group}
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx); err != nil {
+	cli.CheckGroups("group", groups...)
+	cli.Check(*port >= 1 && *port <= 65535, "port", "1 to 65535")
+	cli.Check(*ttl == mcast.TTLHost || *ttl >= 1 && *ttl <= 255, "ttl", "1 to 255, or -1")
+	cli.Check(*rounds >= 0, "n", "0 or more")
+	cli.Check(*interval > 0, "interval", "a time above 0")
+	if err := run(cli.Interrupt()); err != nil {
 		fmt.Fprintln(os.Stderr, "communicator:", err)
 		os.Exit(1)
 	}
 }
 
-// run talks until the rounds are over or ctx is.
+// run talks until the rounds are over or ctx ends.
 func run(ctx context.Context) error {
 	ifaces, err := choose()
 	if err != nil {
 		return err
 	}
-	to := netip.AddrPortFrom(group, uint16(*port))
-	rx, err := mcast.OpenRx(mcast.RxConfig{Groups: []netip.Addr{group}, Port: to.Port(), Interfaces: ifaces, Loopback: true})
+	if !group.IsValid() {
+		groups = usable(ifaces)
+	}
+	rx, err := mcast.OpenRx(mcast.RxConfig{Groups: groups, Port: uint16(*port), Interfaces: ifaces, Loopback: true})
 	if err != nil {
 		return err
 	}
 	defer rx.Close()
-	tx, err := mcast.OpenTx(mcast.TxConfig{Groups: []netip.Addr{group}, Interfaces: ifaces, TTL: *ttl, Loopback: true})
+	tx, err := mcast.OpenTx(mcast.TxConfig{Groups: groups, Interfaces: ifaces, TTL: *ttl, Loopback: true})
 	if err != nil {
 		return err
 	}
@@ -72,16 +77,21 @@ func run(ctx context.Context) error {
 	host, _ := os.Hostname()
 	me := fmt.Sprintf("%s, process %d", host, os.Getpid())
 	for _, ifc := range tx.Interfaces() {
-		fmt.Printf("%s, talks to %s by %s; Ctrl-C ends\n", me, to, ifc.Name)
+		fmt.Printf("%s, talks to %v port %d on %s; Ctrl-C ends\n", me, groups, *port, ifc.Name)
 	}
 	for round := 1; ctx.Err() == nil; round++ {
 		line := fmt.Sprintf("%s, round %d", me, round)
-		if _, err := tx.WriteToUDPAddrPort([]byte(line), to); err != nil {
-			return err
+		missing := 0 // lines that have not come back
+		for _, group := range groups {
+			if _, err := tx.WriteToUDPAddrPort([]byte(line), netip.AddrPortFrom(group, uint16(*port))); err != nil {
+				fmt.Fprintln(os.Stderr, "communicator:", err) // the other family may work, and this one later
+				continue
+			}
+			missing += len(ifaces)
 		}
-		wait, last, missing := *interval, round == *rounds, len(ifaces)
+		wait, last := *interval, round == *rounds
 		if last {
-			wait = 5 * time.Second // at most: until the line has come back by every interface
+			wait = 5 * time.Second // at most: until the line has come back from each group on each interface
 		}
 		rx.SetReadDeadline(time.Now().Add(wait))
 		for m, err := range rx.Messages(ctx) {
@@ -90,7 +100,7 @@ func run(ctx context.Context) error {
 			} else if err != nil {
 				return err
 			}
-			fmt.Printf("%s %s: %q\n", time.Now().Format("15:04:05.000"), m.Addr, m.Buf[:m.N])
+			fmt.Printf("%s %s to %s: %q\n", time.Now().Format("15:04:05.000"), m.Addr, m.Group, m.Buf[:m.N])
 			if last && string(m.Buf[:m.N]) == line {
 				if missing--; missing == 0 {
 					return nil
@@ -98,28 +108,48 @@ func run(ctx context.Context) error {
 			}
 		}
 		if last && ctx.Err() == nil {
-			return errors.New("the last line did not come back: did a firewall stop it, or the interface go down?")
+			return errors.New("the last line did not come back from each group: does a firewall drop it, or is the interface down?")
 		}
 	}
 	return nil
 }
 
-// choose returns the interfaces that the user named: without a name, that of the default route, or else the loopback.
+// choose returns the interfaces that the user named, or else that of the default route, or else the loopback interface.
 func choose() ([]mcast.Interface, error) {
 	if *iface != "" {
 		return mcast.FindInterfaces(strings.Split(*iface, ",")...)
 	}
-	network, loopback := "ip4", "127.0.0.1"
-	if group.Is6() {
-		network, loopback = "ip6", "::1"
+	for _, group := range groups {
+		network := "ip4"
+		if group.Is6() {
+			network = "ip6"
+		}
+		ifc, err := mcast.DefaultInterface(network)
+		if err == nil && ifc.Flags&net.FlagMulticast != 0 {
+			return []mcast.Interface{ifc}, nil
+		} else if err != nil && !errors.Is(err, mcast.ErrNoInterface) {
+			return nil, err
+		}
 	}
-	ifc, err := mcast.DefaultInterface(network)
-	if err == nil && ifc.Flags&net.FlagMulticast != 0 {
-		return []mcast.Interface{ifc}, nil
+	fmt.Println("No default route leads to an interface that supports multicast, so this stays on the machine (see -iface)")
+	return mcast.FindInterfaces("127.0.0.1")
+}
+
+// usable returns the groups whose family has a routable address on every interface, or else the IPv4 group.
+func usable(ifaces []mcast.Interface) []netip.Addr {
+	v4, v6 := true, true
+	routable := func(p netip.Prefix) bool { return p.Addr().IsGlobalUnicast() }
+	for _, ifc := range ifaces {
+		v4 = v4 && slices.ContainsFunc(ifc.IPv4, routable)
+		v6 = v6 && slices.ContainsFunc(ifc.IPv6, routable)
 	}
-	if err != nil && !errors.Is(err, mcast.ErrNoInterface) {
-		return nil, err
+	if !v6 {
+		fmt.Println("IPv4 alone: the interface has no routable IPv6 address")
+		return groups[:1]
 	}
-	fmt.Println("No default route leads by an interface that can multicast, so this stays on the machine: -iface names another.")
-	return mcast.FindInterfaces(loopback)
+	if !v4 {
+		fmt.Println("IPv6 alone: the interface has no routable IPv4 address")
+		return groups[1:]
+	}
+	return groups
 }

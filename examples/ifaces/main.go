@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"github.com/go-multicast/mcast"
+	"github.com/go-multicast/mcast/examples/internal/cli"
 )
 
 const usage = `Ifaces shows the network interfaces, or those that its arguments name: by name, by index, by an address,
@@ -26,16 +26,12 @@ by a prefix, by a pattern, or as the default. For example:
 `
 
 func main() {
-	watch := flag.Bool("watch", false, "go on and tell what changes, until Ctrl-C")
-	flag.Usage = func() { fmt.Fprint(os.Stderr, usage); flag.PrintDefaults() }
-	flag.Parse()
-	specs := flag.Args()
+	watch := flag.Bool("watch", false, "go on and print what changes, until Ctrl-C")
+	specs := cli.Parse("ifaces", usage)
 	if len(specs) == 0 {
 		specs = []string{"*"}
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, *watch, specs); err != nil {
+	if err := run(cli.Interrupt(), *watch, specs); err != nil {
 		fmt.Fprintln(os.Stderr, "ifaces:", err)
 		os.Exit(1)
 	}

@@ -1,4 +1,4 @@
-// Receiver prints what is sent to multicast groups, and answers each message. Its counterpart is the example sender.
+// Receiver prints what is sent to multicast groups and can answer it. Its counterpart is the example sender.
 package main
 
 import (
@@ -8,17 +8,18 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"os/signal"
 	"strings"
 	"time"
 
 	"github.com/go-multicast/mcast"
+	"github.com/go-multicast/mcast/examples/internal/cli"
 )
 
 const ack = "ack"
 
-const usage = `Receiver prints every message to a multicast group, and answers it with a unicast "ack".
-Ctrl-C ends it, with what it counted; what was dropped, Linux alone can tell. For example:
+const usage = `Receiver prints every message that is sent to a multicast group. With -answer it answers each with a unicast "ack".
+Ctrl-C or SIGTERM ends it with a summary: for each group on each interface what it has read, and on Linux what the kernel
+has dropped because the receive buffer was full. For example:
 
   receiver
   receiver -group 239.1.2.3,ff15::1234 -iface 192.168.0.0/16 -source 192.168.0.7
@@ -26,51 +27,33 @@ Ctrl-C ends it, with what it counted; what was dropped, Linux alone can tell. Fo
 `
 
 var (
-	groups  = []netip.Addr{netip.AddrFrom4([4]byte{239, 1, 2, 3})}
-	port    = flag.Uint("port", 12345, "UDP port to receive on")
-	sources []netip.Addr
-	iface   = flag.String("iface", "", "`interfaces` to receive by, separated by commas: name, index, address, prefix or pattern\n"+
-		"(default all but the loopback, also those that appear later)")
+	groups   = []netip.Addr{netip.AddrFrom4([4]byte{239, 1, 2, 3})}
+	port     = flag.Uint("port", 12345, "UDP port to receive on")
+	sources  []netip.Addr
+	answer   = flag.Bool("answer", false, `answer each message with "ack", by unicast to the sender`)
+	loopback = flag.Bool("loopback", true, "receive what this machine sends too; the sender must set it as well")
+	iface    = flag.String("iface", "", "`interfaces` to receive on, separated by commas: name, index, address, prefix or pattern\n"+
+		"(default all but the loopback interface, also those that appear later)")
 )
 
 func main() {
-	flag.Func("group", "multicast `addresses` to receive, separated by commas (default 239.1.2.3)", addresses(&groups))
-	flag.Func("source", "receive from these `addresses` only, separated by commas", addresses(&sources))
-	flag.Usage = func() { fmt.Fprint(os.Stderr, usage); flag.PrintDefaults() }
-	flag.Parse()
-	if flag.NArg() > 0 || *port < 1 || *port > 65535 {
-		flag.Usage()
-		fmt.Fprintln(os.Stderr, "\nreceiver: want a port from 1 to 65535, and flags only")
-		os.Exit(2)
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx); err != nil {
+	flag.Func("group", "multicast `addresses` to receive, separated by commas (default 239.1.2.3)", cli.Addresses(&groups))
+	flag.Func("source", "receive from these `addresses` only, separated by commas", cli.Addresses(&sources))
+	cli.NoArguments(cli.Parse("receiver", usage))
+	cli.CheckGroups("group", groups...)
+	cli.CheckSources(sources, groups)
+	cli.Check(*port >= 1 && *port <= 65535, "port", "1 to 65535")
+	if err := run(cli.Interrupt()); err != nil {
 		fmt.Fprintln(os.Stderr, "receiver:", err)
 		os.Exit(1)
 	}
 }
 
-// addresses returns a function that reads a flag's value into list.
-func addresses(list *[]netip.Addr) func(string) error {
-	return func(value string) error {
-		*list = nil
-		for text := range strings.SplitSeq(value, ",") {
-			addr, err := netip.ParseAddr(text)
-			if err != nil {
-				return err
-			}
-			*list = append(*list, addr)
-		}
-		return nil
-	}
-}
-
-// run receives and answers until ctx ends.
+// run receives until ctx ends.
 func run(ctx context.Context) error {
-	config := mcast.RxConfig{Groups: groups, Port: uint16(*port), Sources: sources, Timestamps: true, HopLimits: true}
-	config.Loopback = true         // what this machine sends, too
-	config.Logger = slog.Default() // tells of interfaces that come and go
+	config := mcast.RxConfig{Groups: groups, Port: uint16(*port), Sources: sources, Loopback: *loopback}
+	config.Timestamps, config.HopLimits = true, true
+	config.Logger = slog.Default() // reports interfaces that come and go
 	if *iface != "" {
 		var err error
 		if config.Interfaces, err = mcast.FindInterfaces(strings.Split(*iface, ",")...); err != nil {
@@ -84,9 +67,9 @@ func run(ctx context.Context) error {
 	defer rx.Close()
 	for _, j := range rx.Memberships() {
 		if j.Joined {
-			fmt.Printf("listening to %s port %d by %s\n", j.Group, *port, j.Interface)
+			fmt.Printf("receiving %s port %d on %s\n", j.Group, *port, j.Interface)
 		} else {
-			fmt.Fprintln(os.Stderr, "receiver:", j.Err) // where no pair of group and interface works, OpenRx has failed
+			fmt.Fprintln(os.Stderr, "receiver:", j.Err) // another membership works, or OpenRx would have failed
 		}
 	}
 
@@ -101,24 +84,29 @@ func run(ctx context.Context) error {
 			}
 		}
 		at := m.Time
-		if at.IsZero() { // Windows does not tell
+		if at.IsZero() { // as on Windows
 			at = time.Now()
 		}
-		text, source := string(m.Buf[:m.N]), m.Addr.Addr()
-		fmt.Printf("%s %s to %s by %s, TTL %d, %d bytes: %.200q\n",
-			at.Format("15:04:05.000"), m.Addr, m.Group, names[m.IfIndex], m.HopLimit, m.N, text)
-
-		// One small answer to each message, so that nobody multiplies traffic with the help of this program; none to
-		// another answer, nor to what is not the address of one host.
-		if text == ack || source.IsMulticast() || source.IsUnspecified() || m.Addr.Port() == 0 {
-			continue
-		}
-		if _, err := rx.WriteToUDPAddrPort([]byte(ack), m.Addr); err != nil {
-			fmt.Fprintln(os.Stderr, "receiver:", err) // and go on: others may be in reach
+		fmt.Printf("%s %s to %s on %s, TTL %d, %d bytes: %.200q\n",
+			at.Format("15:04:05.000"), m.Addr, m.Group, names[m.IfIndex], m.HopLimit, m.N, m.Buf[:m.N])
+		if *answer {
+			reply(rx, m)
 		}
 	}
 	for _, j := range rx.Memberships() {
-		fmt.Printf("%s by %s: %d messages, %d bytes, %d dropped\n", j.Group, j.Interface, j.Packets, j.Bytes, j.Dropped)
+		fmt.Printf("%s on %s: %d packets, %d bytes, %d dropped\n", j.Group, j.Interface, j.Packets, j.Bytes, j.Dropped)
 	}
 	return nil
+}
+
+// reply answers a message. Each gets one small answer, so that nobody can multiply traffic with this program. Another
+// answer gets none, and neither does a source that is not the address of one host.
+func reply(rx *mcast.RxSocket, m *mcast.Message) {
+	source := m.Addr.Addr()
+	if string(m.Buf[:m.N]) == ack || source.IsMulticast() || source.IsUnspecified() || m.Addr.Port() == 0 {
+		return
+	}
+	if _, err := rx.WriteToUDPAddrPort([]byte(ack), m.Addr); err != nil {
+		fmt.Fprintln(os.Stderr, "receiver:", err) // other senders may be in reach
+	}
 }

@@ -72,10 +72,13 @@ func (p *Process) WaitFor(text string) {
 }
 
 // Interrupt is Ctrl-C.
-func (p *Process) Interrupt() {
+func (p *Process) Interrupt() { p.t.Helper(); p.Signal(os.Interrupt) }
+
+// Signal sends a signal to the program.
+func (p *Process) Signal(signal os.Signal) {
 	p.t.Helper()
-	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
-		p.t.Fatalf("interrupt: %v: %s", err, p)
+	if err := p.cmd.Process.Signal(signal); err != nil {
+		p.t.Fatalf("%v: %v: %s", signal, err, p)
 	}
 }
 
