@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/signal"
 	"regexp"
 	"slices"
 	"strings"
@@ -19,6 +18,7 @@ import (
 	"time"
 
 	"github.com/go-multicast/mcast"
+	"github.com/go-multicast/mcast/examples/internal/cli"
 )
 
 const usage = `Mdns asks the link for services, by multicast DNS, and prints those that answer: of one type, or of all that there
@@ -39,17 +39,11 @@ var (
 )
 
 func main() {
-	flag.Usage = func() { fmt.Fprint(os.Stderr, usage); flag.PrintDefaults() }
-	flag.Parse()
+	cli.NoArguments(cli.Parse("mdns", usage))
+	cli.Check(*timeout > 0, "timeout", "a time above 0")
 	typical := regexp.MustCompile(`^(_[[:alnum:]-]{1,62}\._(tcp|udp))?$`).MatchString
-	if flag.NArg() > 0 || *timeout <= 0 || !typical(*wanted) {
-		flag.Usage()
-		fmt.Fprintln(os.Stderr, "\nmdns: want a type like _http._tcp or none, a timeout above 0, and flags only")
-		os.Exit(2)
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx); err != nil {
+	cli.Check(typical(*wanted), "service", "a type such as _http._tcp")
+	if err := run(cli.Interrupt()); err != nil {
 		fmt.Fprintln(os.Stderr, "mdns:", err)
 		os.Exit(1)
 	}

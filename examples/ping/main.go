@@ -18,19 +18,17 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
-	"os/signal"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/go-multicast/mcast"
+	"github.com/go-multicast/mcast/examples/internal/cli"
 )
 
 const usage = `Ping says what multicast does between machines, next to unicast, by IPv4 and IPv6, and what that means. Run it
@@ -49,13 +47,14 @@ const (
 )
 
 var (
-	groups   = [families]netip.Addr{netip.MustParseAddr("239.1.2.3"), netip.MustParseAddr("ff15::1234")}
-	ssms     = [families]netip.Addr{netip.MustParseAddr("232.1.2.3"), netip.MustParseAddr("ff35::8000:1234")}
-	sources  []netip.Addr
-	named    bool // the groups were, so it is an error if one of them cannot be used
-	answer   = flag.Bool("listen", false, "answer the probes of others, until Ctrl-C")
-	port     = flag.Uint("port", 12350, "UDP port of the groups; the `port` after it is for unicast")
-	ttl      = flag.Int("ttl", mcast.TTLSubnet, "how many `links` multicast may cross; -1 keeps it on this machine")
+	groups  = [families]netip.Addr{netip.MustParseAddr("239.1.2.3"), netip.MustParseAddr("ff15::1234")}
+	ssms    = [families]netip.Addr{netip.MustParseAddr("232.1.2.3"), netip.MustParseAddr("ff35::8000:1234")}
+	sources []netip.Addr
+	named   bool // the groups were, so it is an error if one of them cannot be used
+	answer  = flag.Bool("listen", false, "answer the probes of others, until Ctrl-C")
+	port    = flag.Uint("port", 12350, "UDP port of the groups; the `port` after it is for unicast")
+	ttl     = flag.Int("ttl", mcast.TTLSubnet, "how many `links` multicast may cross; -1 is for listeners on this machine, but while none has\n"+
+		"joined a group, Linux puts its datagrams on the link with a TTL of 0")
 	probes   = flag.Int("n", 10, "`how many` probes to send of each kind")
 	interval = flag.Duration("interval", 200*time.Millisecond, "time between two probes of a kind")
 	wait     = flag.Duration("wait", time.Second, "how long to look for listeners and, at most, to wait for the first\n"+
@@ -70,22 +69,15 @@ func main() {
 	flag.Func("ssm", "multicast `addresses` for SSM, one for each of -group (default 232.1.2.3,ff35::8000:1234)",
 		func(value string) error { return onePerFamily(&ssms, value) })
 	flag.Func("source", "`addresses`, separated by commas, that listeners send SSM from, if they answer from others",
-		func(value string) (err error) { sources, err = addresses(value); return err })
-	flag.Usage = func() { fmt.Fprint(os.Stderr, usage); flag.PrintDefaults() }
-	flag.Parse()
-	if problem := check(); problem != "" {
-		flag.Usage()
-		fmt.Fprintln(os.Stderr, "\nping: want", problem)
-		os.Exit(2)
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	context.AfterFunc(ctx, stop) // who presses Ctrl-C twice does not want to wait for the summary
+		cli.Addresses(&sources))
+	hosts := cli.Parse("ping", usage)
+	check(hosts)
+	ctx := cli.Interrupt()
 	fine, err := true, error(nil)
 	if *answer {
 		err = listen(ctx)
 	} else {
-		fine, err = probe(ctx, flag.Args())
+		fine, err = probe(ctx, hosts)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "ping:", err)
@@ -95,53 +87,39 @@ func main() {
 	}
 }
 
-// check returns what is wanted of the flags and not so, or nothing.
-func check() string {
+// check ends the program if the command line asks for what cannot be.
+func check(hosts []string) {
 	for f := range families {
-		if groups[f].IsValid() && !ssms[f].IsValid() {
-			return "an -ssm group for each -group"
+		if !groups[f].IsValid() {
+			continue
 		}
-	}
-	switch {
-	case *port < 1 || *port > 65534:
-		return "a port from 1 to 65534"
-	case *probes < 1 || *probes > maxProbes:
-		return fmt.Sprintf("1 to %d probes", maxProbes)
-	case *interval < minInterval:
-		return fmt.Sprintf("an interval of at least %v", minInterval)
-	case *wait <= 0:
-		return "something to wait for"
-	case *ttl < -1 || *ttl == 0 || *ttl > 255:
-		return "a TTL from 1 to 255, or -1"
-	}
-	problem := ""
-	if *answer {
-		if flag.NArg() > 0 {
-			problem = "no arguments with -listen"
+		cli.CheckGroups("group", groups[f])
+		if !ssms[f].IsValid() {
+			cli.Fail("no -ssm group for -group %s: want one of %v", groups[f], f)
 		}
-		flag.Visit(func(f *flag.Flag) {
-			if slices.Contains([]string{"n", "interval", "wait", "source"}, f.Name) {
-				problem = "no -" + f.Name + " with -listen: it is for the prober"
-			}
-		})
+		cli.CheckGroups("ssm", ssms[f])
 	}
-	return problem
-}
-
-// addresses reads a list.
-func addresses(value string) (list []netip.Addr, err error) {
-	for text := range strings.SplitSeq(value, ",") {
-		addr, err := netip.ParseAddr(text)
-		if err != nil {
-			return nil, err
+	cli.Check(*port >= 1 && *port <= 65534, "port", "1 to 65534")
+	cli.Check(*probes >= 1 && *probes <= maxProbes, "n", fmt.Sprint("1 to ", maxProbes))
+	cli.Check(*interval >= minInterval, "interval", fmt.Sprint("at least ", minInterval))
+	cli.Check(*wait > 0, "wait", "a time above 0")
+	cli.Check(*ttl == mcast.TTLHost || *ttl >= 1 && *ttl <= 255, "ttl", "1 to 255, or -1")
+	if !*answer {
+		return
+	}
+	if len(hosts) > 0 {
+		cli.Fail("unexpected argument %q: want flags only with -listen", hosts[0])
+	}
+	flag.Visit(func(f *flag.Flag) {
+		if slices.Contains([]string{"n", "interval", "wait", "source"}, f.Name) {
+			cli.Fail("flag -%s is for the prober: want it without -listen", f.Name)
 		}
-		list = append(list, addr.Unmap())
-	}
-	return list, nil
+	})
 }
 
 func onePerFamily(to *[families]netip.Addr, value string) error {
-	list, err := addresses(value)
+	var list []netip.Addr
+	err := cli.Addresses(&list)(value)
 	*to = [families]netip.Addr{}
 	for _, addr := range list {
 		if to[familyOf(addr)].IsValid() {

@@ -11,10 +11,12 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/go-multicast/mcast"
+	"github.com/go-multicast/mcast/examples/internal/cli"
 	"github.com/go-multicast/mcast/internal/testrun"
 	"github.com/go-multicast/mcast/mcasttest"
 )
@@ -165,7 +167,7 @@ func TestInterrupt(t *testing.T) {
 	p := start(t, lan.Hosts[0], "-wait 1h")
 	p.WaitFor("pinging ")
 	time.Sleep(100 * time.Millisecond) // it may look for listeners as long as it likes, but not an hour
-	p.Interrupt()
+	p.Signal(syscall.SIGTERM)
 	code, said := p.Wait(), p.Stdout.String()
 	if code != 1 || !strings.Contains(said, "\nWhat it means: ") || strings.Contains(said, "everything") {
 		t.Errorf("exit code %d, want 1 from %s", code, p)
@@ -328,8 +330,8 @@ func listenOn(t *testing.T, lan *mcasttest.LAN, host *mcasttest.Host, args strin
 	p.WaitFor("listening to ")
 	for _, group := range groups {
 		if i := strings.Index(args, "-group "); i >= 0 {
-			list, err := addresses(strings.Fields(args[i:])[1])
-			if err != nil {
+			var list []netip.Addr
+			if err := cli.Addresses(&list)(strings.Fields(args[i:])[1]); err != nil {
 				t.Fatal(err)
 			}
 			group = list[min(len(list)-1, int(familyOf(group)))]
