@@ -9,12 +9,12 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/signal"
 	"strings"
 	"time"
 
 	"github.com/go-multicast/mcast"
 	"github.com/go-multicast/mcast/doctor"
+	"github.com/go-multicast/mcast/examples/internal/cli"
 )
 
 const usage = `Doctor says why multicast does not arrive on this machine. Run it while the program that should receive is
@@ -39,18 +39,15 @@ var (
 )
 
 func main() {
-	flag.Func("group", "multicast `addresses` that should arrive, separated by commas (default 239.1.2.3)", addresses(&groups))
-	flag.Func("source", "`addresses` that they should come from, separated by commas, if that is known", addresses(&sources))
-	flag.Usage = func() { fmt.Fprint(os.Stderr, usage); flag.PrintDefaults() }
-	flag.Parse()
-	if flag.NArg() > 0 || *port < 1 || *port > 65535 || *watch <= 0 || *buffer < 0 {
-		flag.Usage()
-		fmt.Fprintln(os.Stderr, "\ndoctor: want a port from 1 to 65535, something to watch for, and flags only")
-		os.Exit(2)
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt) // Ctrl-C ends the watch, not the report
-	defer stop()
-	report, err := run(ctx)
+	flag.Func("group", "multicast `addresses` that should arrive, separated by commas (default 239.1.2.3)", cli.Addresses(&groups))
+	flag.Func("source", "`addresses` that they should come from, separated by commas, if that is known", cli.Addresses(&sources))
+	cli.NoArguments(cli.Parse("doctor", usage))
+	cli.CheckGroups("group", groups...)
+	cli.CheckSources(sources, groups)
+	cli.Check(*port >= 1 && *port <= 65535, "port", "1 to 65535")
+	cli.Check(*watch > 0, "watch", "a time above 0")
+	cli.Check(*buffer >= 0, "buffer", "0 or more")
+	report, err := run(cli.Interrupt()) // which ends the watch, not the report
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "doctor:", err)
 		os.Exit(1)
@@ -65,21 +62,6 @@ func main() {
 	}
 	if report.Worst() > doctor.Info {
 		os.Exit(1)
-	}
-}
-
-// addresses returns a function that reads a flag's value into list.
-func addresses(list *[]netip.Addr) func(string) error {
-	return func(value string) error {
-		*list = nil
-		for text := range strings.SplitSeq(value, ",") {
-			addr, err := netip.ParseAddr(text)
-			if err != nil {
-				return err
-			}
-			*list = append(*list, addr)
-		}
-		return nil
 	}
 }
 
