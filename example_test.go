@@ -136,6 +136,31 @@ func ExampleOpenTx_severalInterfaces() {
 	}
 }
 
+// Sender and receiver on one machine, in one program or in two: Loopback is set at both ends.
+func ExampleRxConfig_loopback() {
+	group := netip.MustParseAddr("239.1.2.3")
+	rx, err := mcast.OpenRx(mcast.RxConfig{Groups: []netip.Addr{group}, Port: 12345, Loopback: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer rx.Close()
+	tx, err := mcast.OpenTx(mcast.TxConfig{Groups: []netip.Addr{group}, Loopback: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer tx.Close()
+
+	if _, err := tx.WriteToUDPAddrPort([]byte("hello"), netip.AddrPortFrom(group, 12345)); err != nil {
+		log.Fatal(err)
+	}
+	buf := make([]byte, 1500)
+	n, src, err := rx.ReadFromUDPAddrPort(buf)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%s says %q\n", src, buf[:n])
+}
+
 // A TTL lets datagrams pass routers; the receiver can ask how much of it was left.
 func ExampleTxSocket_SetTTL() {
 	group := netip.MustParseAddr("239.1.2.4")

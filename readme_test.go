@@ -22,6 +22,7 @@ import (
 	"testing"
 
 	"github.com/go-multicast/mcast"
+	"github.com/go-multicast/mcast/internal/testrun"
 	"github.com/go-multicast/mcast/mcasttest"
 )
 
@@ -86,14 +87,15 @@ func (g goTool) run(t *testing.T, dir string, args ...string) error {
 	return nil
 }
 
-func TestReadmeGo(t *testing.T) {
-	tool := findGo(t)
+// readmeModule makes a module that may use this one, and returns its directory and a function that writes a file there.
+func readmeModule(t *testing.T) (dir string, write func(name, text string)) {
+	t.Helper()
 	repo, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	write := func(name, text string) {
+	dir = t.TempDir()
+	write = func(name, text string) {
 		name = filepath.Join(dir, name)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o777), os.WriteFile(name, []byte(text), 0o666)); err != nil {
 			t.Fatal(err)
@@ -107,11 +109,16 @@ func TestReadmeGo(t *testing.T) {
 		return string(text)
 	}
 
-	// A module that has all the requirements of this one, so that nothing has to be looked for.
+	// It has all the requirements of this one, so that nothing has to be looked for.
 	mod := strings.Replace(read("go.mod"), "module "+modulePath, "module example.com/readme", 1)
 	write("go.mod", mod+fmt.Sprintf("\nrequire %s v0.0.0\nreplace %[1]s => %s\n", modulePath, strconv.Quote(repo)))
 	write("go.sum", read("go.sum"))
+	return dir, write
+}
 
+func TestReadmeGo(t *testing.T) {
+	tool := findGo(t)
+	dir, write := readmeModule(t)
 	for i, block := range readmeBlocks(t, "go") {
 		name := fmt.Sprintf("block%d/block.go", i+1)
 		if strings.Contains(block, `"testing"`) {
@@ -131,6 +138,66 @@ func TestReadmeGo(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// TestReadmeOneMachine builds the first blocks of Receive and Send as programs and runs them as a reader would. From one
+// machine to another they work as they are, and on one machine if the line about that is followed.
+func TestReadmeOneMachine(t *testing.T) {
+	lan := mcasttest.NewLAN(t, 2)
+	tool := findGo(t)
+	dir, write := readmeModule(t)
+	receiving, receive := readmeSection(t, "Receive")
+	_, send := readmeSection(t, "Send")
+	line := regexp.MustCompile("Both on one machine\\? Set `Loopback: true` in `mcast.RxConfig` and in `mcast.TxConfig`")
+	if !line.MatchString(strings.ReplaceAll(receiving, "\n", " ")) {
+		t.Fatalf("README.md does not say %q about both ends on one machine", line)
+	}
+	follow := strings.NewReplacer("Config{", "Config{Loopback: true, ", `"hello"`, `"hello, me"`)
+	program := strings.NewReplacer("package readme", "package main", "func _()", "func main()")
+	for name, block := range map[string]string{
+		"receive": receive, "receiveown": follow.Replace(receive), "send": send, "sendown": follow.Replace(send),
+	} {
+		write(name+"/main.go", program.Replace(wholeFile(t, name, block)))
+	}
+	programs := t.TempDir()
+	if err := tool.run(t, dir, "build", "-o", programs+string(filepath.Separator), "./..."); err != nil {
+		t.Fatal(err)
+	}
+	start := func(host *mcasttest.Host, name string) *testrun.Process {
+		return testrun.Start(t, host, exec.Command(filepath.Join(programs, name)))
+	}
+
+	here, there := lan.Hosts[0], lan.Hosts[1]
+	own, other := start(here, "receiveown"), start(there, "receive")
+	for _, host := range lan.Hosts {
+		lan.WaitJoined(host, netip.MustParseAddr("239.1.2.3"))
+	}
+	for _, name := range []string{"send", "sendown"} {
+		if p := start(here, name); p.Wait() != 0 {
+			t.Error(p)
+		}
+	}
+	other.WaitFor(`says "hello"`)
+	for _, p := range []*testrun.Process{own, other} {
+		p.WaitFor(`says "hello, me"`)
+	}
+	if strings.Contains(own.Stdout.String(), `"hello"`) {
+		t.Errorf("want nothing from a sender without Loopback: %s", own)
+	}
+}
+
+// readmeSection returns the text of a section, and its first block of Go.
+func readmeSection(t *testing.T, title string) (text, block string) {
+	t.Helper()
+	_, text, found := strings.Cut(readme(t), "\n## "+title+"\n")
+	text, _, _ = strings.Cut(text, "\n## ")
+	for _, m := range fence.FindAllStringSubmatch(text, -1) {
+		if m[1] == "go" {
+			return text, m[2]
+		}
+	}
+	t.Fatalf("README.md has no block of Go in %q (the section is there: %t)", title, found)
+	return "", ""
 }
 
 // requireSockets skips the test where this version opens no sockets.
