@@ -40,6 +40,9 @@ type RxConfig struct {
 	// Each group must then be joined on at least one interface. Memberships has the others with their Err. A group of a
 	// family that no interface has waits: it is joined when an interface has an address, unless Static is set. If all groups
 	// would have to wait, opening fails with ErrNoInterface.
+	//
+	// If two of the interfaces are on one LAN, each datagram arrives on both and is returned twice, once per interface.
+	// To receive it once, name one of them, bond them, or discard the copies by a sequence number in the payload.
 	Interfaces []Interface
 
 	// Sources, if there are any, are the only hosts whose datagrams are received: source-specific multicast

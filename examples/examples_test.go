@@ -41,6 +41,7 @@ func TestExamples(t *testing.T) {
 		{"CommunicatorLAN", testCommunicatorLAN},
 		{"SenderReceiver", testSenderReceiver},
 		{"SenderReceiverOneMachine", testSenderReceiverOneMachine},
+		{"ReceiverTwoInterfacesOneLAN", testReceiverTwoInterfacesOneLAN},
 		{"SenderAlone", testSenderAlone},
 		{"SenderHarassed", testSenderHarassed},
 		{"Ifaces", testIfaces},
@@ -411,6 +412,47 @@ func testSenderReceiverOneMachine(t *testing.T, dir programs) {
 		}
 		if strings.Join(got, " ") != test.want {
 			t.Errorf("got %q, want %q from %s", got, test.want, test.p)
+		}
+	}
+}
+
+// testReceiverTwoInterfacesOneLAN is that two interfaces on one LAN give each datagram once per interface, and that one
+// of them gives it once. IPv6 has no reverse path filter that could drop one of the two.
+func testReceiverTwoInterfacesOneLAN(t *testing.T, dir programs) {
+	const group = "ff15::1234"
+	lan := mcasttest.NewLAN(t, 2)
+	lan.Attach(lan.Hosts[0]) // eth1
+	both := dir.start(t, lan.Hosts[0], "receiver", "-group", group)
+	one := dir.start(t, lan.Hosts[0], "receiver", "-group", group, "-iface", "eth1")
+	both.WaitFor("receiving " + group + " port 12345 on eth0\n")
+	for _, p := range []*testrun.Process{both, one} {
+		p.WaitFor("receiving " + group + " port 12345 on eth1\n")
+	}
+	send := func(message string) {
+		dir.start(t, lan.Hosts[1], "sender", message, "-group", group, "-wait", "1ms").Wait()
+	}
+	lan.WaitJoined(lan.Hosts[0], netip.MustParseAddr(group)) // on eth0
+	for end := time.Now().Add(testrun.Limit); !strings.Contains(both.Stdout.String(), ` on eth1, TTL 1, 5 bytes: "early"`); {
+		if send("early"); time.Now().After(end) {
+			t.Fatalf("nothing on eth1 from %s", both)
+		}
+	}
+	send("first")
+	send("last")
+	for _, test := range []struct {
+		p      *testrun.Process
+		copies map[string]int
+	}{{both, map[string]int{"eth0": 1, "eth1": 1}}, {one, map[string]int{"eth1": 1}}} {
+		for name := range test.copies {
+			test.p.WaitFor(` on ` + name + `, TTL 1, 4 bytes: "last"`)
+		}
+		test.p.Interrupt()
+		test.p.Wait()
+		for _, name := range []string{"eth0", "eth1"} {
+			copy := " on " + name + `, TTL 1, 5 bytes: "first"`
+			if n := strings.Count(test.p.Stdout.String(), copy); n != test.copies[name] {
+				t.Errorf("%d times %s, want %d from %s", n, copy, test.copies[name], test.p)
+			}
 		}
 	}
 }
