@@ -197,9 +197,12 @@ func (c *conn) readError(err error) error {
 	return &OpError{Op: "read", Group: c.group, Interface: c.ifName, Err: systemError("recvmsg", err)}
 }
 
-// counters are what a conn has delivered, and the datagrams of this host that it discarded. They are guarded by the
-// merge's lock.
-type counters struct{ packets, bytes, truncated, own uint64 }
+// counters are what a conn has delivered, the datagrams of this host that it discarded, and what the kernel dropped. They
+// are guarded by the merge's lock.
+type counters struct {
+	packets, bytes, truncated, own uint64
+	dropped                        drops
+}
 
 func (c *counters) add(n int, truncated bool) {
 	c.packets++
@@ -209,15 +212,26 @@ func (c *counters) add(n int, truncated bool) {
 	}
 }
 
+// drops adds up a counter of the kernel that begins again at 0 after 2^32-1. It is right if it sees each 2^32 drops at least
+// once.
+type drops struct {
+	last  uint32
+	total uint64
+}
+
+func (d *drops) see(counter uint32) {
+	d.total += uint64(counter - d.last)
+	d.last = counter
+}
+
 // tell adds what c has counted to m.
 func (c *conn) tell(m *Membership) {
-	dropped, readBuffer := c.stats()
+	m.ReadBuffer = c.stats()
 	m.Packets += c.count.packets
 	m.Bytes += c.count.bytes
 	m.Truncated += c.count.truncated
 	m.Own += c.count.own
-	m.Dropped += dropped
-	m.ReadBuffer = readBuffer
+	m.Dropped += c.count.dropped.total
 }
 
 // screen refuses in user space what the kernel cannot be made to refuse. Its zero value refuses nothing.

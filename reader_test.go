@@ -52,6 +52,31 @@ func TestCounters(t *testing.T) {
 	}
 }
 
+// TestDrops: what the kernel counts in 32 bits adds up to 64.
+func TestDrops(t *testing.T) {
+	const lap = 1 << 32
+	for _, c := range []struct {
+		seen []uint32
+		want uint64
+	}{
+		{nil, 0},
+		{[]uint32{0, 0}, 0},
+		{[]uint32{5, 5, 7}, 7},
+		{[]uint32{lap - 1, lap - 1, 0}, lap},
+		{[]uint32{lap - 2, 3}, lap + 3},
+		{[]uint32{1 << 31, 0, 1 << 31, 0, 1 << 31, 1}, 3*lap + 1},
+		{[]uint32{9, 8}, lap + 8}, // a whole lap but one
+	} {
+		var d drops
+		for _, n := range c.seen {
+			d.see(n)
+		}
+		if d.total != c.want {
+			t.Errorf("%d add up to %d, want %d", c.seen, d.total, c.want)
+		}
+	}
+}
+
 // TestMessagesShareContext ends several loops over one socket with the context that they share: each of them is interrupted,
 // and interrupts the others, and none may take its own interruption for another's.
 func TestMessagesShareContext(t *testing.T) {

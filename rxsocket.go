@@ -70,7 +70,8 @@ type RxConfig struct {
 	// fraction for each (UDP_GRO, Linux 5.0). Every datagram is still delivered by itself, whole and in order; the
 	// Time and HopLimit of a run are those of its first. The socket takes 0.6 MB for it. It is a permission, not an
 	// order: what does not come as a run comes as ever, and on macOS, Windows and older kernels it changes nothing. A run
-	// for which there is no room in the receive buffer is dropped as a whole, and Membership.Dropped counts it as one.
+	// for which there is no room in the receive buffer is dropped as a whole. Membership.Dropped counts it as one, and
+	// the number of its datagrams stays unknown: to count losses exactly, leave Coalesce off.
 	Coalesce bool
 
 	// Timestamps fills Message.Time with the time at which the kernel received the datagram: to the nanosecond on
@@ -232,7 +233,9 @@ func (s *RxSocket) logBuffer() {
 			if len(p.conns) == 0 {
 				continue
 			}
-			if _, granted := p.conns[0].stats(); granted < s.cfg.ReadBuffer {
+			var granted int
+			s.m.update(func() { granted = p.conns[0].stats() })
+			if granted < s.cfg.ReadBuffer {
 				s.logger.log(slog.LevelWarn, "the receive buffer is smaller than ReadBuffer", Interface{}, nil, slog.Int("asked", s.cfg.ReadBuffer),
 					slog.Int("granted", granted), slog.String("cure", cure.ReceiveBuffer(strconv.Itoa(s.cfg.ReadBuffer))))
 			}
@@ -593,9 +596,15 @@ type Membership struct {
 	Packets uint64 // datagrams read
 	Bytes   uint64 // of their payload that was read
 
-	// Dropped is how many datagrams the kernel dropped for want of room in the receive buffer, or because their checksum
-	// was wrong, which Linux sees as late as that. With Coalesce, a run that is dropped counts once. Only Linux tells,
-	// from 4.12 on. Elsewhere it is always 0: macOS counts for all sockets together, and Windows does not tell.
+	// Dropped counts what the kernel dropped because the receive buffer was full, or because the checksum was wrong, which
+	// Linux may see as late as a read. Only Linux counts it per OS socket, from 4.12 on (SO_MEMINFO); elsewhere Dropped is 0.
+	// macOS counts for all sockets together, and Windows not at all.
+	//
+	// Each datagram counts, except with RxConfig.Coalesce: there the kernel counts a run that it drops as one, and reports
+	// nowhere how many datagrams were in it (__udp_enqueue_schedule_skb in net/ipv4/udp.c). Dropped is then how many runs and
+	// single datagrams were lost. The datagrams may be up to 128 times as many (UDP_MAX_SEGMENTS).
+	//
+	// The kernel's counter returns to 0 after 2^32. Dropped does not, if Memberships is called at least once in that many.
 	Dropped uint64
 
 	Truncated uint64 // datagrams that were larger than the buffer they were read into

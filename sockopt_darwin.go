@@ -333,13 +333,13 @@ func isTruncation(error) bool    { return false }
 func isHarmless(error) bool      { return false }
 func isUnheard(error, bool) bool { return false }
 
-// stats tells how large the buffer is. How many datagrams were dropped the kernel counts for all sockets together.
-func (c *conn) stats() (dropped uint64, readBuffer int) {
+// stats returns the size of the receive buffer. The kernel counts what it dropped for all sockets together.
+func (c *conn) stats() (readBuffer int) {
 	_ = controlUDP(c.in.udp, func(fd int) (err error) {
 		readBuffer, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
 		return err
 	})
-	return 0, readBuffer
+	return readBuffer
 }
 
 // isPortTaken: what setShared sets leaves nothing to try again with.

@@ -462,18 +462,19 @@ func probeSource(ifc *Interface, group netip.Addr) (source netip.Addr, err error
 // isTransient tells the errors of an address that is not usable yet.
 func isTransient(err error) bool { return errors.Is(err, unix.EADDRNOTAVAIL) }
 
-// stats asks the kernel how many datagrams it dropped at c for want of room, and how large the room is.
-// SO_MEMINFO (4.12) has the counter at any time, where SO_RXQ_OVFL tells it only with the next datagram.
-func (c *conn) stats() (dropped uint64, readBuffer int) {
+// stats takes what the kernel dropped at c into c's counters, and returns the size of the receive buffer. SO_MEMINFO (4.12)
+// has the counter at any time, and SO_RXQ_OVFL only with the next datagram.
+func (c *conn) stats() (readBuffer int) {
 	const words = 9 // SK_MEMINFO_VARS
 	var info [words]uint32
 	size := uint32(unsafe.Sizeof(info))
 	if _, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(c.fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
 		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0); errno == 0 {
-		return uint64(info[8]), int(info[1]) / 2 // SK_MEMINFO_DROPS, SK_MEMINFO_RCVBUF, doubled as SO_RCVBUF is
+		c.count.dropped.see(info[8]) // SK_MEMINFO_DROPS
+		return int(info[1]) / 2      // SK_MEMINFO_RCVBUF, doubled as SO_RCVBUF is
 	}
 	doubled, _ := unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
-	return 0, doubled / 2
+	return doubled / 2
 }
 
 // joinHint says what to do about an error of opening a pair's socket, where that is known.

@@ -64,3 +64,46 @@ func TestRxBlockedLeavesOthersAlone(t *testing.T) {
 		others.Wait()
 	}
 }
+
+// TestDroppedBeyond32Bits drops datagrams at a socket whose 32-bit counter is about to return to 0.
+func TestDroppedBeyond32Bits(t *testing.T) {
+	lo, group := interfaces(t, "lo"), groups("239.1.1.1")
+	rx, err := OpenRx(RxConfig{Groups: group, Port: 5000, Interfaces: lo, ReadBuffer: 1, Static: true})
+	must(t, rx, err)
+	defer rx.Close()
+	const before = 1<<32 - 1
+	rx.m.update(func() { // the kernel counts from 0, as if it had counted up to here and one more
+		rx.groups[0].pairs[0].conns[0].count.dropped = drops{last: before, total: before}
+	})
+	tx, err := OpenTx(TxConfig{Groups: group, Interfaces: lo, Static: true})
+	must(t, tx, err)
+	defer tx.Close()
+	const sent = 100
+	for range sent {
+		must(t, 0, errOf(tx.WriteToUDPAddrPort(make([]byte, 1000), netip.AddrPortFrom(group[0], 5000))))
+	}
+	read := 0
+	buf := make([]byte, 1000)
+	for end := time.Now().Add(20 * time.Second); ; {
+		rx.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+		for {
+			if _, _, err := rx.ReadFromUDPAddrPort(buf); err != nil {
+				break
+			}
+			read++
+		}
+		m := rx.Memberships()[0]
+		if m.Dropped == uint64(before+1+sent-read) && read < sent {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("sent %d, read %d, Dropped %d; want %d + 1 + %d", sent, read, m.Dropped, before, sent-read)
+		}
+	}
+	tx.Close()
+	conn := rx.groups[0].pairs[0].conns[0]
+	must(t, 0, rx.Leave(group[0])) // which keeps what it counted, for a membership that goes on with other sockets
+	if past := conn.pair.past.Dropped; past != uint64(before+1+sent-read) {
+		t.Errorf("%d dropped are left of %d", past, before+1+sent-read)
+	}
+}

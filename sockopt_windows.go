@@ -459,15 +459,15 @@ func isUnheard(err error, loopback bool) bool {
 	return loopback && errors.Is(err, windows.WSAENETUNREACH)
 }
 
-// stats tells how large the buffer is. What was dropped is not to be had.
-func (c *conn) stats() (dropped uint64, readBuffer int) {
+// stats returns the size of the receive buffer. Windows does not count what it dropped at a socket.
+func (c *conn) stats() (readBuffer int) {
 	if s, err := socketOf(c.in.udp, c.group.Is4()); err == nil {
 		_ = control(s.raw, func(h windows.Handle) (err error) {
 			readBuffer, err = windows.GetsockoptInt(h, windows.SOL_SOCKET, windows.SO_RCVBUF)
 			return err
 		})
 	}
-	return 0, readBuffer
+	return readBuffer
 }
 
 // scopedSender sends to link-local hosts without allocating.

@@ -405,7 +405,7 @@ func TestWindowsOptions(t *testing.T) {
 			want("IP_PKTINFO", level, ipPktinfo, 1)
 			want("IP_RECVTTL", level, ipRecvTTL, flag(cfg.HopLimits))
 			want("IP_MULTICAST_LOOP", level, windows.IP_MULTICAST_LOOP, flag(cfg.Loopback || s.cfg.Interfaces[0].IsLoopback()))
-			if _, size := c.stats(); cfg.ReadBuffer > 0 && size != cfg.ReadBuffer {
+			if size := c.stats(); cfg.ReadBuffer > 0 && size != cfg.ReadBuffer {
 				t.Errorf("%s: the buffer is %d", g.addr, size)
 			}
 		}
