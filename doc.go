@@ -108,9 +108,10 @@
 //
 // Unless Static is set, sockets follow the interfaces of the host. One that was deleted and comes back under its name,
 // or else under an alternative name (Interface.AltNames), is joined again and sent by again; a receiver without
-// Interfaces also joins on new ones. A new IPv6 address is not
-// usable before the system has checked it (RFC 4862, section 5.4): [OpenTx] waits for that, for five seconds at most.
-// Logger receives what changes.
+// Interfaces also joins on new ones. A new IPv6 address is not usable before the system has checked it (RFC 4862, section
+// 5.4): [OpenTx] waits for that, for five seconds at most. A membership that cannot be joined is tried again after a
+// second, then in intervals that double up to a minute, and at once when interfaces or addresses change. Logger receives
+// what changes.
 //
 // # Platforms
 //

@@ -489,8 +489,8 @@ func swallowed(err error) bool {
 // errAgain says that a follower asks to be called again.
 var errAgain = errors.New("to be tried again")
 
-func tryAgain(again bool) error {
-	if again {
+func tryAgain(again time.Duration) error {
+	if again > 0 {
 		return errAgain
 	}
 	return nil

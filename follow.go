@@ -6,7 +6,38 @@ package mcast
 import (
 	"log/slog"
 	"slices"
+	"time"
 )
+
+// backoff says when to try again what has failed: after a second, and after each further failure in twice the time of
+// before, up to a minute. The zero value is due at once.
+type backoff struct {
+	wait time.Duration
+	next time.Time
+}
+
+const (
+	backoffFirst = time.Second
+	backoffLast  = time.Minute
+	backoffSlack = backoffFirst / 4 // what is due within this time is tried together, for the sake of one scan
+)
+
+func (b *backoff) failed(now time.Time) {
+	b.wait = min(max(2*b.wait, backoffFirst), backoffLast)
+	b.next = now.Add(b.wait)
+}
+
+func (b *backoff) due(now time.Time) bool { return b.left(now) <= backoffSlack }
+
+func (b *backoff) left(now time.Time) time.Duration { return b.next.Sub(now) }
+
+// soonest returns the shorter of two times to wait, of which 0 is for ever.
+func soonest(a, b time.Duration) time.Duration {
+	if a == 0 || b == 0 {
+		return max(a, b)
+	}
+	return min(a, b)
+}
 
 // known is an interface as a socket knows it.
 type known struct {
@@ -84,13 +115,21 @@ func (change *networkChange) lost(ifc *Interface, g *rxGroup) bool {
 	})
 }
 
-// follow brings the table in line with the interfaces there are now. It asks to be called again in a while if some
-// pair cannot be joined though its interface is there: what is in the way may pass without a notice.
-func (s *RxSocket) follow(change networkChange) (again bool) {
+// follow brings the table in line with the interfaces there are now. It asks to be called again if some pair cannot be
+// joined though its interface is there: what is in the way may pass without a notice. After a change every pair is tried at
+// once.
+func (s *RxSocket) follow(change networkChange) (again time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return false
+		return 0
+	}
+	if !change.Unchanged {
+		for _, g := range s.groups {
+			for _, p := range g.pairs {
+				p.retry = backoff{}
+			}
+		}
 	}
 	all := make([]*known, len(s.links))
 	for i, link := range s.links {
@@ -102,8 +141,13 @@ func (s *RxSocket) follow(change networkChange) (again bool) {
 	if s.all {
 		s.followNew(change)
 	}
+	now := time.Now()
 	for _, g := range s.groups {
-		again = again || slices.ContainsFunc(g.pairs, func(p *pair) bool { return p.err != nil && !p.link.gone })
+		for _, p := range g.pairs {
+			if p.err != nil && !p.link.gone {
+				again = soonest(again, max(p.retry.left(now), 1))
+			}
+		}
 	}
 	return again
 }
@@ -172,6 +216,8 @@ func (s *RxSocket) followLink(link *rxLink, found *Interface, change networkChan
 	s.eachPair(link, func(p *pair) {
 		was := p.err
 		switch {
+		case p.err != nil && !p.retry.due(time.Now()):
+			return
 		case p.err != nil, stale[p]:
 			s.join(p)
 		case p.left:
@@ -179,6 +225,7 @@ func (s *RxSocket) followLink(link *rxLink, found *Interface, change networkChan
 		default:
 			return
 		}
+		p.tried(time.Now())
 		if p.err != nil {
 			if was == nil || was.Error() != p.err.Error() {
 				s.log(slog.LevelWarn, "cannot join", p, p.err)
@@ -195,6 +242,15 @@ func (s *RxSocket) followLink(link *rxLink, found *Interface, change networkChan
 			}
 		})
 	})
+}
+
+// tried follows an attempt to join.
+func (p *pair) tried(now time.Time) {
+	if p.err == nil {
+		p.retry = backoff{}
+	} else {
+		p.retry.failed(now)
+	}
 }
 
 // rejoin renews the memberships of a pair whose interface still has its index. Its sockets stay, and what they have
@@ -240,10 +296,15 @@ func (s *RxSocket) addPairs(link *rxLink) {
 		}
 		p := &pair{rxGroup: g, link: link}
 		g.pairs = append(g.pairs, p)
-		if s.join(p); p.err == nil {
+		s.join(p)
+		p.tried(time.Now())
+		if p.err == nil {
 			s.log(slog.LevelInfo, "joined", p, nil)
 		} else {
 			s.log(slog.LevelWarn, "cannot join", p, p.err)
+		}
+		if err := s.replies.allow(g.addr); err != nil { // the group may be the first of its family
+			s.log(slog.LevelWarn, "cannot reply", p, err)
 		}
 	}
 }
@@ -264,15 +325,21 @@ func (s *RxSocket) log(level slog.Level, what string, p *pair, err error) {
 
 // follow makes the sender's sockets send by the interfaces as they are now. The sockets stay, and so do their
 // ports: on Unix they are bound to no interface, only directed to one.
-func (t *TxSocket) follow(change networkChange) (again bool) {
+func (t *TxSocket) follow(change networkChange) (again time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed.Load() {
-		return false
+		return 0
 	}
 	links := slices.Clone(*t.links.Load())
+	if !change.Unchanged {
+		t.opening = nil
+		for _, l := range links {
+			l.retry.backoff, l.unsourced = backoff{}, backoff{}
+		}
+	}
 	if t.cfg.Interfaces == nil {
-		links, again = t.followDefault(links, change)
+		links = t.followDefault(links, change)
 	}
 	for i, now := range t.successors(links, change) {
 		l := links[i]
@@ -284,60 +351,133 @@ func (t *TxSocket) follow(change networkChange) (again bool) {
 			links[i] = l.as(known{l.name, l.ifc, true})
 			continue
 		case l.gone || now.Index != l.ifc.Index || change.Gone[now.Index]:
-			if err := setMulticastInterface(l.to, l.v4, now); err != nil {
-				t.logger.log(slog.LevelWarn, "cannot send by the interface that came back", *now, err)
+			if !l.retry.due(time.Now()) {
 				links[i] = l.as(known{l.name, l.ifc, true})
-				again = true
+				continue
+			}
+			if err := l.direct(now); err != nil {
+				if l.retry.failed(now.Index, err) {
+					t.logger.log(slog.LevelWarn, "cannot send by the interface that came back", *now, err)
+				}
+				links[i] = l.as(known{l.name, l.ifc, true})
 				continue
 			}
 			t.logger.log(slog.LevelInfo, "sends again", *now, nil)
+			l.retry = txRetry{}
 		}
 		links[i] = l.as(known{l.name, *now, false})
 	}
 	for _, l := range links {
-		// A new IPv6 address cannot be used at once, and no notice says when it can.
-		if !l.gone && isTransient(t.setSource(l)) && l.ifc.hasFamily(t.groupLike(l.v4)) {
-			again = true
+		if !l.gone {
+			t.followSource(l)
 		}
 	}
 	t.links.Store(&links)
+	return t.retryIn(links)
+}
+
+// followSource looks which address a link sends from. A new IPv6 address cannot be used at once, and no notice says when it
+// can.
+func (t *TxSocket) followSource(l *txLink) {
+	switch {
+	case !isTransient(t.setSource(l)) || !l.ifc.hasFamily(t.groupLike(l.v4)):
+		l.unsourced = backoff{}
+	case l.unsourced.due(time.Now()):
+		l.unsourced.failed(time.Now())
+	}
+}
+
+// retryIn returns when something that failed is to be tried again.
+func (t *TxSocket) retryIn(links []*txLink) (again time.Duration) {
+	now := time.Now()
+	add := func(b *backoff) {
+		if b.wait > 0 {
+			again = soonest(again, max(b.left(now), 1))
+		}
+	}
+	for _, l := range links {
+		add(&l.retry.backoff)
+		add(&l.unsourced)
+	}
+	for _, retry := range t.opening {
+		add(&retry.backoff)
+	}
 	return again
+}
+
+// txRetry is the latest failure to direct a link to an interface.
+type txRetry struct {
+	backoff
+	index int // of the interface
+	text  string
+}
+
+// failed reports whether the failure is another one than before, and so worth an entry in the log.
+func (r *txRetry) failed(index int, err error) (news bool) {
+	if r.index != index {
+		r.backoff = backoff{}
+	}
+	r.backoff.failed(time.Now())
+	news = r.index != index || r.text != err.Error()
+	r.index, r.text = index, err.Error()
+	return news
 }
 
 // followDefault moves the links to the interface of the default route of their family, as soon as it can send multicast,
 // and opens one for a family that has waited for such a route. A tunnel that takes the default route and does not support
 // multicast is not followed. Without a default route everything stays as it is.
-func (t *TxSocket) followDefault(links []*txLink, change networkChange) (_ []*txLink, again bool) {
+func (t *TxSocket) followDefault(links []*txLink, change networkChange) []*txLink {
 	for _, v4 := range familiesOf(t.cfg.Groups).list() {
 		now, ok := defaultAmong(change.Interfaces, v4)
-		if !ok {
-			continue // when it has all that it needs, that is a change as well
-		}
 		i := slices.IndexFunc(links, func(l *txLink) bool { return l.v4 == v4 })
-		if i < 0 {
-			l := newTxLink(now, v4)
-			if err := t.open(l); err != nil {
-				t.logger.log(slog.LevelWarn, "cannot send by the interface of the default route", now, err)
-				again = true
-				continue
-			}
-			t.logger.log(slog.LevelInfo, "sends by the default route", now, nil)
-			links = append(links, l)
-			continue
+		switch {
+		case i < 0 && ok:
+			links = t.openWaiting(links, now, v4)
+		case i >= 0 && (!ok || now.Index == links[i].ifc.Index):
+			links[i].stay() // when another has all that it needs, that is a change as well
+		case i >= 0:
+			links[i] = t.move(links[i], now)
 		}
-		l := links[i]
-		if now.Index == l.ifc.Index {
-			continue
-		}
-		if err := setMulticastInterface(l.to, v4, &now); err != nil {
-			t.logger.log(slog.LevelWarn, "cannot send by the interface of the default route", now, err)
-			again = true
-			continue
-		}
-		t.logger.log(slog.LevelInfo, "sends by the new default route", now, nil)
-		links[i] = l.as(known{name: now.Name, ifc: now})
 	}
-	return links, again
+	return links
+}
+
+// openWaiting opens the link of a family that has waited for an interface.
+func (t *TxSocket) openWaiting(links []*txLink, ifc Interface, v4 bool) []*txLink {
+	retry := t.opening[v4]
+	if retry.index == ifc.Index && !retry.due(time.Now()) {
+		return links
+	}
+	l := newTxLink(ifc, v4)
+	if err := t.open(l); err != nil {
+		if retry.failed(ifc.Index, err) {
+			t.logger.log(slog.LevelWarn, "cannot send by the interface of the default route", ifc, err)
+		}
+		if t.opening == nil {
+			t.opening = make(map[bool]txRetry)
+		}
+		t.opening[v4] = retry
+		return links
+	}
+	delete(t.opening, v4)
+	t.logger.log(slog.LevelInfo, "sends by the default route", ifc, nil)
+	return append(links, l)
+}
+
+// move returns a link that sends on another interface from now on, or if that fails the same one.
+func (t *TxSocket) move(l *txLink, to Interface) *txLink {
+	if l.retry.index == to.Index && !l.retry.due(time.Now()) {
+		return l
+	}
+	if err := l.direct(&to); err != nil {
+		if l.retry.failed(to.Index, err) {
+			t.logger.log(slog.LevelWarn, "cannot send by the interface of the default route", to, err)
+		}
+		return l
+	}
+	t.logger.log(slog.LevelInfo, "sends by the new default route", to, nil)
+	l.retry = txRetry{}
+	return l.as(known{name: to.Name, ifc: to})
 }
 
 // defaultAmong finds the interface of the default route of a family, if it can send multicast.
@@ -351,6 +491,18 @@ func defaultAmong(all []Interface, v4 bool) (Interface, bool) {
 		return Interface{}, false
 	}
 	return all[at], true
+}
+
+// direct has l's OS socket send on an interface.
+func (l *txLink) direct(ifc *Interface) error {
+	return call("setsockopt IP_MULTICAST_IF", func() error { return setMulticastInterface(l.to, l.v4, ifc) })
+}
+
+// stay forgets a failure to move l to another interface, since it need not move any more.
+func (l *txLink) stay() {
+	if !l.gone {
+		l.retry = txRetry{}
+	}
 }
 
 // successors finds what has become of the interfaces of links. Those of different families may share one.

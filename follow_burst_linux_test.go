@@ -92,7 +92,7 @@ func (f *followed) countChanges(n *atomic.Int64) (stop func()) {
 	f.t.Helper()
 	f.host.Do(func() {
 		var err error
-		stop, err = processWatch.follow(func(networkChange) bool { n.Add(1); return false })
+		stop, err = processWatch.follow(func(networkChange) time.Duration { n.Add(1); return 0 })
 		if err != nil {
 			f.t.Fatal(err)
 		}
@@ -126,11 +126,11 @@ func TestFollowLostNotices(t *testing.T) {
 	var stop func()
 	f.host.Do(func() {
 		var err error
-		stop, err = processWatch.follow(func(c networkChange) bool {
+		stop, err = processWatch.follow(func(c networkChange) time.Duration {
 			if c.Overflow {
 				overflows.Add(1)
 			}
-			return false
+			return 0
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -4,6 +4,7 @@ package mcast
 
 import (
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -16,7 +17,7 @@ func TestFollowAgainOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hub, sources := watchTestHub()
 		var calls atomic.Int64
-		stop, err := hub.follow(func(networkChange) bool { calls.Add(1); return true })
+		stop, err := hub.follow(func(networkChange) time.Duration { calls.Add(1); return watchRetry })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -37,12 +38,142 @@ func TestFollowAgainOnce(t *testing.T) {
 	})
 }
 
+// TestFollowAlarm has followers that want to be called again at times of their own: each is, and no scan is for nobody.
+func TestFollowAlarm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub, sources := watchTestHub()
+		var stops []func()
+		start := time.Now()
+		var mu sync.Mutex
+		calls := make([][]time.Duration, 3)
+		callsOf := func(i int) []time.Duration {
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Clone(calls[i])
+		}
+		for i, wait := range []time.Duration{7 * time.Second, 20 * time.Second, 0} {
+			stop, err := hub.follow(func(c networkChange) time.Duration {
+				mu.Lock()
+				defer mu.Unlock()
+				if first := len(calls[i]) == 0; c.Unchanged == first {
+					t.Errorf("follower %d, call %d: unchanged: %v", i, len(calls[i]), c.Unchanged)
+				}
+				calls[i] = append(calls[i], time.Since(start))
+				return wait
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			stops = append(stops, stop)
+			synctest.Wait()
+		}
+		src := (*sources)[0]
+		scans := src.scanned()
+		time.Sleep(time.Minute + time.Millisecond)
+		synctest.Wait()
+		seconds := func(all ...time.Duration) (d []time.Duration) {
+			for _, n := range all {
+				d = append(d, n*time.Second)
+			}
+			return d
+		}
+		for i, want := range [][]time.Duration{seconds(0, 7, 14, 21, 28, 35, 42, 49, 56), seconds(0, 20, 40, 60), seconds(0)} {
+			if got := callsOf(i); !slices.Equal(got, want) {
+				t.Errorf("follower %d was called at %v, want %v", i, got, want)
+			}
+		}
+		if n := src.scanned() - scans; n != 8+3 {
+			t.Errorf("%d scans, want 11", n)
+		}
+		stops[0]()
+		time.Sleep(time.Minute)
+		if n, others := len(callsOf(0)), len(callsOf(1)); n != 9 || others != 4+3 {
+			t.Errorf("after the first has stopped: %d calls of it and %d of the other, want 9 and 7", n, others)
+		}
+		stops[1]()
+		scans = src.scanned()
+		time.Sleep(time.Hour)
+		if n := src.scanned() - scans; n > 2 { // one for each that has stopped
+			t.Errorf("%d scans when nobody asks any more", n)
+		}
+		stops[2]()
+	})
+}
+
+// TestFollowAlarmShared has a hundred followers that want to be called at about the same time.
+func TestFollowAlarmShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub, sources := watchTestHub()
+		var calls atomic.Int64
+		for range 100 {
+			stop, err := hub.follow(func(networkChange) time.Duration { calls.Add(1); return 10 * time.Second })
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer stop()
+			time.Sleep(2 * time.Millisecond)
+		}
+		src := (*sources)[0]
+		scans, before := src.scanned(), calls.Load()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n, c := src.scanned()-scans, calls.Load()-before; c < 500 || c > 600 || n > 6 {
+			t.Errorf("%d calls and %d scans in a minute, want 5 or 6 for each of a hundred, and at most 6", c, n)
+		}
+	})
+}
+
+// TestFollowUnchanged checks that a follower can tell a change from a call that it asked for, or one about routes.
+func TestFollowUnchanged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub, sources := watchTestHub()
+		var mu sync.Mutex
+		var unchanged []bool
+		stop, err := hub.follow(func(c networkChange) time.Duration {
+			mu.Lock()
+			defer mu.Unlock()
+			unchanged = append(unchanged, c.Unchanged)
+			return time.Minute
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer stop()
+		src := (*sources)[0]
+		for _, step := range []struct {
+			what   string
+			do     func()
+			wanted []bool
+		}{
+			{"the first call", func() {}, []bool{false}},
+			{"a call that it asked for", func() { time.Sleep(time.Minute) }, []bool{true}},
+			{"routes", func() { src.tell(watchNotice{routes: true}) }, []bool{true}},
+			{"a notice of nothing", func() { src.tell(watchNotice{}) }, nil},
+			{"another list", func() { src.set(1, 2); src.tell(watchNotice{}) }, []bool{false}},
+			{"lost memberships", func() { src.tell(watchNotice{gone: watchSet(1)}) }, []bool{false}},
+			{"lost notices", func() { src.tell(watchNotice{overflow: true}) }, []bool{false}},
+			{"another follower", func() { defer watchFollow(t, hub, func(networkChange) {})(); synctest.Wait() }, nil},
+			{"a call after all this", func() { time.Sleep(time.Minute) }, []bool{true}},
+		} {
+			step.do()
+			time.Sleep(time.Second)
+			synctest.Wait()
+			mu.Lock()
+			if !slices.Equal(unchanged, step.wanted) {
+				t.Errorf("%s: unchanged: %v, want %v", step.what, unchanged, step.wanted)
+			}
+			unchanged = nil
+			mu.Unlock()
+		}
+	})
+}
+
 // TestFollowAsks has a follower ask by itself, without a change.
 func TestFollowAsks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hub, _ := watchTestHub()
 		calls, others := 0, 0
-		one := &watchFollower{f: func(networkChange) bool { calls++; return false }}
+		one := &watchFollower{f: func(networkChange) time.Duration { calls++; return 0 }}
 		if err := hub.add(one); err != nil {
 			t.Fatal(err)
 		}
@@ -69,7 +200,7 @@ func TestFollowPrepares(t *testing.T) {
 		for _, name := range []string{"a", "b"} {
 			one := &watchFollower{
 				prepare: func(networkChange) { did = append(did, "prepare "+name) },
-				f:       func(networkChange) bool { did = append(did, name); return false },
+				f:       func(networkChange) time.Duration { did = append(did, name); return 0 },
 			}
 			if err := hub.add(one); err != nil {
 				t.Fatal(err)
@@ -123,7 +254,7 @@ func TestFollowPreparesLate(t *testing.T) {
 			}
 			one := &watchFollower{
 				prepare: func(networkChange) { did = append(did, "prepare "+name, may()) },
-				f:       func(networkChange) bool { did = append(did, name, may()); return false },
+				f:       func(networkChange) time.Duration { did = append(did, name, may()); return 0 },
 			}
 			if err := hub.add(one); err != nil {
 				t.Fatal(err)

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/go-multicast/mcast/mcasttest"
+	"golang.org/x/sys/unix"
 )
 
 // followed is a receiver and a sender on the interface "there" of a host, with groups of all kinds.
@@ -669,4 +670,25 @@ func TestAltNameZones(t *testing.T) {
 			t.Errorf("the host read %q, %v", buf[:n], err)
 		}
 	})
+}
+
+// TestFollowBackoff has the kernel refuse a membership until the socket waits for a minute before it tries again. A change of
+// the network has it joined at once.
+func TestFollowBackoff(t *testing.T) {
+	f := openFollowed(t, func(c *RxConfig) { c.Groups = groups("239.1.1.1") })
+	f.host.Sysctl("net/ipv4/igmp_max_memberships", "0")
+	f.veth.Travel()
+	f.await("refused", func() bool { return errors.Is(f.rx.Memberships()[0].Err, unix.ENOBUFS) })
+	f.rx.mu.Lock()
+	p := f.rx.groups[0].pairs[0]
+	p.retry = backoff{wait: time.Minute, next: time.Now().Add(time.Minute)}
+	f.rx.mu.Unlock()
+	f.host.Sysctl("net/ipv4/igmp_max_memberships", "20")
+	f.rx.follow(networkChange{Interfaces: f.scan(), Unchanged: true})
+	if f.rx.Memberships()[0].Joined {
+		t.Error("joined before the minute is over")
+	}
+	f.veth.AddAddress(netip.MustParsePrefix("10.9.7.1/24"))
+	f.await("a change", f.settled) // in less than the minute
+	f.exchange("after a change", func(netip.Addr) bool { return true })
 }

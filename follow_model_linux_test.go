@@ -253,11 +253,11 @@ func (m *model) addMarker() {
 	m.marker.Down()
 	index := m.marker.Index()
 	m.host.Do(func() {
-		stop, err := processWatch.follow(func(c networkChange) bool {
+		stop, err := processWatch.follow(func(c networkChange) time.Duration {
 			if c.Gone[index] {
 				m.marks.Add(1)
 			}
-			return false
+			return 0
 		})
 		if err != nil {
 			m.Fatal(err)
@@ -716,21 +716,24 @@ func (m *model) mayJoin(s *modelSocket, g netip.Addr, everywhere bool) bool {
 	if len(s.groups[g]) == 0 && s.groups[g] != nil {
 		return true // it is joined already
 	}
-	can := func(w *modelWire) bool { return w.joinable(g) && w.has(g) }
 	if !s.named {
 		if s.groups[g] != nil {
 			return true // it is a member where it can
 		}
-		return slices.ContainsFunc(m.wires, func(w *modelWire) bool {
-			return can(w) && (w.up || s.knows[w.index]) // it may know of the interface from before that was down
-		})
+		tried, joined := false, false // with none to try, the group waits
+		for _, w := range m.wires {
+			if w.there && w.has(g) && (w.up || s.knows[w.index]) { // it may know of the interface from before that was down
+				tried, joined = true, joined || w.joinable(g)
+			}
+		}
+		return joined || !tried
 	}
 	for _, l := range s.links {
 		w := m.byIndex(l.index)
 		if s.groups[g] != nil {
 			continue // more sources, where it is joined: those that are not will have them in time
 		}
-		if w == nil || !can(w) {
+		if w == nil || !w.joinable(g) || g.Is6() && !w.has(g) {
 			return false
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/go-multicast/mcast/internal/wine"
@@ -124,7 +125,7 @@ func (s *script) openAll() {
 // tell is what the watch does with a change.
 func (s *script) tell(c networkChange) (again bool) {
 	s.rx.prepare(c)
-	return s.rx.follow(c)
+	return s.rx.follow(c) > 0
 }
 
 // list is the change to a list.
@@ -356,6 +357,101 @@ func TestScriptNamed(t *testing.T) {
 		s.wantTold("renamed")
 		s.tell(home)
 		s.wantDelivery("renamed back")
+	})
+}
+
+// attempts makes every call to the system fail, and counts them, while minutes pass in which a follower of home's network is
+// called. The first call comes with the notice that home was away and is back.
+func (s *script) attempts(minutes int, prepare func(networkChange), follow func(networkChange) time.Duration) int {
+	at := make(map[time.Time]bool) // an attempt may make several calls, and takes no time
+	hook := func(string) error { at[time.Now()] = true; return errInjected }
+	defer testHookCall.Store(nil)
+	synctest.Test(s.T, func(t *testing.T) {
+		src := newWatchFake()
+		src.list = []Interface{s.home}
+		hub := &watchHub{open: func() (watchSource, error) { return src, nil }}
+		one := &watchFollower{prepare: prepare, f: follow}
+		if err := hub.add(one); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		testHookCall.Store(&hook)
+		src.tell(watchNotice{gone: watchSet(s.home.Index)})
+		time.Sleep(watchQuiet + time.Duration(minutes)*time.Minute)
+		synctest.Wait()
+		one.stop()
+	})
+	return len(at)
+}
+
+// TestScriptBackoff has a membership that cannot be joined for ten minutes: it is tried 0, 1, 3, 7, 15, 31, 63 and 123 s
+// after the change, and then every minute. The next change joins it at once.
+func TestScriptBackoff(t *testing.T) {
+	forEachScript(t, func(t *testing.T, s *script) {
+		s.open(s.home)
+		s.rx.logger.to = nil // its goroutine is not for the bubble
+		missing := s.pair(s.home) + " not joined"
+		if n := s.attempts(10, s.rx.prepare, s.rx.follow); n != 15 {
+			t.Errorf("%d attempts in ten minutes, want 15", n)
+		}
+		s.want("after ten minutes", missing)
+		s.rx.mu.Lock()
+		p := s.rx.groups[0].pairs[0]
+		p.retry.next = time.Now().Add(time.Minute) // the bubble's clock was another
+		s.rx.mu.Unlock()
+		unchanged := list(s.home)
+		unchanged.Unchanged = true
+		if !s.tell(unchanged) {
+			t.Error("it does not ask to be called again")
+		}
+		s.want("too early", missing)
+		s.tell(list(s.home, s.as("usb0", 1<<20)))
+		s.want("after a change", s.pair(s.home))
+		s.wantDelivery("after a change")
+		if p.retry != (backoff{}) {
+			t.Errorf("it is joined, and has %+v", p.retry)
+		}
+	})
+}
+
+// TestScriptSenderBackoff is TestScriptBackoff for a sender that cannot be directed to its interface. The log has it once.
+func TestScriptSenderBackoff(t *testing.T) {
+	forEachScript(t, func(t *testing.T, s *script) {
+		s.open(s.home)
+		s.tx = s.sender(s.home)
+		if n := s.attempts(10, nil, s.tx.follow); n != 15 {
+			t.Errorf("%d attempts in ten minutes, want 15", n)
+		}
+		fails := func(what string) {
+			t.Helper()
+			if _, err := s.tx.WriteToUDPAddrPort([]byte("lost"), netip.AddrPortFrom(s.groups[0], s.port)); !errors.Is(err, ErrNoInterface) {
+				t.Errorf("%s: write: %v", what, err)
+			}
+		}
+		fails("after ten minutes")
+		s.tx.mu.Lock()
+		(*s.tx.links.Load())[0].retry.next = time.Now().Add(time.Minute)
+		s.tx.mu.Unlock()
+		unchanged := list(s.home)
+		unchanged.Unchanged = true
+		if s.tx.follow(unchanged) == 0 {
+			t.Error("it does not ask to be called again")
+		}
+		fails("too early")
+
+		s.tx.logger.to = slog.New(slog.NewTextHandler(&s.told, nil))
+		if again := s.tx.follow(list(s.home)); again != 0 {
+			t.Errorf("after a change: it asks to be called again after %v", again)
+		}
+		s.wantDelivery("after a change")
+		hook := func(string) error { return errInjected }
+		testHookCall.Store(&hook)
+		defer testHookCall.Store(nil)
+		for range 3 {
+			s.tx.follow(gone(list(s.home), s.home.Index))
+		}
+		s.tx.logger.flush()
+		s.wantTold("three failures", "sends again", "cannot send by the interface that came back")
 	})
 }
 

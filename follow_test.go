@@ -1,6 +1,30 @@
 package mcast
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
+
+func TestBackoff(t *testing.T) {
+	now := time.Now()
+	var b backoff
+	for n, seconds := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60, 60} {
+		if !b.due(now) {
+			t.Errorf("not due after %d failures", n)
+		}
+		b.failed(now)
+		wait := seconds * time.Second
+		if b.left(now) != wait || b.due(now.Add(wait-backoffSlack-1)) || !b.due(now.Add(wait-backoffSlack)) {
+			t.Errorf("after %d failures it is due in %v, want %v", n+1, b.left(now), wait)
+		}
+		now = now.Add(wait)
+	}
+	for _, c := range []struct{ a, b, want time.Duration }{{0, 0, 0}, {0, 5, 5}, {5, 0, 5}, {5, 7, 5}, {7, 5, 5}} {
+		if got := soonest(c.a, c.b); got != c.want {
+			t.Errorf("the soonest of %d and %d is %d", c.a, c.b, got)
+		}
+	}
+}
 
 // TestSuccessor plays lists of interfaces: what counts as the same interface, and what as its return.
 func TestSuccessor(t *testing.T) {

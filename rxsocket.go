@@ -151,6 +151,7 @@ type pair struct {
 	link    *rxLink
 	conns   []*conn // the OS sockets that hold the membership; none if it is not joined
 	err     error   // why it is not
+	retry   backoff // when to try again
 	left    bool    // the membership was dropped, to be renewed
 	retired []*conn // OS sockets of before, which may still have something to deliver
 

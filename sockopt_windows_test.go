@@ -49,7 +49,7 @@ func TestWindowsAddressLost(t *testing.T) {
 	without.IPv4 = nil
 	for range 2 {
 		for range 2 {
-			if !s.follow(networkChange{Interfaces: []Interface{without}}) {
+			if s.follow(networkChange{Interfaces: []Interface{without}}) == 0 {
 				t.Error("not to be tried again")
 			}
 			for _, m := range s.Memberships() {
@@ -60,7 +60,7 @@ func TestWindowsAddressLost(t *testing.T) {
 			}
 		}
 		awaitInboxes(t, s, 0)
-		if s.follow(networkChange{Interfaces: []Interface{ifc}}) {
+		if s.follow(networkChange{Interfaces: []Interface{ifc}}) != 0 {
 			t.Errorf("to be tried again: %+v", s.Memberships())
 		}
 		wantEachOnce(t, tx, s)
@@ -243,7 +243,7 @@ func TestWindowsAddressReturns(t *testing.T) {
 		t.Fatal("the OS socket was replaced for nothing")
 	}
 	same.Lost = map[watchAddr]bool{{ifc.Index, before.localAddr().Addr()}: true}
-	if s.follow(same) {
+	if s.follow(same) != 0 {
 		t.Errorf("to be tried again: %+v", s.Memberships())
 	}
 	now := s.groups[0].pairs[0].conns[0].in
@@ -351,7 +351,7 @@ func TestWindowsTentative(t *testing.T) {
 	defer tx.Close()
 	checking := ifc
 	checking.tentative = addrsOf(ifc.IPv4)
-	if !s.follow(networkChange{Interfaces: []Interface{checking}}) {
+	if s.follow(networkChange{Interfaces: []Interface{checking}}) == 0 {
 		t.Error("not to be tried again")
 	}
 	var e *OpError
@@ -359,7 +359,7 @@ func TestWindowsTentative(t *testing.T) {
 		t.Errorf("while its address is checked: %+v", m)
 	}
 	awaitInboxes(t, s, 0)
-	if s.follow(networkChange{Interfaces: []Interface{ifc}}) {
+	if s.follow(networkChange{Interfaces: []Interface{ifc}}) != 0 {
 		t.Errorf("to be tried again: %+v", s.Memberships())
 	}
 	wantEachOnce(t, tx, s)

@@ -104,7 +104,8 @@ type TxSocket struct {
 	unheard       []*conn    // whose replies nobody has asked for yet
 	ttl           int        // as TxConfig has it, of the links to come as well
 	writeDeadline time.Time
-	clamped       bool // the logger knows that the send buffers are smaller than WriteBuffer
+	clamped       bool             // the logger knows that the send buffers are smaller than WriteBuffer
+	opening       map[bool]txRetry // of families that wait for an interface, by whether they are IPv4
 }
 
 // txLink is an interface and a family to send on.
@@ -114,6 +115,10 @@ type txLink struct {
 	v4     bool
 	to     *sender
 	source *atomic.Pointer[netip.Addr] // what receivers see; the zero Addr if the interface has no address to send from
+
+	// What follows is guarded by TxSocket.mu. All else stays as it is.
+	retry     txRetry // to direct it to another interface
+	unsourced backoff // its address cannot be used yet
 }
 
 func newTxLink(ifc Interface, v4 bool) *txLink {
@@ -124,7 +129,7 @@ func newTxLink(ifc Interface, v4 bool) *txLink {
 
 // as returns the link with its interface as it is now.
 func (l *txLink) as(k known) *txLink {
-	return &txLink{known: k, zone: strconv.Itoa(k.ifc.Index), v4: l.v4, to: l.to, source: l.source}
+	return &txLink{known: k, zone: strconv.Itoa(k.ifc.Index), v4: l.v4, to: l.to, source: l.source, retry: l.retry, unsourced: l.unsourced}
 }
 
 // groupLike returns a group of a family of the socket.

@@ -21,7 +21,6 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -102,6 +101,9 @@ type networkChange struct {
 	// Lost are the addresses that were taken from interfaces since the last call. An interface may have one again;
 	// sockets that are bound to it are of no use nevertheless. Only Windows reports them, where sockets are bound so.
 	Lost map[watchAddr]bool
+	// Unchanged says that the list is the one of the last call, and that no memberships were lost since: the follower is
+	// called because it asked for that, or because of Routes.
+	Unchanged bool
 
 	// Routes says that there may be another default route, or none.
 	Routes bool
@@ -299,7 +301,8 @@ type watchShared struct {
 	followers []*watchFollower
 	audience  []*watchFollower // of the latest scan; for the watch's goroutine only
 
-	retrying atomic.Bool // call is about to be called
+	alarm   *time.Timer // calls call at alarmAt; nil before it is first needed; both are guarded by the hub's lock
+	alarmAt time.Time   // when the first follower is to be called again; zero: none asked for that
 
 	wake chan struct{} // holds one: there is a new follower, or one that asked to be called again
 	quit chan struct{} // closed: there is none anymore
@@ -311,19 +314,21 @@ type watchFollower struct {
 	// prepare, if there is one, is called when memberships may have been lost: for all who follow by then, also those who
 	// came so late that f will be called for another scan, before f is for any of them, and while nobody joins.
 	prepare func(networkChange)
-	f       func(networkChange) (again bool)
-	called  bool // for the watch's goroutine only
 
-	stop  func()      // ends it
-	again func()      // asks, like f does, for f to be called again
-	due   atomic.Bool // it did
+	// f returns after which time it is to be called again even if nothing changes; 0: never.
+	f      func(networkChange) (again time.Duration)
+	called bool // for the watch's goroutine only
+
+	stop  func()    // ends it
+	again func()    // has f called again after backoffFirst at the latest
+	due   time.Time // when f is to be called again; zero: after a change only; guarded by the hub's lock
 
 	mu      sync.Mutex // held while f runs
 	stopped bool
 }
 
 // follow is add, for who has nothing to prepare.
-func (h *watchHub) follow(f func(networkChange) (again bool)) (stop func(), err error) {
+func (h *watchHub) follow(f func(networkChange) (again time.Duration)) (stop func(), err error) {
 	one := &watchFollower{f: f}
 	if err := h.add(one); err != nil {
 		return nil, err
@@ -332,9 +337,9 @@ func (h *watchHub) follow(f func(networkChange) (again bool)) (stop func(), err 
 }
 
 // add has the follower called with the interfaces of the calling thread's network soon, and again after every change, until
-// its function stop, which add sets, is called; and a second later if f asks for that, or its function again is called,
-// which add sets too. Calls do not overlap. They come from a goroutine that all followers of the network share, so they
-// should be quick; it runs in that network too, so that they can open sockets there.
+// its function stop, which add sets, is called. It is also called when f, or its function again, which add sets too, has
+// asked for that. Calls do not overlap. They come from a goroutine that all followers of the network share, so they must be
+// quick and must not run code of the user; it runs in that network too, so that they can open sockets there.
 //
 // When stop returns, the follower is not being called and will not be again, and if it was the last one of this network,
 // the shared goroutine and its descriptors are gone. Therefore the follower must not call stop, and stop must not be called
@@ -383,10 +388,7 @@ func (h *watchHub) add(one *watchFollower) error {
 		h.shared[key] = w
 	}
 	one.stop = sync.OnceFunc(func() { h.unfollow(key, w, one) })
-	one.again = func() {
-		one.due.Store(true)
-		w.retry()
-	}
+	one.again = func() { w.ask(one, backoffFirst) }
 	w.followers = append(w.followers, one)
 	w.call()
 	return nil
@@ -404,6 +406,9 @@ func (h *watchHub) unfollow(key watchKey, w *watchShared, one *watchFollower) {
 	if last {
 		delete(h.shared, key) // a follower that comes now starts a watch of its own
 		close(w.quit)
+		if w.alarm != nil {
+			w.alarm.Stop()
+		}
 	}
 	h.mu.Unlock()
 	if last {
@@ -427,27 +432,78 @@ func (w *watchShared) scan() ([]Interface, error) {
 	return w.watchSource.scan()
 }
 
-// deliver calls those who wait for their first call, and if something changed, all others.
+// deliver calls the followers that wait for their first call or asked for another one, and if something changed, all.
 func (w *watchShared) deliver(c networkChange, changed bool, err error) bool {
 	if err != nil {
 		return true // it will be tried again
 	}
-	told := slices.DeleteFunc(w.audience, func(one *watchFollower) bool {
-		waits := one.due.Swap(false) || !one.called
-		return !waits && !changed && !c.Routes
-	})
+	told := w.told(changed || c.Routes)
 	if c.loses() {
 		w.prepare(c)
 	}
 	for _, one := range told {
+		c.Unchanged = !changed && one.called
 		one.called = true
 		one.run(func() {
-			if one.f(c) {
-				one.again()
+			if wait := one.f(c); wait > 0 {
+				w.ask(one, wait)
 			}
 		})
 	}
+	w.setAlarm()
 	return true
+}
+
+// told returns the followers to call: all, or those that wait. What they asked for is forgotten, since f asks anew.
+func (w *watchShared) told(all bool) []*watchFollower {
+	w.hub.mu.Lock()
+	defer w.hub.mu.Unlock()
+	soon := time.Now().Add(backoffSlack)
+	return slices.DeleteFunc(w.audience, func(one *watchFollower) bool {
+		if !all && one.called && (one.due.IsZero() || one.due.After(soon)) {
+			return true
+		}
+		one.due = time.Time{}
+		return false
+	})
+}
+
+// ask has a follower called again in a while, or earlier.
+func (w *watchShared) ask(one *watchFollower, wait time.Duration) {
+	w.hub.mu.Lock()
+	defer w.hub.mu.Unlock()
+	if at := time.Now().Add(wait); one.due.IsZero() || at.Before(one.due) {
+		one.due = at
+	}
+	if w.alarmAt.IsZero() || one.due.Before(w.alarmAt) {
+		w.alarmFor(one.due)
+	}
+}
+
+// setAlarm sets the alarm for the follower that is to be called first.
+func (w *watchShared) setAlarm() {
+	w.hub.mu.Lock()
+	defer w.hub.mu.Unlock()
+	var first time.Time
+	for _, one := range w.followers {
+		if !one.due.IsZero() && (first.IsZero() || one.due.Before(first)) {
+			first = one.due
+		}
+	}
+	w.alarmFor(first)
+}
+
+// alarmFor sets the alarm, or with the zero time none. The hub's lock is held.
+func (w *watchShared) alarmFor(at time.Time) {
+	w.alarmAt = at
+	switch {
+	case w.alarm == nil && !at.IsZero():
+		w.alarm = time.AfterFunc(time.Until(at), w.call)
+	case w.alarm != nil && !at.IsZero():
+		w.alarm.Reset(time.Until(at))
+	case w.alarm != nil:
+		w.alarm.Stop()
+	}
 }
 
 // prepare calls what the followers have for that.
@@ -470,16 +526,5 @@ func (one *watchFollower) run(f func()) {
 	defer one.mu.Unlock()
 	if !one.stopped {
 		f()
-	}
-}
-
-// retry has those called that asked for it, in a while. One retry serves all: were there one for each time that somebody
-// asks, every change would add another that keeps coming back for as long as something is in the way.
-func (w *watchShared) retry() {
-	if !w.retrying.Swap(true) {
-		time.AfterFunc(watchRetry, func() {
-			w.retrying.Store(false)
-			w.call()
-		})
 	}
 }

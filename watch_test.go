@@ -523,8 +523,8 @@ func watchTestHub() (hub *watchHub, sources *[]*watchFake) {
 }
 
 // watchOnce makes a follower of a function that does not ask to be called again.
-func watchOnce(f func(networkChange)) func(networkChange) (again bool) {
-	return func(c networkChange) bool { f(c); return false }
+func watchOnce(f func(networkChange)) func(networkChange) (again time.Duration) {
+	return func(c networkChange) time.Duration { f(c); return 0 }
 }
 
 // TestFollowAgain has a follower ask to be called again, although nothing changes, until it is content.
@@ -533,7 +533,12 @@ func TestFollowAgain(t *testing.T) {
 		hub, _ := watchTestHub()
 		calls, others := 0, 0
 		stopOther := watchFollow(t, hub, func(networkChange) { others++ })
-		stop, err := hub.follow(func(networkChange) bool { calls++; return calls < 4 })
+		stop, err := hub.follow(func(networkChange) time.Duration {
+			if calls++; calls < 4 {
+				return watchRetry
+			}
+			return 0
+		})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -79,7 +79,7 @@ func TestWatchMibWait(t *testing.T) {
 func TestWatchMibFollow(t *testing.T) {
 	for range 3 {
 		called := make(chan int, 100)
-		stop, err := processWatch.follow(func(c networkChange) bool { called <- len(c.Interfaces); return false })
+		stop, err := processWatch.follow(func(c networkChange) time.Duration { called <- len(c.Interfaces); return 0 })
 		if err != nil {
 			t.Fatal(err)
 		}
