@@ -329,9 +329,9 @@ func probeSocket(ifc *Interface) (fd int, err error) {
 func isTransient(err error) bool { return errors.Is(err, unix.EADDRNOTAVAIL) }
 
 // Errors that Windows alone has.
-func isTruncation(error) bool    { return false }
-func isHarmless(error) bool      { return false }
-func isUnheard(error, bool) bool { return false }
+func isTruncation(error) bool                { return false }
+func isHarmless(error) bool                  { return false }
+func isUnheard(error, bool, netip.Addr) bool { return false }
 
 // stats returns the size of the receive buffer. The kernel counts what it dropped for all sockets together.
 func (c *conn) stats() (readBuffer int) {

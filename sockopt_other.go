@@ -49,6 +49,6 @@ func (*conn) stale(*Interface, map[watchAddr]bool) bool                { return 
 func isTransient(error) bool                                           { return false }
 func isTruncation(error) bool                                          { return false }
 func isHarmless(error) bool                                            { return false }
-func isUnheard(error, bool) bool                                       { return false }
+func isUnheard(error, bool, netip.Addr) bool                           { return false }
 func openHint(error) string                                            { return "" }
 func sendHint(error, *Interface, netip.Addr) string                    { return "" }

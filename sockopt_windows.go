@@ -448,15 +448,19 @@ func isTransient(err error) bool { return errors.Is(err, windows.WSAEADDRNOTAVAI
 // isTruncation tells that a datagram was larger than the buffer, which here is an error.
 func isTruncation(err error) bool { return errors.Is(err, windows.WSAEMSGSIZE) }
 
-// isHarmless tells what a read may be told of datagrams that were sent before: that ICMP said nobody was there, or
-// that they ran out of hops. Go turns that off (SIO_UDP_CONNRESET, SIO_UDP_NETRESET), where the system lets it.
+// isHarmless reports whether the error of a read is news of a datagram that was sent before: ICMP said that the port, the
+// host or the network is unreachable, or it ran out of hops. Go turns off the first and the last (SIO_UDP_CONNRESET,
+// SIO_UDP_NETRESET), where the system lets it.
 func isHarmless(err error) bool {
-	return errors.Is(err, windows.WSAECONNRESET) || errors.Is(err, windows.WSAENETRESET)
+	return errors.Is(err, windows.WSAECONNRESET) || errors.Is(err, windows.WSAENETRESET) ||
+		errors.Is(err, windows.WSAEHOSTUNREACH) || errors.Is(err, windows.WSAENETUNREACH)
 }
 
-// isUnheard tells what sending to a group by the loopback interface gives as long as nobody there has joined it.
-func isUnheard(err error, loopback bool) bool {
-	return loopback && errors.Is(err, windows.WSAENETUNREACH)
+// isUnheard reports whether err is that of a datagram which does not leave the host while no socket there has joined the
+// group: on the loopback interface, or of interface-local scope (ff01::/16, ff11::/16) on any interface. Elsewhere such a
+// datagram is sent and nobody receives it.
+func isUnheard(err error, loopback bool, dst netip.Addr) bool {
+	return errors.Is(err, windows.WSAENETUNREACH) && (loopback || dst.IsInterfaceLocalMulticast())
 }
 
 // stats returns the size of the receive buffer. Windows does not count what it dropped at a socket.
@@ -502,7 +506,7 @@ func (s *scopedSender) send(raw syscall.RawConn, p []byte, dst netip.AddrPort, s
 // openHint says what to do about an error of opening a socket, where that is known.
 func openHint(err error) string {
 	switch {
-	case errors.Is(err, windows.WSAEACCES), errors.Is(err, windows.WSAEADDRINUSE):
+	case errors.Is(err, windows.WSAEACCES): // with SO_REUSEADDR a refused bind is never WSAEADDRINUSE
 		return cure.PortTaken
 	case errors.Is(err, windows.WSAEADDRNOTAVAIL):
 		return cure.NoAddressNow
@@ -527,6 +531,8 @@ func sendHint(err error, _ *Interface, dst netip.Addr) string {
 		return cure.NoLink
 	case errors.Is(err, windows.WSAEADDRNOTAVAIL):
 		return cure.NoAddressOrYet
+	case errors.Is(err, windows.WSAEACCES) && !dst.IsMulticast():
+		return cure.RefusedOrBroadcast
 	case errors.Is(err, windows.WSAEACCES):
 		return cure.Refused
 	case errors.Is(err, windows.WSAEMSGSIZE):

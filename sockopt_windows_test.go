@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -448,6 +449,7 @@ func TestWindowsSender(t *testing.T) {
 // TestWindowsErrors covers what is made of the system's numbers.
 func TestWindowsErrors(t *testing.T) {
 	wrap := func(errno error) error { return &net.OpError{Op: "read", Err: &syscallError{errno}} }
+	group := groups("239.1.1.1")[0]
 	type verdict struct{ refused, transient, truncation, harmless, unheard bool }
 	for errno, want := range map[syscall.Errno]verdict{
 		windows.WSAEINVAL:        {refused: true},
@@ -456,26 +458,41 @@ func TestWindowsErrors(t *testing.T) {
 		windows.WSAEMSGSIZE:      {truncation: true},
 		windows.WSAECONNRESET:    {harmless: true},
 		windows.WSAENETRESET:     {harmless: true},
-		windows.WSAENETUNREACH:   {unheard: true},
+		windows.WSAENETUNREACH:   {unheard: true, harmless: true},
+		windows.WSAEHOSTUNREACH:  {harmless: true},
 		windows.WSAENOBUFS:       {},
 	} {
 		err := wrap(errno)
-		got := verdict{refused(err), isTransient(err), isTruncation(err), isHarmless(err), isUnheard(err, true)}
+		got := verdict{refused(err), isTransient(err), isTruncation(err), isHarmless(err), isUnheard(err, true, group)}
 		if got != want {
 			t.Errorf("%v: %+v, want %+v", errno, got, want)
 		}
-		if isUnheard(err, false) {
-			t.Errorf("%v: unheard, but not by the loopback interface", errno)
+		for dst, local := range map[string]bool{"ff01::1": true, "ff11::1": true, "ff31::1": true, "ff02::1": false, "ff12::1": false,
+			"ff05::1": false, "ff0e::1": false, "239.1.1.1": false, "224.0.0.1": false, "127.0.0.1": false, "::1": false} {
+			if isUnheard(err, false, netip.MustParseAddr(dst)) != (local && want.unheard) {
+				t.Errorf("%v, to %s by a network interface: unheard is not %v", errno, dst, local)
+			}
 		}
 	}
-	if refused(nil) || isTransient(nil) || isTruncation(nil) || isHarmless(nil) || isUnheard(nil, true) {
+	if refused(nil) || isTransient(nil) || isTruncation(nil) || isHarmless(nil) || isUnheard(nil, true, group) {
 		t.Error("no error is one")
 	}
-	group := groups("239.1.1.1")[0]
-	for _, errno := range []error{windows.WSAEACCES, windows.WSAEADDRINUSE, windows.WSAEADDRNOTAVAIL, windows.WSAEMFILE,
+	for _, errno := range []error{windows.WSAEACCES, windows.WSAEADDRNOTAVAIL, windows.WSAEMFILE,
 		windows.WSAENOBUFS, windows.WSAENETDOWN, windows.WSAENETUNREACH, windows.WSAEHOSTUNREACH} {
 		if openHint(wrap(errno)) == "" {
 			t.Errorf("%v: no hint for who opens", errno)
+		}
+	}
+	// A refused bind has two causes, and each its command.
+	if hint := openHint(wrap(windows.WSAEACCES)); !strings.Contains(hint, "netstat") || !strings.Contains(hint, "excludedportrange") {
+		t.Errorf("a refused bind: %q", hint)
+	}
+	if hint := openHint(wrap(windows.WSAEADDRINUSE)); hint != "" { // which is not what a bind with SO_REUSEADDR gives
+		t.Errorf("WSAEADDRINUSE: %q", hint)
+	}
+	for dst, want := range map[string]string{"239.1.1.1": cure.Refused, "192.0.2.255": cure.RefusedOrBroadcast} {
+		if hint := sendHint(wrap(windows.WSAEACCES), nil, netip.MustParseAddr(dst)); hint != want {
+			t.Errorf("WSAEACCES, to %s: %q", dst, hint)
 		}
 	}
 	for _, errno := range []error{windows.WSAENETUNREACH, windows.WSAEHOSTUNREACH, windows.WSAENETDOWN, windows.WSAENOBUFS,

@@ -51,8 +51,9 @@ type TxConfig struct {
 
 	// Port is the source port. 0 lets the system choose one for each interface and family. A port that is set is
 	// shared with other programs that allow it, and with receivers: answers of mDNS must come from 5353. What is sent to
-	// a shared port by unicast reaches one of those who share it, and the system chooses. On Windows it may choose an
-	// RxSocket of the same port, which discards it: there, read replies from a port that the system chose.
+	// a shared port by unicast reaches one of those who share it, and the system chooses. On Windows an RxSocket of the
+	// same port takes and discards what is sent to the IPv4 address of its interface: there, read replies from a port that
+	// the system chose.
 	Port uint16
 
 	// TrafficClass is the DSCP, shifted left by two, and the ECN bits: 0 to 255 (RFC 2474, RFC 3168). Windows
@@ -460,8 +461,8 @@ func (t *TxSocket) WriteTo(p []byte, addr net.Addr) (n int, err error) {
 // others. That it was sent does not mean that anybody received it. Up to 65507 bytes fit into a datagram of IPv4 and
 // 65527 into one of IPv6; what exceeds the MTU of a link is sent in fragments, and lost if one of them is.
 //
-// Windows refuses what is sent by the loopback interface while nobody on the host has joined there: here that is no
-// error. From macOS 15 on, EHOSTUNREACH is what a program gets that the user has not allowed to use the local network.
+// Windows refuses what is sent on the loopback interface, or to a group of interface-local scope (ff01::/16, ff11::/16),
+// while no socket of the host has joined there: here that is no error. From macOS 15 on, EHOSTUNREACH is what a program gets that the user has not allowed to use the local network.
 func (t *TxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err error) {
 	if !t.opened() {
 		return 0, errNotOpen("write")
@@ -680,6 +681,9 @@ func joinErrors(a, b error) error {
 // ReadFrom waits for a unicast datagram, such as a reply to what was sent, and copies it into p; a datagram that is
 // larger is cut. The address is a *net.UDPAddr of the sender, whose zone, if it has one, is an interface index.
 // Multicast is never read; a broadcast to the port is.
+//
+// The firewall of Windows lets replies to a datagram of the socket in for four seconds after it. Later ones need a rule
+// that allows the program or the port.
 func (t *TxSocket) ReadFrom(p []byte) (n int, addr net.Addr, err error) {
 	if !t.opened() {
 		return 0, nil, errNotOpen("read")

@@ -14,6 +14,9 @@ func failure(err error) int {
 	return failedOtherwise
 }
 
+// whoHolds: another program, and nobody else, may have a port.
+const whoHolds = ""
+
 // hasCarrier: the flag "running" of the BSDs says that the driver has its resources, not that there is a carrier.
 func hasCarrier(mcast.Interface) bool { return true }
 

@@ -19,7 +19,7 @@ func (c *checkup) look() *system {
 }
 
 func (*system) master(int) string                   { return "" }
-func (*system) holders(*checkup, netip.Addr) string { return "" }
+func (*system) holders(*checkup, netip.Addr) string { return whoHolds }
 func (*checkup) checkSystem(*system)                {}
 func (*checkup) checkJoined(*system, []*listener)   {}
 func (*checkup) checkWatched(_, _, _ *system)       {}

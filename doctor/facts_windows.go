@@ -10,14 +10,18 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// failure tells what a failure to join comes from. WSAEACCES is what a program that demanded SO_EXCLUSIVEADDRUSE
-// leaves.
+// failure tells what a failure to join comes from. With SO_REUSEADDR, which the listeners have, a refused bind is
+// WSAEACCES and never WSAEADDRINUSE.
 func failure(err error) int {
-	if errors.Is(err, windows.WSAEADDRINUSE) || errors.Is(err, windows.WSAEACCES) {
+	if errors.Is(err, windows.WSAEACCES) {
 		return failedPort
 	}
 	return failedOtherwise
 }
+
+// whoHolds says who may have a port.
+const whoHolds = " Windows refuses so what another user's program holds without SO_REUSEADDR, what any program holds with " +
+	"SO_EXCLUSIVEADDRUSE, and the ports that it has reserved, as Hyper-V, WSL and Docker have it do."
 
 // hasCarrier: an interface without a carrier is not up either, so there is none to tell.
 func hasCarrier(i mcast.Interface) bool {

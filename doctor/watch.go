@@ -138,7 +138,7 @@ func (c *checkup) cannotJoin(group netip.Addr, ifc mcast.Interface, err error, s
 	switch failure(err) {
 	case failedPort:
 		f.Code, f.Interface = PortTaken, ""
-		f.Summary = fmt.Sprintf("port %d is held by a program that does not share it", c.Port)
+		f.Summary = fmt.Sprintf("port %d is taken and not shared", c.Port)
 		f.Detail += s.holders(c, group)
 		f.Fix = cure.SharePort()
 	case failedMemberships:

@@ -4,13 +4,15 @@ package cure
 
 // Hints.
 const (
-	PortTaken = "another program holds the port without SO_REUSEADDR, so nobody can share it: `netstat -abno -p UDP` " +
-		"names it"
+	PortTaken = "another user's program holds the port without SO_REUSEADDR, or any program with SO_EXCLUSIVEADDRUSE " +
+		"(`netstat -abno -p UDP` names it), or Windows has reserved the port (`netsh int ipv4 show excludedportrange " +
+		"protocol=udp`)"
 	AddressChecked = "Windows still checks that no other host has the interface's address, which takes some seconds: try " +
 		"again"
-	NoAddressNow = "the interface does not have its address now, or is down: scan again"
-	Refused      = "a firewall of this machine refuses it"
-	NoRoute      = "there is no route to it: `Find-NetRoute -RemoteIPAddress` with the address shows it"
+	NoAddressNow       = "the interface does not have its address now, or is down: scan again"
+	RefusedOrBroadcast = "a firewall of this machine refuses it, or it is a broadcast address"
+	Refused            = "a firewall of this machine refuses it"
+	NoRoute            = "there is no route to it: `Find-NetRoute -RemoteIPAddress` with the address shows it"
 )
 
 // What portable findings need on each system.
@@ -45,5 +47,6 @@ func SelfTest() string {
 }
 
 func SharePort() string {
-	return "end that program, take another port, or have it set SO_REUSEADDR before it binds"
+	return "netstat -abno -p UDP names the program: end it, or have it set SO_REUSEADDR before it binds. netsh int ipv4 " +
+		"show excludedportrange protocol=udp (and ipv6) lists the reserved ports. Otherwise take another port"
 }
