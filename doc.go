@@ -108,8 +108,9 @@
 //
 // Unless Static is set, sockets follow the interfaces of the host. One that was deleted and comes back under its name,
 // or else under an alternative name (Interface.AltNames), is joined again and sent by again; a receiver without
-// Interfaces also joins on new ones. A new IPv6 address is not usable before the system has checked it (RFC 4862, section
-// 5.4): [OpenTx] waits for that, for five seconds at most. A membership that cannot be joined is tried again after a
+// Interfaces also joins on new ones. A new address is not usable before the system has checked that no other host has it, on
+// Linux for IPv6 (RFC 4862, section 5.4), on Windows for both families: [OpenTx], and on Windows [OpenRx], wait for that, for
+// five seconds at most. A membership that cannot be joined is tried again after a
 // second, then in intervals that double up to a minute, and at once when interfaces or addresses change. Logger receives
 // what changes.
 //
@@ -120,11 +121,13 @@
 //   - Receive buffers: on Linux and macOS each group has one of its own on each interface. On Windows the groups of a
 //     family share one on each interface, and a flooded group can push others out of it.
 //   - Memory: on macOS and Windows a goroutine with a buffer of 128 KiB receives ahead for each OS socket.
-//   - Losses: Membership.Dropped is told by Linux, and 0 elsewhere.
+//   - Losses: Membership.Dropped counts what the kernel dropped on Linux only.
 //   - Times: Message.Time is there on Linux, on macOS to the microsecond, and on Windows never.
 //   - Batches: many datagrams with one system call are for Linux. Elsewhere ReadBatch and WriteBatch work one by one.
 //   - Unicast to the same port: on Linux an RxSocket takes none from other programs. On macOS it may as soon as it has
 //     written a reply, on Windows always.
+//   - Replies: the firewall of Windows lets unicast replies in for four seconds after each datagram to a group, unless a
+//     rule allows the program or the port.
 //   - TxConfig.TrafficClass: on Windows it is ignored for IPv4 and refused for IPv6.
 //   - Permission: from macOS 15 on, the user has to allow a program to use the local network. Until then sending fails
 //     with EHOSTUNREACH, which the error explains, and nothing comes in.

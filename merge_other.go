@@ -465,8 +465,11 @@ func (m *merge) deliver(in *inbox, a *arrival) {
 		a.conn = in.any()
 		in.used = len(in.buf) // one error at a time
 	} else {
-		a.conn = in.find(&a.meta)
-		if a.conn == nil || a.conn.refuses(a.src.Addr(), 1) {
+		if a.conn = in.find(&a.meta); a.conn == nil {
+			in.countUnknown(&a.meta)
+			return
+		}
+		if a.conn.refuses(a.src.Addr(), 1) {
 			return
 		}
 		in.used = a.at + a.size
@@ -498,6 +501,18 @@ func (in *inbox) find(meta *metadata) *conn {
 		return nil
 	}
 	return c
+}
+
+// countUnknown counts a datagram that is discarded because nothing tells where it was sent, as happens on Windows when
+// memory is short: if just one conn shares the OS socket it was for that one. A socket that is bound to a group has another
+// reason; see openConn in sockopt_darwin.go. The merge's lock is held.
+func (in *inbox) countUnknown(meta *metadata) {
+	if !in.told || in.bound.IsValid() || meta.group.IsValid() || len(in.conns) != 1 {
+		return
+	}
+	for _, c := range in.conns {
+		c.count.dropped.total++
+	}
 }
 
 // abandoned reports whether nobody wants what is yet to come.

@@ -978,6 +978,65 @@ func TestMergeFind(t *testing.T) {
 	}
 }
 
+// TestMergeCountsUnknown has datagrams arrive without control messages, as on Windows when memory is short. They are
+// discarded, and counted as dropped where only one membership can be meant.
+func TestMergeCountsUnknown(t *testing.T) {
+	mt := newMergeTest(t)
+	udp, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := newInbox(udp, netip.Addr{}, true)
+	all := groups("239.79.9.10", "239.79.9.11")
+	var conns []*conn
+	for i, g := range all {
+		c := &conn{place: place{in: in}, group: g, ifIndex: 7, pair: new(pair), release: func() error { return nil }}
+		if i == 0 { // the last to go
+			c.release = udp.Close
+		}
+		if err := mt.add(c); err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, c)
+	}
+	want := func(when string, dropped ...uint64) {
+		t.Helper()
+		mt.update(func() {
+			for i, c := range conns {
+				if c.count.dropped.total != dropped[i] {
+					t.Errorf("%s: %s: %d dropped, want %d", when, c.group, c.count.dropped, dropped[i])
+				}
+			}
+		})
+	}
+	mt.deliver(in, &arrival{})
+	want("of two", 0, 0)
+	mt.remove(conns[1])
+	mt.deliver(in, &arrival{})
+	mt.deliver(in, &arrival{})
+	want("of one", 2, 0)
+	for _, meta := range []metadata{{group: all[1], ifIndex: 7}, {group: all[0], ifIndex: 8}, {group: netip.MustParseAddr("127.0.0.1"), ifIndex: 7}} {
+		mt.deliver(in, &arrival{meta: meta})
+	}
+	want("of what was not joined", 2, 0)
+	mt.wantNothing()
+	mt.remove(conns[0])
+	if n := conns[0].pair.past.Dropped; n != 2 {
+		t.Errorf("the membership tells of %d", n)
+	}
+
+	early := mt.inlet()
+	early.in.told = true
+	mt.deliver(early.in, &arrival{}) // from before the option was set
+	replies := newInbox(nil, netip.Addr{}, false)
+	replies.countUnknown(&metadata{})
+	mt.update(func() {
+		if early.count.dropped.total != 0 {
+			t.Errorf("%d dropped of a socket that is bound to the group", early.count.dropped)
+		}
+	})
+}
+
 // TestMergeFill covers what is made of a datagram.
 func TestMergeFill(t *testing.T) {
 	m, err := newMerge()

@@ -113,8 +113,10 @@ type RxConfig struct {
 //
 // Windows does not let a socket be bound to a group. There every interface has one OS socket for each family, which its
 // groups share; it is bound to the interface's IPv4 address, for IPv6 to the wildcard. So a flooded group can push
-// others out of the receive buffer. And unicast that is sent to the port may be given to this socket though it was for
-// another program that shares the port: the system chooses. It is discarded.
+// others out of the receive buffer. And the system may give this socket unicast that was sent to another program which
+// shares the port; it is discarded. Other projects report that a socket which is bound to an IPv4 address takes all
+// unicast to that address and port from sockets that are bound to the wildcard: from the DNS client of Windows and
+// browsers (5353), and from a TxSocket with the same TxConfig.Port.
 //
 // On macOS and Windows a goroutine for every OS socket receives ahead of the reads: up to 64 datagrams, in a buffer of
 // 128 KiB, of which only what datagrams have needed takes memory. The rest waits in the receive buffer.
@@ -598,8 +600,10 @@ type Membership struct {
 	Bytes   uint64 // of their payload that was read
 
 	// Dropped counts what the kernel dropped because the receive buffer was full, or because the checksum was wrong, which
-	// Linux may see as late as a read. Only Linux counts it per OS socket, from 4.12 on (SO_MEMINFO); elsewhere Dropped is 0.
-	// macOS counts for all sockets together, and Windows not at all.
+	// Linux may see as late as a read. Only Linux counts it per OS socket, from 4.12 on (SO_MEMINFO). On macOS Dropped is 0:
+	// the kernel counts for all sockets together. Windows counts nothing. There Dropped counts the datagrams that arrived
+	// without packet information (IP_PKTINFO), as they do when memory is short. Their group is unknown, so they are
+	// discarded. They are counted only while one group of the family is joined on the interface.
 	//
 	// Each datagram counts, except with RxConfig.Coalesce: there the kernel counts a run that it drops as one, and reports
 	// nowhere how many datagrams were in it (__udp_enqueue_schedule_skb in net/ipv4/udp.c). Dropped is then how many runs and

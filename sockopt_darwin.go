@@ -421,3 +421,8 @@ func sendHint(err error, ifc *Interface, dst netip.Addr) string {
 	}
 	return ""
 }
+
+// setWriteBuffer sets the size of a sender's buffer. What the kernel does not grant it refuses.
+func setWriteBuffer(to *sender, size int) (granted int, err error) {
+	return size, to.conn.SetWriteBuffer(size)
+}

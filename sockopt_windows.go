@@ -558,3 +558,8 @@ func isExhausted(err error) bool {
 	}
 	return false
 }
+
+// setWriteBuffer sets the size of a sender's buffer, which the system does not limit.
+func setWriteBuffer(to *sender, size int) (granted int, err error) {
+	return size, to.conn.SetWriteBuffer(size)
+}

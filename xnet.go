@@ -14,11 +14,6 @@ import (
 // ipAddr is a group or source as x/net wants it.
 func ipAddr(a netip.Addr) net.Addr { return &net.IPAddr{IP: a.AsSlice()} }
 
-// setWriteBuffer sets the size of a sender's buffer. macOS refuses what it does not grant, and Windows has no limit.
-func setWriteBuffer(to *sender, size int) (granted int, err error) {
-	return size, to.conn.SetWriteBuffer(size)
-}
-
 // bare is the errno of an error of x/net, which names no option.
 func bare(err error) error {
 	if named := (*os.SyscallError)(nil); errors.As(err, &named) {

@@ -5,6 +5,8 @@ package doctor
 import (
 	"net"
 	"net/netip"
+	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/go-multicast/mcast"
@@ -67,4 +69,60 @@ func TestFirewallProfiles(t *testing.T) {
 			t.Errorf("%s: %v, %+v", name, found, f)
 		}
 	}
+}
+
+const blockRule = `v2.31|Action=Block|Active=TRUE|Dir=In|Protocol=17|Profile=Public|App=C:\Go Programs\recv.exe|Name=recv.exe|Desc=recv.exe|Defer=User|`
+
+func TestFirewallRules(t *testing.T) {
+	const self = `c:\go programs\RECV.exe`
+	const none = Severity(-1)
+	change := func(old, new string) string { return strings.Replace(blockRule, old, new, 1) }
+	for name, test := range map[string]struct {
+		rules []string
+		want  Severity
+	}{
+		"no rules":               {nil, none},
+		"this program":           {[]string{blockRule}, Warning},
+		"every protocol":         {[]string{change("Protocol=17|", "")}, Warning},
+		"its port":               {[]string{change("App=", "LPort=80|LPort=12345|App=")}, Warning},
+		"a range of ports":       {[]string{change("App=", "LPort2_10=12000-13000|App=")}, Warning},
+		"a newer version":        {[]string{change("v2.31", "v3.0")}, Warning},
+		"beside one that allows": {[]string{change("Action=Block", "Action=Allow"), blockRule}, Warning},
+		"another program":        {[]string{change("recv.exe", "other.exe")}, Info},
+		"it allows":              {[]string{change("Action=Block", "Action=Allow")}, none},
+		"it is off":              {[]string{change("Active=TRUE", "Active=FALSE")}, none},
+		"what goes out":          {[]string{change("Dir=In", "Dir=Out")}, none},
+		"TCP":                    {[]string{change("Protocol=17", "Protocol=6")}, none},
+		"another port":           {[]string{change("App=", "LPort=12346|App=")}, none},
+		"ports by keyword":       {[]string{change("App=", "LPort=RPC|App=")}, none},
+		"ports out of range":     {[]string{change("App=", "LPort=99999|App=")}, none},
+		"of no program":          {[]string{change(`App=C:\Go Programs\recv.exe|`, "Svc=mcast|")}, none},
+		"not a rule":             {[]string{"", "v2.31", "Action=Block|Active=TRUE|Dir=In|App=" + self}, none},
+	} {
+		var rules []registryRule
+		for _, text := range test.rules {
+			if r, ok := parseRegistryRule(text); ok {
+				rules = append(rules, r)
+			}
+		}
+		f, found := blocking(rules, 12345, self)
+		if found != (test.want != none) || found && (f.Severity != test.want || f.Code != FirewallRule || !strings.Contains(f.Fix, "-Program")) {
+			t.Errorf("%s: %v, %+v", name, found, f)
+		}
+	}
+}
+
+func FuzzFirewallRule(f *testing.F) {
+	for _, text := range []string{blockRule, "v2.31|LPort=1|LPort2_10=2-3|", "v|=|App|LPort=-|LPort=1-2-3|", "|"} {
+		f.Add(text, uint16(2))
+	}
+	f.Fuzz(func(t *testing.T, text string, port uint16) {
+		r, ok := parseRegistryRule(text)
+		if !ok && !reflect.DeepEqual(r, registryRule{}) {
+			t.Errorf("%q is no rule, and says %+v", text, r)
+		}
+		if r.keepsOut(port) && !(strings.Contains(text, "|App=") && strings.Contains(strings.ToLower(text), "action=block")) {
+			t.Errorf("%q blocks: %+v", text, r)
+		}
+	})
 }

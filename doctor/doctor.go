@@ -15,8 +15,9 @@
 // # What it does and does not do
 //
 // It changes no setting and needs no privilege. It joins each group on each interface that it examines, from its own
-// sockets and for as long as it watches, as any receiver does: switches and routers hear of that. It sends nothing,
-// unless [Config.SendTest] asks for it. What it may not see is listed in [Facts.NotVisible]. The one thing that is seen
+// sockets and for as long as it watches, as any receiver does: switches and routers hear of that. On Windows these sockets
+// take the IPv4 unicast that comes for the port on these interfaces from programs that receive it on the wildcard address.
+// It sends nothing, unless [Config.SendTest] asks for it. What it may not see is listed in [Facts.NotVisible]. The one thing that is seen
 // only with privilege (CAP_NET_ADMIN, as root has it) is the rules of Linux's firewall.
 //
 // # Findings
@@ -37,7 +38,7 @@
 //	membership-limit       L  net.ipv4.igmp_max_memberships
 //	source-limit           L  net.ipv4.igmp_max_msf, net.ipv6.mld_max_msf
 //	igmp-version           L  sources are not told to the network: IGMPv1, IGMPv2 or MLDv1 is spoken on it
-//	port-taken                a program holds the port and does not share it; Linux tells which
+//	port-taken                a program holds the port and does not share it, which Linux names; or Windows reserved it
 //	buffer-clamped            the system grants a smaller receive buffer than was asked for
 //	buffer-overflow        L  a program's receive buffer ran over while it was watched
 //	wrong-port             L  multicast for ports that nobody receives on came in while it was watched
@@ -50,6 +51,7 @@
 //	no-querier             L  a bridge of this machine snoops, and nobody asks who is a member
 //	firewall               L  the rules of nftables drop the group, or IGMP or MLD: seen with CAP_NET_ADMIN only
 //	firewall-profile       W  Windows' firewall lets nothing in
+//	firewall-rule          W  a rule of Windows' firewall blocks a program
 //	local-network-privacy  M  macOS keeps the program from the local network; found by the self-test
 //	container              L  the interface leads to the network of containers, or of Windows' subsystem for Linux
 //	self-test                 a datagram of its own did not come back
@@ -95,6 +97,7 @@ const (
 	NoQuerier           = "no-querier"
 	Firewall            = "firewall"
 	FirewallProfile     = "firewall-profile"
+	FirewallRule        = "firewall-rule"
 	LocalNetworkPrivacy = "local-network-privacy"
 	Container           = "container"
 	SelfTest            = "self-test"

@@ -1,11 +1,12 @@
-// What the profiles of Windows' firewall say by themselves: whether one lets nothing in at all. Which of its rules fits
-// a program is not looked into.
+// What Windows' firewall says in the registry: whether one of its profiles lets nothing in at all, and which rules block
+// a program. Which rules allow one is not looked into.
 
 package doctor
 
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/go-multicast/mcast/internal/cure"
@@ -53,4 +54,104 @@ func closed(profiles []profile) (f Finding, found bool) {
 		f.Summary = "the firewall lets nothing in on any network, whatever its rules allow"
 	}
 	return f, true
+}
+
+// registryRule is one of the firewall's rules, as far as it is of use here.
+type registryRule struct {
+	name    string
+	app     string // the path of the program; empty: it is for others too
+	blocks  bool   // else it allows
+	udp     bool   // it is for UDP, or for every protocol
+	in      bool   // it is for what comes in
+	active  bool
+	ports   [][2]uint16 // the local ports, from and to; none: all
+	unclear bool        // it is for local ports of another kind
+}
+
+// parseRegistryRule reads a rule as the registry has it: "v2.31|Action=Block|Active=TRUE|Dir=In|Protocol=17|
+// App=C:\x.exe|Name=x|" ([MS-GPFAS], section 2.2.2.19). It passes over what it does not know.
+func parseRegistryRule(text string) (r registryRule, ok bool) {
+	version, fields, ok := strings.Cut(text, "|")
+	if !ok || !strings.HasPrefix(version, "v") {
+		return r, false
+	}
+	r.udp = true
+	for field := range strings.SplitSeq(fields, "|") {
+		name, value, _ := strings.Cut(field, "=")
+		is := func(want string) bool { return strings.EqualFold(value, want) }
+		switch name {
+		case "Action":
+			r.blocks = is("Block")
+		case "Active":
+			r.active = is("TRUE")
+		case "Dir":
+			r.in = is("In")
+		case "Protocol":
+			r.udp = is("17")
+		case "App":
+			r.app = value
+		case "Name":
+			r.name = value
+		case "LPort", "LPort2_10": // the latter is a range
+			ports, ok := parsePorts(value)
+			if r.unclear = r.unclear || !ok; ok {
+				r.ports = append(r.ports, ports)
+			}
+		}
+	}
+	return r, true
+}
+
+// parsePorts reads "5353" and "5000-6000".
+func parsePorts(text string) (ports [2]uint16, ok bool) {
+	from, to, isRange := strings.Cut(text, "-")
+	if !isRange {
+		to = from
+	}
+	for i, s := range []string{from, to} {
+		n, err := strconv.ParseUint(s, 10, 16)
+		if err != nil {
+			return ports, false
+		}
+		ports[i] = uint16(n)
+	}
+	return ports, true
+}
+
+// keepsOut reports whether the rule blocks what comes in for a program on a port.
+func (r registryRule) keepsOut(port uint16) bool {
+	fits := func(ports [2]uint16) bool { return ports[0] <= port && port <= ports[1] }
+	all := len(r.ports) == 0 && !r.unclear
+	return r.blocks && r.active && r.in && r.udp && r.app != "" && (all || slices.ContainsFunc(r.ports, fits))
+}
+
+// blocking makes the finding of the rules that block the port for a program. They count more than those that open it. If
+// this program is among them that explains its silence; otherwise the user may find the one that receives nothing.
+func blocking(rules []registryRule, port uint16, self string) (f Finding, found bool) {
+	var own, others []string
+	for _, r := range rules {
+		switch {
+		case !r.keepsOut(port):
+		case strings.EqualFold(r.app, self):
+			own = append(own, strconv.Quote(r.name))
+		case !slices.ContainsFunc(others, func(app string) bool { return strings.EqualFold(app, r.app) }):
+			others = append(others, r.app)
+		}
+	}
+	const why = "The registry has such rules with Action=Block and Dir=In. Windows leaves them when a user does not allow a " +
+		"program at its first start, and they count more than rules that open the port."
+	switch {
+	case len(own) > 0:
+		return Finding{Code: FirewallRule, Severity: Warning,
+			Summary: "the firewall blocks what comes in for this program, whatever other rules allow",
+			Detail:  fmt.Sprintf("The rule is called %s, and its program is %s. %s", list(own), self, why),
+			Fix:     cure.Unblock(self)}, true
+	case len(others) > 0:
+		slices.Sort(others)
+		return Finding{Code: FirewallRule, Severity: Info,
+			Summary: "the firewall blocks what comes in for some programs, whatever other rules allow",
+			Detail:  fmt.Sprintf("They are %s. If one of them should receive, this is why it does not. %s", list(others), why),
+			Fix:     cure.Unblock("…")}, true
+	}
+	return f, false
 }

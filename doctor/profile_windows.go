@@ -1,17 +1,51 @@
-// The profiles of Windows' firewall are read from the registry, which every user may; profile.go decides.
+// The profiles and rules of Windows' firewall are read from the registry, which every user may; profile.go decides.
 
 package doctor
 
-import "golang.org/x/sys/windows/registry"
+import (
+	"os"
+
+	"golang.org/x/sys/windows/registry"
+)
 
 // checkSurroundings comes after the watch.
 func (c *checkup) checkSurroundings(*system) {
-	c.notVisible("the rules of the firewall, which are not looked into: " +
-		"Get-NetFirewallRule -Enabled True -Direction Inbound")
-	if f, found := closed(readProfiles(registry.LOCAL_MACHINE, firewallSettings, firewallPolicy)); found &&
-		(c.someSilent(true) || c.someSilent(false)) {
+	c.notVisible("which rules of the firewall allow the program or the port: Get-NetFirewallRule -Enabled True -Direction " +
+		"Inbound. Without one, only replies to multicast pass, for 4 seconds after each datagram that the program sends")
+	c.notVisible("the multicast level of the host, which must be All to receive: Get-NetIPv4Protocol (IGMPLevel), " +
+		"Get-NetIPv6Protocol (MldLevel)")
+	if !c.someSilent(true) && !c.someSilent(false) {
+		return
+	}
+	if f, found := closed(readProfiles(registry.LOCAL_MACHINE, firewallSettings, firewallPolicy)); found {
 		c.add(f)
 	}
+	self, _ := os.Executable()
+	if f, found := blocking(readRules(registry.LOCAL_MACHINE, firewallSettings, firewallPolicy), c.Port, self); found {
+		c.add(f)
+	}
+}
+
+// readRules reads the rules of the firewall, those of an administration too.
+func readRules(root registry.Key, paths ...string) (rules []registryRule) {
+	for _, path := range paths {
+		key, err := registry.OpenKey(root, path+`\FirewallRules`, registry.QUERY_VALUE)
+		if err != nil {
+			continue
+		}
+		defer key.Close()
+		names, _ := key.ReadValueNames(0)
+		for _, name := range names {
+			text, _, err := key.GetStringValue(name)
+			if r, ok := parseRegistryRule(text); err == nil && ok {
+				if app, err := registry.ExpandString(r.app); err == nil { // %SystemRoot%, %ProgramFiles%
+					r.app = app
+				}
+				rules = append(rules, r)
+			}
+		}
+	}
+	return rules
 }
 
 // Where the firewall's settings are, and those that a domain or another administration sets ([MS-GPFAS]).

@@ -51,6 +51,12 @@ func FirewallProfile(names string) string {
 		" -AllowInboundRules True; New-NetFirewallRule -DisplayName mcast -Direction Inbound -Protocol UDP -LocalPort …"
 }
 
+// Unblock is for a program that Windows' firewall blocks. The rules are removed, and Windows asks anew.
+func Unblock(program string) string {
+	return "in an elevated PowerShell: Get-NetFirewallApplicationFilter -Program '" + program +
+		"' | Get-NetFirewallRule | Where-Object Action -eq Block | Remove-NetFirewallRule"
+}
+
 // NoIndex is the hint for an interface whose index is nobody's.
 func NoIndex(index int) string {
 	return fmt.Sprintf("there is no interface with index %d now: scan again", index)
