@@ -422,7 +422,7 @@ func setTTL(l *txLink, to *sender, ttl int) error {
 }
 
 // How long opening a socket waits for addresses that are being checked, and how often it asks. For IPv6 the check takes
-// two seconds at most, for IPv4 on Windows three seconds or a little longer.
+// two seconds at most. For IPv4 Windows sends three probes, a second apart.
 const addressPatience, addressPause = 5 * time.Second, 20 * time.Millisecond
 
 // awaitAddresses finds the addresses that the links send from. It waits, for a bounded time, for those that cannot be used
