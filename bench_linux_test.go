@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/go-multicast/mcast/mcasttest"
 )
@@ -100,17 +102,43 @@ func TestNoAllocations(t *testing.T) {
 	}
 }
 
-// TestNoAllocationsWithZone sends to a link-local group by the interface that the destination's zone picks.
+// TestNoAllocationsWithZone sends to link-local hosts and groups by the interface that the destination's zone picks. A
+// receiver looks up a name, which allocates, so its zone is an index. A sender compares the zone with its own interfaces.
 func TestNoAllocationsWithZone(t *testing.T) {
 	mc0 := interfaces(t, "mc0")
 	group := groups("ff02::1234")
-	tx, err := OpenTx(TxConfig{Groups: group, Interfaces: mc0, Static: true})
+	tx, err := OpenTx(TxConfig{Groups: group, Interfaces: mc0, Loopback: true, Static: true})
 	must(t, tx, err)
 	defer tx.Close()
-	dst := netip.AddrPortFrom(group[0].WithZone(strconv.Itoa(mc0[0].Index)), 5000)
+	rx, err := OpenRx(RxConfig{Groups: group, Port: 5000, Interfaces: mc0, Loopback: true, Static: true})
+	must(t, rx, err)
+	defer rx.Close()
+	index := strconv.Itoa(mc0[0].Index)
 	buf := make([]byte, 100)
-	if n := testing.AllocsPerRun(100, func() { must(t, 0, errOf(tx.WriteToUDPAddrPort(buf, dst))) }); n != 0 {
-		t.Errorf("%v allocations", n)
+	for _, zone := range []string{index, "mc0"} {
+		dst := netip.AddrPortFrom(group[0].WithZone(zone), 5000)
+		ms := slices.Repeat([]Message{{Buf: buf, Addr: dst}}, 3)
+		if n := testing.AllocsPerRun(100, func() {
+			must(t, 0, errOf(tx.WriteToUDPAddrPort(buf, dst)))
+			must(t, 0, errOf(tx.WriteBatch(ms)))
+		}); n != 0 {
+			t.Errorf("sending to %s: %v allocations", dst, n)
+		}
+	}
+	rx.SetReadDeadline(time.Now().Add(20 * time.Second))
+	_, src, err := rx.ReadFromUDPAddrPort(buf)
+	if err != nil || src.Addr().Zone() != index {
+		t.Fatalf("read from %s, %v; want the zone %s", src, err, index)
+	}
+	if n := testing.AllocsPerRun(100, func() { must(t, 0, errOf(rx.WriteToUDPAddrPort(buf, src))) }); n != 0 {
+		t.Errorf("a reply to %s: %v allocations", src, n)
+	}
+	named := netip.AddrPortFrom(src.Addr().WithZone("mc0"), src.Port())
+	must(t, 0, errOf(rx.WriteToUDPAddrPort([]byte("by name"), named)))
+	tx.SetReadDeadline(time.Now().Add(20 * time.Second))
+	for text := ""; text != "by name"; {
+		n, _, err := tx.ReadFromUDPAddrPort(buf)
+		text = string(buf[:must(t, n, err)])
 	}
 }
 

@@ -745,8 +745,12 @@ func (s *RxSocket) WriteTo(p []byte, addr net.Addr) (n int, err error) {
 }
 
 // WriteToUDPAddrPort sends a unicast datagram, such as a reply, from the socket's port. The source address is the
-// one that the system's routes choose. The zone of a link-local destination may be an interface's index or name;
-// an address that came from a read has it. It blocks while the send buffer is full, and does not allocate.
+// one that the system's routes choose. The zone of a link-local destination may be an interface's index or name.
+// It blocks while the send buffer is full.
+//
+// It does not allocate, unless the zone is a name. A name is looked up in each call, because it can pass to another
+// interface: that allocates, asks the system for its interfaces, and on Linux is about the network namespace of the calling
+// thread. A zone that came from a read is an index.
 //
 // What comes back is for whoever has bound the port for unicast: this socket receives multicast alone. Sending to a
 // group is refused with ErrNotDeclared: that is what a TxSocket is for. So is sending to 255.255.255.255, and to the
