@@ -64,12 +64,15 @@ func (s *rawSockaddr) addrPort(zones *zoneCache) netip.AddrPort {
 }
 
 // recvFrom takes one datagram and returns its whole size, which may be more than p holds.
-func recvFrom(fd int, p []byte, flags uintptr, from *rawSockaddr) (int, error) {
+//
+// It does not wait for a datagram, but the kernel may have to wait for p's memory: for a page of a mapped file, or for a
+// memory cgroup that is at its limit. So the scheduler must know of this call, as of each that touches the caller's memory:
+// the garbage collector, and with it the whole process, would wait for a RawSyscall.
+func recvFrom(fd int, p []byte, from *rawSockaddr) (int, error) {
 	for {
 		size := uint32(len(from))
-		// It never waits, so the scheduler need not be told of it.
-		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd),
-			uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), flags|unix.MSG_DONTWAIT|unix.MSG_TRUNC,
+		n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, uintptr(fd),
+			uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_DONTWAIT|unix.MSG_TRUNC,
 			uintptr(unsafe.Pointer(from)), uintptr(unsafe.Pointer(&size)))
 		switch errno {
 		case 0:

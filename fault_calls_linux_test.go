@@ -45,7 +45,8 @@ const errRefused = unix.EDOM
 type watchedThread struct {
 	work, done chan struct{}
 	f          func()
-	left       atomic.Int64 // calls until the one that is to fail
+	before     func(call string) // called before each of its calls; nil: nothing is
+	left       atomic.Int64      // calls until the one that is to fail
 	failed     atomic.Pointer[string]
 }
 
@@ -71,14 +72,14 @@ type (
 //
 // While the thread waits for the answer to a call that the runtime does not know to block, the world cannot be stopped,
 // and he who answers is part of the world. So there must be no garbage collection, and more than one processor.
-func newWatchedThread(t *testing.T) *watchedThread {
+func newWatchedThread(t *testing.T, before func(call string)) *watchedThread {
 	t.Helper()
 	withoutGC(t)
 	procs := runtime.GOMAXPROCS(0)
 	runtime.GOMAXPROCS(max(procs, 4))
 	t.Cleanup(func() { runtime.GOMAXPROCS(procs) })
 
-	w := &watchedThread{work: make(chan struct{}), done: make(chan struct{})}
+	w := &watchedThread{work: make(chan struct{}), done: make(chan struct{}), before: before}
 	fds, ended := make(chan int), make(chan struct{})
 	var failed error
 	var run func()
@@ -166,8 +167,11 @@ func (w *watchedThread) answer(t *testing.T, fd int) {
 			return
 		}
 		a := seccompAnswer{id: q.id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}
+		name := watchedCalls[uint32(q.number)]
+		if w.before != nil {
+			w.before(name)
+		}
 		if w.left.Add(-1) == 0 {
-			name := watchedCalls[uint32(q.number)]
 			w.failed.Store(&name)
 			a.errno, a.flags = -int32(errRefused), 0
 			if name == "close" { // fails, but does what it should: the descriptor is gone in any case (close(2))
@@ -294,9 +298,16 @@ func TestEveryRealCallFails(t *testing.T) {
 			s.SetReadDeadline(time.Now().Add(20 * time.Second))
 			send(t, tx, both[0], "early")
 			return realAttempt{
-				do:    func() error { return read(s) },
-				works: func() { receives(t, s) },
-				end:   func() { s.Close() },
+				do: func() error { return read(s) },
+				works: func() {
+					var owed error // of a call that came after the batch had its datagram: the next read would return it
+					s.m.update(func() { owed = s.m.settle() })
+					if owed != nil && !errors.Is(owed, errRefused) {
+						t.Errorf("the next read would return %v", owed)
+					}
+					receives(t, s)
+				},
+				end: func() { s.Close() },
 			}
 		}
 	}
@@ -436,7 +447,7 @@ func TestEveryRealCallFails(t *testing.T) {
 }
 
 func everyRealCallFails(t *testing.T, prepare func(t *testing.T) realAttempt) {
-	w := newWatchedThread(t)
+	w := newWatchedThread(t, nil)
 	var seen []string
 	for n := 1; ; n++ {
 		before := count(t)

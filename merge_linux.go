@@ -425,8 +425,12 @@ func (m *merge) wait() error {
 }
 
 // settle returns the error that is owed, once. m.mu is held.
-func (m *merge) settle() (err error) {
-	err, m.owed = m.owed, nil
+func (m *merge) settle() error {
+	if m.owed == nil {
+		return nil
+	}
+	err := m.owed
+	m.owed = nil
 	return err
 }
 
@@ -565,7 +569,8 @@ func (m *merge) delivers(c *conn) {
 	m.last, m.fresh, m.waited = c, false, false
 }
 
-// epollWait takes what is ready and never waits.
+// epollWait takes what is ready and never waits. The scheduler need not know of it, since it touches only memory of the
+// merge, which was written to before.
 func epollWait(epfd int, events []unix.EpollEvent) (int, error) {
 	for {
 		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epfd),
@@ -596,7 +601,7 @@ func (m *merge) readOne(c *conn, p []byte) (n int, src netip.AddrPort, ok bool, 
 // readPlain takes one datagram, of which no control messages tell, from c, and returns its whole size.
 func (m *merge) readPlain(c *conn, p []byte) (size int, src netip.AddrPort, ok bool, err error) {
 	var name rawSockaddr
-	if size, err = recvFrom(c.fd, p, 0, &name); err != nil {
+	if size, err = recvFrom(c.fd, p, &name); err != nil {
 		return 0, src, false, err
 	}
 	m.budget--
