@@ -117,3 +117,8 @@ func release() string {
 	}
 	return fmt.Sprintf("%03d.%03d", major, minor)
 }
+
+// isReported reports whether switches learn from reports which hosts want the group: not those that go everywhere.
+func isReported(g netip.Addr) bool {
+	return !in(g, "224.0.0.0/24") && g != netip.IPv6LinkLocalAllNodes() && !g.IsInterfaceLocalMulticast()
+}

@@ -15,10 +15,11 @@
 // # What it does and does not do
 //
 // It changes no setting and needs no privilege. It joins each group on each interface that it examines, from its own
-// sockets and for as long as it watches, as any receiver does: switches and routers hear of that. On Windows these sockets
-// take the IPv4 unicast that comes for the port on these interfaces from programs that receive it on the wildcard address.
-// It sends nothing, unless [Config.SendTest] asks for it. What it may not see is listed in [Facts.NotVisible]. The one thing that is seen
-// only with privilege (CAP_NET_ADMIN, as root has it) is the rules of Linux's firewall.
+// sockets and for as long as it watches, as any receiver does: switches and routers notice that. On Windows these sockets
+// take the IPv4 unicast to the port on these interfaces from programs that receive it on the wildcard address. It sends
+// nothing, unless [Config.SendTest] asks for it. What it may not see is listed in [Facts.NotVisible]. The one thing that is seen
+// only with privilege (CAP_NET_ADMIN, as root has it) is the rules of Linux's firewall. It reads
+// them twice, each time for three seconds and into 8 MB of memory at most.
 //
 // # Findings
 //
@@ -49,7 +50,7 @@
 //	no-default-route          senders that name no interface find none
 //	multiple-default       L  default routes by several interfaces
 //	no-querier             L  a bridge of this machine snoops, and nobody asks who is a member
-//	firewall               L  the rules of nftables drop the group, or IGMP or MLD: seen with CAP_NET_ADMIN only
+//	firewall               L  nftables dropped packets while the group was silent, or could: seen with CAP_NET_ADMIN only
 //	firewall-profile       W  Windows' firewall lets nothing in
 //	firewall-rule          W  a rule of Windows' firewall blocks a program
 //	local-network-privacy  M  macOS keeps the program from the local network; found by the self-test
@@ -251,8 +252,8 @@ func (r *Report) String() string {
 // configuration, a context that has ended before anything was looked at, and that the system does not even list its
 // interfaces.
 //
-// It takes as long as Config.Watch says, and a moment more; when ctx ends it stops watching, and reports what it has.
-// On Linux it examines the network namespace of the calling thread.
+// It takes as long as Config.Watch says, and a few seconds more at most; when ctx ends it stops watching, and reports
+// what it has. On Linux it examines the network namespace of the calling thread.
 func Run(ctx context.Context, cfg Config) (*Report, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -272,6 +273,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	c.checkGroups()
 	c.checkInterfaces()
 	c.checkSystem(before)
+	c.seeFirewall(ctx, before)
 
 	listeners := c.listen(c.Groups, c.sources, before)
 	defer func() {
@@ -289,7 +291,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	c.report(listeners, watched)
 	c.checkDefaults()
 	c.checkWatched(before, start, end)
-	c.checkFirewall(start, end)
+	c.checkFirewall(ctx, before, watched)
 	c.checkSurroundings(end)
 	c.checkSilence(listeners, watched)
 
@@ -358,7 +360,7 @@ type checkup struct {
 	all    []mcast.Interface // of the machine
 	ifaces []mcast.Interface // those to examine, as they are now
 	named  bool              // by the user
-	letIn  []netip.Addr      // groups that did not come, and that the firewall would let in
+	letIn  []netip.Addr      // groups that did not arrive, and that the firewall did not drop
 }
 
 func (c *checkup) add(f Finding) { c.Report.Findings = append(c.Report.Findings, f) }

@@ -49,7 +49,7 @@ type system struct {
 	routes4  []textRoute
 	routes6  []textRoute
 	links    map[int]link
-	rules    *rules // of the firewall; nil if they are not visible
+	rules    *ruleset // of the firewall, before the watch; nil: not looked at, or not visible
 }
 
 // link is what package mcast does not tell of an interface.
@@ -74,7 +74,6 @@ func (c *checkup) look() *system {
 		}
 	}
 	s.routes4, s.routes6 = parseRoutes(c.read("route")), parseRoutes6(c.read("ipv6_route"))
-	c.seeRules(s)
 	answer, err := syscall.NetlinkRIB(unix.RTM_GETLINK, unix.AF_UNSPEC)
 	if err != nil {
 		c.notVisible(fmt.Sprintf("which interfaces belong to bridges (%v)", err))
@@ -329,42 +328,23 @@ type lookedUp struct {
 }
 
 // lookUp asks the kernel for its route to an address.
-func lookUp(dst netip.Addr) (lookedUp, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
-	if err != nil {
-		return lookedUp{}, os.NewSyscallError("socket", err)
-	}
-	defer unix.Close(fd)
+func lookUp(dst netip.Addr) (found lookedUp, err error) {
 	// RTM_F_FIB_MATCH (4.13) has the kernel show the entry of the table, with all its next hops, and not one that it
 	// chose.
-	request := make([]byte, unix.SizeofNlMsghdr+unix.SizeofRtMsg+unix.SizeofRtAttr, 64)
-	binary.NativeEndian.PutUint16(request[4:], unix.RTM_GETROUTE)
-	binary.NativeEndian.PutUint16(request[6:], unix.NLM_F_REQUEST)
-	body := request[unix.SizeofNlMsghdr:]
+	body := make([]byte, unix.SizeofRtMsg)
 	body[0], body[1] = unix.AF_INET, 32
 	binary.NativeEndian.PutUint32(body[8:], unix.RTM_F_FIB_MATCH)
-	binary.NativeEndian.PutUint16(body[unix.SizeofRtMsg:], unix.SizeofRtAttr+4)
-	binary.NativeEndian.PutUint16(body[unix.SizeofRtMsg+2:], unix.RTA_DST)
-	request = append(request, dst.AsSlice()...)
-	binary.NativeEndian.PutUint32(request, uint32(len(request)))
-	if err := unix.Sendto(fd, request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return lookedUp{}, os.NewSyscallError("sendto", err)
-	}
-	answer := make([]byte, 1<<15)
-	n, _, err := unix.Recvfrom(fd, answer, 0)
-	if err != nil {
-		return lookedUp{}, os.NewSyscallError("recvfrom", err)
-	}
-	messages, err := syscall.ParseNetlinkMessage(answer[:n])
-	if err != nil {
-		return lookedUp{}, os.NewSyscallError("netlink", err)
-	}
-	for _, m := range messages {
-		if m.Header.Type == unix.RTM_NEWROUTE {
-			return parseRoute(m.Data), nil
+	body = append(body, encodeAttribute(unix.RTA_DST, dst.AsSlice())...)
+	err = ask(unix.NETLINK_ROUTE, unix.RTM_GETROUTE, 0, body, func(typ uint16, answer []byte) error {
+		if typ == unix.RTM_NEWROUTE {
+			found = parseRoute(answer)
 		}
+		return nil
+	})
+	if _, refused := err.(syscall.Errno); refused {
+		return lookedUp{}, nil // each type of route that rejects has its own
 	}
-	return lookedUp{}, nil // an error message: each type of route that rejects has its own errno
+	return found, err
 }
 
 // parseRoute reads the body of an RTM_NEWROUTE message.

@@ -4,7 +4,11 @@
 
 package doctor
 
-import "net/netip"
+import (
+	"context"
+	"net/netip"
+	"time"
+)
 
 // grantedPerByte is how many bytes the system shows for one that was asked for as a buffer.
 const grantedPerByte = 1
@@ -23,4 +27,6 @@ func (*system) holders(*checkup, netip.Addr) string { return whoHolds }
 func (*checkup) checkSystem(*system)                {}
 func (*checkup) checkJoined(*system, []*listener)   {}
 func (*checkup) checkWatched(_, _, _ *system)       {}
-func (*checkup) checkFirewall(_, _ *system)         {}
+
+func (*checkup) seeFirewall(context.Context, *system)                  {}
+func (*checkup) checkFirewall(context.Context, *system, time.Duration) {}

@@ -1,345 +1,183 @@
-// The finding about firewalls: the rules of nftables are read over netlink, which takes CAP_NET_ADMIN in the network's
-// user namespace, and followed for a datagram to each group that did not come, and for the messages of IGMP and MLD.
+// The finding about Linux's firewall. It rests on the rules of nftables, which take CAP_NET_ADMIN in the user namespace
+// of the network: which of them are on the way of a datagram, which can drop, and whose counters rose meanwhile.
 
 package doctor
 
 import (
 	"cmp"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"slices"
 	"strings"
-	"syscall"
+	"time"
 
-	"github.com/go-multicast/mcast"
 	"github.com/go-multicast/mcast/internal/cure"
 	"golang.org/x/sys/unix"
 )
 
-// readRules reads the rules of the network namespace of the calling thread.
-func readRules() (*rules, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
-	if errors.Is(err, unix.EPROTONOSUPPORT) {
-		return newRules(), nil // a kernel without
-	} else if err != nil {
-		return nil, os.NewSyscallError("socket", err)
-	}
-	defer unix.Close(fd)
-	for range 5 {
-		r := newRules()
-		if err = r.dumpAll(fd); err == nil {
-			return r, nil
-		}
-		if !errors.Is(err, unix.EINTR) { // else they changed meanwhile
-			break
-		}
-	}
-	return nil, err
-}
+// Bounds of one reading of the rules. A node of Kubernetes has 100,000 of them.
+const (
+	rulesTime = 3 * time.Second
+	rulesRoom = 8 << 20 // bytes
+)
 
-func (r *rules) dumpAll(fd int) error {
-	for _, typ := range []uint16{unix.NFT_MSG_GETTABLE, unix.NFT_MSG_GETCHAIN, unix.NFT_MSG_GETRULE, unix.NFT_MSG_GETSET} {
-		err := r.dump(fd, typ, unix.NFPROTO_UNSPEC)
-		if errors.Is(err, unix.EINVAL) && typ == unix.NFT_MSG_GETTABLE {
-			return nil // a kernel without nftables (nfnetlink_rcv_msg in net/netfilter/nfnetlink.c)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	for key := range r.sets {
-		if !r.asked(key) {
-			continue
-		}
-		table, name := text(unix.NFTA_SET_ELEM_LIST_TABLE, key.table.name), text(unix.NFTA_SET_ELEM_LIST_SET, key.name)
-		if err := r.dump(fd, unix.NFT_MSG_GETSETELEM, key.table.family, table, name); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+// seeFirewall reads the rules before the watch.
+func (c *checkup) seeFirewall(ctx context.Context, s *system) { s.rules = c.seeRules(ctx) }
 
-// asked reports whether a rule looks something up in the set.
-func (r *rules) asked(set chainKey) bool {
-	for key, c := range r.chains {
-		for _, rule := range c.rules {
-			for _, x := range rule.expressions {
-				if x.name == "lookup" && key.table == set.table && string(x.all[unix.NFTA_LOOKUP_SET]) == set.name+"\x00" {
-					return true
-				}
-			}
-		}
+// seeRules reads the rules of the network namespace of the calling thread. It returns nil if they are not visible.
+func (c *checkup) seeRules(ctx context.Context) *ruleset {
+	ctx, cancel := context.WithTimeout(ctx, rulesTime)
+	defer cancel()
+	var devices []string
+	for _, i := range c.ifaces {
+		devices = append(devices, i.Name)
 	}
-	return false
-}
-
-// text is an attribute that is a string.
-func text(typ uint16, value string) []byte {
-	b := binary.NativeEndian.AppendUint16(nil, uint16(unix.SizeofNlAttr+len(value)+1))
-	b = append(binary.NativeEndian.AppendUint16(b, typ), value...)
-	return append(b, make([]byte, 4-len(value)%4)...) // a NUL, and to a multiple of 4
-}
-
-// dump asks for all objects of a kind, and takes them in.
-func (r *rules) dump(fd int, typ uint16, family byte, attributes ...[]byte) error {
-	request := make([]byte, unix.SizeofNlMsghdr)
-	binary.NativeEndian.PutUint16(request[4:], unix.NFNL_SUBSYS_NFTABLES<<8|typ)
-	binary.NativeEndian.PutUint16(request[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
-	request = append(request, family, unix.NFNETLINK_V0, 0, 0)
-	request = append(request, slices.Concat(attributes...)...)
-	binary.NativeEndian.PutUint32(request, uint32(len(request)))
-	if err := unix.Sendto(fd, request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return os.NewSyscallError("sendto", err)
-	}
-	answer := make([]byte, 1<<16)
-	interrupted := false
-	for {
-		n, _, err := unix.Recvfrom(fd, answer, 0)
-		if err != nil {
-			return os.NewSyscallError("recvfrom", err)
-		}
-		messages, err := syscall.ParseNetlinkMessage(answer[:n])
-		if err != nil {
-			return os.NewSyscallError("netlink", err)
-		}
-		for _, m := range messages {
-			interrupted = interrupted || m.Header.Flags&unix.NLM_F_DUMP_INTR != 0
-			switch m.Header.Type {
-			case unix.NLMSG_DONE:
-				if interrupted {
-					return os.NewSyscallError("netlink", unix.EINTR)
-				}
-				return nil
-			case unix.NLMSG_ERROR:
-				return os.NewSyscallError("netlink", syscall.Errno(-int32(binary.NativeEndian.Uint32(m.Data))))
-			}
-			r.read(m.Header.Type&0xff, slices.Clone(m.Data))
-		}
-	}
-}
-
-// seeRules adds the rules to a look at the system.
-func (c *checkup) seeRules(s *system) {
-	var err error
-	switch s.rules, err = readRules(); {
+	r := newRuleset(devices, rulesRoom)
+	switch err := r.readAll(ctx); {
 	case errors.Is(err, unix.EPERM):
 		c.notVisible("the rules of the firewall: that takes CAP_NET_ADMIN, as root has it")
+		return nil
 	case err != nil:
 		c.notVisible(fmt.Sprintf("the rules of the firewall (%v)", err))
+		return nil
 	}
+	return r
 }
 
-// datagramTo is one to a group. The source is the zero Addr if it is not known.
-func datagramTo(group, source netip.Addr, port uint16, i mcast.Interface) packet {
-	p := packetOn(i, group.Is4(), unix.IPPROTO_UDP, group)
-	if source.IsValid() {
-		p.network.set(addrAt(p.v4), source.AsSlice()...)
+// readAll reads the rules of the chains on the way. What the bounds or a change leave out is in r.partial.
+func (r *ruleset) readAll(ctx context.Context) error {
+	err := r.dump(ctx, unix.NFT_MSG_GETTABLE, nil, r.readTable)
+	if errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EINVAL) {
+		return nil // a kernel without netfilter, or without nftables (nfnetlink_rcv_msg in net/netfilter/nfnetlink.c)
+	} else if err == nil {
+		err = r.dump(ctx, unix.NFT_MSG_GETCHAIN, nil, r.readBase)
 	}
-	p.transport.set(2, byte(port>>8), byte(port))
-	return p
-}
-
-// addrAt is where the source address is in a header; the destination is behind it.
-func addrAt(v4 bool) int {
-	if v4 {
-		return 12
-	}
-	return 8
-}
-
-func packetOn(i mcast.Interface, v4 bool, protocol byte, dst netip.Addr) packet {
-	p := packet{v4: v4, ifName: i.Name, ifIndex: i.Index, ethernet: len(i.HardwareAddr) == 6, protocol: protocol,
-		transport: unknown(8)}
-	if v4 {
-		p.network = unknown(20)
-		p.network.set(9, protocol)
-		p.network.set(16, dst.AsSlice()...)
-	} else {
-		p.network = unknown(40)
-		p.network.set(6, protocol)
-		p.network.set(24, dst.AsSlice()...)
-	}
-	return p
-}
-
-// query is what a querier asks, and report what this machine says to it (RFC 3376 and RFC 3810).
-func query(v4 bool, i mcast.Interface) packet {
-	if v4 {
-		p := packetOn(i, v4, unix.IPPROTO_IGMP, netip.AddrFrom4([4]byte{224, 0, 0, 1}))
-		p.transport.set(0, 0x11)
-		return p
-	}
-	return mld(i, netip.IPv6LinkLocalAllNodes(), 130)
-}
-
-func report(v4 bool, i mcast.Interface) (p packet) {
-	if v4 {
-		p = packetOn(i, v4, unix.IPPROTO_IGMP, netip.AddrFrom4([4]byte{224, 0, 0, 22}))
-		p.transport.set(0, 0x22)
-	} else {
-		p = mld(i, netip.MustParseAddr("ff02::16"), 143)
-	}
-	p.out = true
-	return p
-}
-
-// mld is a message of MLD: from a link-local address, and with a hop-by-hop option, which is the next header.
-func mld(i mcast.Interface, dst netip.Addr, typ byte) packet {
-	p := packetOn(i, false, unix.IPPROTO_ICMPV6, dst)
-	p.network.set(6, unix.IPPROTO_HOPOPTS)
-	p.network.set(addrAt(false), 0xfe, 0x80)
-	p.transport.set(0, typ)
-	p.untracked = true // noct_valid_new in net/netfilter/nf_conntrack_proto_icmpv6.c
-	return p
-}
-
-// through tells whether the firewall drops the packet for sure, where, and in which base chain; or else the first rule
-// that may keep it from getting through.
-func (r *rules) through(p packet) (dropped, doubt place, base *chain) {
-	for _, c := range r.onWay(p) {
-		all, at, unsure := r.fate(p, c)
-		if all == drops {
-			return at, place{}, c
-		}
-		if all&drops != 0 {
-			doubt = cmp.Or(doubt, unsure, place{chain: c.key})
+	opened := make(map[tableKey]bool)
+	for i := 0; err == nil && i < len(r.way); i++ {
+		c := r.way[i]
+		err = r.dump(ctx, unix.NFT_MSG_GETRULE, c, func(_ byte, body []byte) { r.readRule(c, body) })
+		if err == nil && c.anywhere && !opened[c.table] {
+			opened[c.table] = true
+			err = r.dump(ctx, unix.NFT_MSG_GETCHAIN, nil, func(family byte, body []byte) {
+				r.readOther(c, family, body)
+			})
 		}
 	}
-	return place{}, doubt, nil
+	if errors.Is(err, errBounds) {
+		r.partial, err = fmt.Sprintf("it was not read to its end within %v and %d MB", rulesTime, rulesRoom>>20), nil
+	}
+	return err
 }
 
-// checkFirewall comes after the watch: what came in was let in.
-func (c *checkup) checkFirewall(start, end *system) {
-	r := end.rules
-	if r == nil {
-		return
-	}
-	older := c.olderFirewall()
-	for _, g := range c.Groups {
-		if c.silent(g) && c.checkLetIn(g, start, end) && !older {
-			c.letIn = append(c.letIn, g)
-		}
-	}
-	for _, i := range c.ifaces {
-		for _, v4 := range []bool{true, false} {
-			reported := func(g netip.Addr) bool { return g.Is4() == v4 && isReported(g) }
-			if i.Flags&net.FlagUp != 0 && !i.IsLoopback() && hasFamily(i, v4) && !end.inVRF(i.Index) &&
-				slices.ContainsFunc(c.Groups, reported) {
-				c.checkReports(i, v4, r)
-			}
-		}
-	}
-}
+var errBounds = errors.New("out of time or room")
 
-// isReported reports whether switches learn from reports who wants the group: not those that go everywhere.
-func isReported(g netip.Addr) bool {
-	return !in(g, "224.0.0.0/24") && g != netip.IPv6LinkLocalAllNodes() && !g.IsInterfaceLocalMulticast()
-}
-
-// checkLetIn makes the findings for a group that did not come, and reports whether it is let in for sure.
-func (c *checkup) checkLetIn(g netip.Addr, start, end *system) (sure bool) {
-	sources := c.sources(g)
-	if len(sources) == 0 {
-		sources = []netip.Addr{{}}
+// dump calls take for all objects of a kind, or of the chain: for the family and the attributes of each.
+func (r *ruleset) dump(ctx context.Context, typ uint16, of *chain, take func(family byte, body []byte)) error {
+	const header = 4 // struct nfgenmsg
+	body := []byte{unix.NFPROTO_UNSPEC, unix.NFNETLINK_V0, 0, 0}
+	if of != nil {
+		body[0] = of.table.family
+		body = append(body, encodeAttribute(unix.NFTA_RULE_TABLE, []byte(of.table.name+"\x00"))...)
+		body = append(body, encodeAttribute(unix.NFTA_RULE_CHAIN, []byte(of.name+"\x00"))...)
 	}
-	var found []Finding
-	open := false // some interface lets it in, or may
-	sure = true
-	for _, i := range c.ifaces {
-		if !usable(i, g) || end.inVRF(i.Index) {
-			continue
+	typ |= unix.NFNL_SUBSYS_NFTABLES << 8
+	return ask(unix.NETLINK_NETFILTER, typ, unix.NLM_F_DUMP, body, func(_ uint16, answer []byte) error {
+		if ctx.Err() != nil || r.room < 0 {
+			return errBounds
+		} else if len(answer) < header {
+			return nil
 		}
-		var kept []netip.Addr
-		var at place
-		var base *chain
-		for _, s := range sources {
-			dropped, doubt, chain := end.rules.through(datagramTo(g, s, c.Port, i))
-			if chain != nil {
-				kept, at, base = append(kept, s), dropped, chain
-			} else if doubt != (place{}) {
-				sure = false
-				c.notVisible(fmt.Sprintf("whether the firewall lets %s in by %s: that hangs on %s (sudo nft -a list ruleset)",
-					g, i.Name, doubt))
-			}
+		// The low bits of the generation of the rules, which a change raises.
+		version := binary.BigEndian.Uint16(answer[2:])
+		if r.version != 0 && r.version != version {
+			r.partial = "it changed while it was read"
 		}
-		if len(kept) == 0 {
-			open = true
-			continue
-		}
-		sure = false
-		f := Finding{Code: Firewall, Severity: Error, Group: g, Interface: i.Name,
-			Summary: fmt.Sprintf("the firewall drops datagrams to the group, port %d", c.Port),
-			Detail: fmt.Sprintf("Its rules were read over netlink and followed for such a datagram: %s drops it.%s %s",
-				at, rose(start, end, at), byOthers),
-			Fix: cure.LetIn(families[base.key.table.family], base.key.table.name, base.key.name, g.Is4(),
-				cure.Packet{Group: g, Port: c.Port})}
-		if len(c.Sources) > 0 {
-			f.Summary += " from " + list(kept)
-		} else {
-			c.explain(SelfTest, g, i) // whose datagram met the same rule
-		}
-		if len(kept) < len(sources) {
-			f.Severity = Warning
-		}
-		found = append(found, f)
-	}
-	for _, f := range found {
-		if open && !c.named {
-			f.Severity = min(f.Severity, Warning)
-		}
-		c.add(f)
-	}
-	return sure
-}
-
-// explain takes back a finding that another one explains.
-func (c *checkup) explain(code string, g netip.Addr, i mcast.Interface) {
-	c.Report.Findings = slices.DeleteFunc(c.Report.Findings, func(f Finding) bool {
-		return f.Code == code && f.Group == g && f.Interface == i.Name
+		r.version = version
+		take(answer[0], answer[header:])
+		return nil
 	})
 }
 
-const byOthers = "If another program such as ufw, firewalld or docker has made the rules, tell it the cure in its " +
-	"own words, or it will not last."
-
-// rose is a sentence about a rule whose counter moved while it was watched.
-func rose(start, end *system, at place) string {
-	if start.rules == nil {
-		return ""
+// checkFirewall comes after the watch. It is about groups that were joined and did not arrive: what arrives, the
+// firewall lets in. A counter counts packets of any kind, so it proves nothing of a group, and no finding is an error.
+func (c *checkup) checkFirewall(ctx context.Context, before *system, watched time.Duration) {
+	silent := map[bool][]netip.Addr{true: c.joinedSilent(true), false: c.joinedSilent(false)}
+	if before.rules == nil || watched < silence || len(silent[true])+len(silent[false]) == 0 {
+		return
 	}
-	was, known := start.rules.counted[at]
-	if is := end.rules.counted[at]; known && is > was {
-		return fmt.Sprintf(" Its counter rose by %d while it was watched.", is-was)
+	older := c.olderFirewall()
+	now := c.seeRules(context.WithoutCancel(ctx))
+	if now == nil {
+		return
 	}
-	return ""
-}
-
-// checkReports looks whether switches can learn that this machine wants the groups.
-func (c *checkup) checkReports(i mcast.Interface, v4 bool, r *rules) {
-	protocol := map[bool]string{true: "IGMP", false: "MLD"}[v4]
-	for _, p := range []packet{query(v4, i), report(v4, i)} {
-		at, _, base := r.through(p)
-		if base == nil {
+	partial := cmp.Or(before.rules.partial, now.partial)
+	if partial != "" {
+		c.notVisible("a part of the firewall's rule set: " + partial)
+	}
+	for _, v4 := range []bool{true, false} {
+		groups := silent[v4]
+		if len(groups) == 0 {
 			continue
 		}
-		what, consequence := "queries", "the querier's questions go unanswered"
-		if p.out {
-			what, consequence = "reports", "nobody hears that this machine has joined"
+		rose, unknown := now.since(before.rules, v4)
+		if len(unknown) > 0 {
+			c.notVisible(fmt.Sprintf("whether %d rules and policies of the firewall dropped anything: they have no counter",
+				len(unknown)))
 		}
-		f := Finding{Code: Firewall, Severity: Info, Interface: i.Name,
-			Summary: fmt.Sprintf("the firewall drops the %s of %s", what, protocol),
-			Detail: fmt.Sprintf("Its rules were read over netlink and followed for such a message: %s drops it. Where "+
-				"switches snoop, %s, and the groups stop after some minutes at most. %s", at, consequence, byOthers),
-			Fix: cure.LetIn(families[base.key.table.family], base.key.table.name, base.key.name, v4, cure.Packet{})}
-		if c.someSilent(v4) {
-			f.Severity = Warning
+		if len(rose)+len(unknown) > 0 {
+			c.add(mayHaveDropped(rose, unknown, cure.Packet{Groups: groups, Port: c.Port}))
+		} else if !older && partial == "" {
+			c.letIn = append(c.letIn, groups...)
 		}
-		c.add(f)
 	}
+}
+
+// joinedSilent returns the groups of the family that were joined and did not arrive.
+func (c *checkup) joinedSilent(v4 bool) (silent []netip.Addr) {
+	for _, g := range c.Groups {
+		joined := func(t Traffic) bool { return t.Group == g }
+		if g.Is4() == v4 && c.silent(g) && slices.ContainsFunc(c.Report.Facts.Traffic, joined) {
+			silent = append(silent, g)
+		}
+	}
+	return silent
+}
+
+// mayHaveDropped is the finding about what is lost, by drops whose counters rose, or else by those without a counter.
+func mayHaveDropped(rose, unknown []place, lost cure.Packet) Finding {
+	f := Finding{Code: Firewall, Severity: Info,
+		Summary: "the firewall has rules that may drop the group",
+		Detail: fmt.Sprintf("The rules were read over netlink. Datagrams of the group may pass these, which can drop and "+
+			"have no counter: %s. What they compare was not looked at. The trace shows what becomes of a datagram.",
+			list(unknown)),
+		Fix: "while the receiver runs and somebody sends: " + cure.TraceDrops(lost)}
+	if len(lost.Groups) == 1 {
+		f.Group = lost.Groups[0]
+	}
+	if len(rose) == 0 {
+		return f
+	}
+	packets, fixes := uint64(0), []string(nil)
+	for _, p := range rose {
+		packets += p.by
+		base := p.chain.base
+		fix := cure.LetIn(families[base.table.family], base.table.name, base.name, lost)
+		if !slices.Contains(fixes, fix) {
+			fixes = append(fixes, fix)
+		}
+	}
+	f.Severity = Warning
+	f.Summary = fmt.Sprintf("the firewall dropped %d packets while nothing of the group arrived", packets)
+	f.Detail = fmt.Sprintf("The rules were read over netlink before and after the watch. These counters rose: %s. "+
+		"They count packets of any kind: only a trace shows whether the group was among them. If another program such as "+
+		"ufw, firewalld or docker made the rules, give that program the fix in its own words, or the fix will not last.",
+		list(rose))
+	f.Fix = strings.Join(fixes, "; ") + "; if that does not help, trace it: " + cure.TraceDrops(lost)
+	return f
 }
 
 // olderFirewall reports whether there are tables of the older iptables, whose rules are not looked into.

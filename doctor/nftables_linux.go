@@ -1,5 +1,6 @@
-// The rules of nftables, as the kernel tells them over netlink (include/uapi/linux/netfilter/nf_tables.h), read by pure
-// functions. What is made of them is in verdict_linux.go.
+// The chains and rules of nftables, as the kernel reports them over netlink (include/uapi/linux/netfilter/nf_tables.h).
+// Of a rule this file reads whether it drops, what it has counted and where it jumps to. It does not read what the rule
+// compares, nor the elements of sets.
 
 package doctor
 
@@ -11,65 +12,253 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// rules are the rule sets of a network namespace, as far as they were read.
-type rules struct {
-	dormant map[tableKey]bool
-	chains  map[chainKey]*chain
-	sets    map[chainKey]*ruleSet
-	counted map[place]uint64 // packets, of rules that count them
-	notrack bool             // some rule has the connection tracking pass packets by
-	nat     bool             // some rule changes destinations
-}
-
 type (
 	tableKey struct {
 		family byte
 		name   string
 	}
-	chainKey struct { // of sets, too
+	chainKey struct {
 		table tableKey
 		name  string
 	}
+	// chain is one that a datagram may pass.
 	chain struct {
-		key     chainKey
-		base    bool
-		hook    uint32
-		devices []string // of the hooks that have some
-		drops   bool     // its policy
-		rules   []rule
+		chainKey
+		base     *chain // the base chain that leads to it; of a base chain, the chain itself
+		drops    []drop
+		anywhere bool // a verdict map of its rules may lead to every chain of the table
 	}
-	rule struct {
-		handle      uint64
-		expressions []expression
-	}
-	expression struct {
-		name string
-		all  map[uint16][]byte
-	}
-	ruleSet struct {
-		flags    uint32
-		elements []element
-	}
-	element struct {
-		key  []byte
-		end  bool // of an interval, which it is not part of
-		data map[uint16][]byte
+	// drop is a rule, or the policy of a base chain, that drops packets or may do so.
+	drop struct {
+		handle  uint64 // of the rule; 0: the policy
+		counts  bool
+		packets uint64 // dropped so far, if it counts them
 	}
 )
 
-func newRules() *rules {
-	return &rules{dormant: make(map[tableKey]bool), chains: make(map[chainKey]*chain), sets: make(map[chainKey]*ruleSet),
-		counted: make(map[place]uint64)}
+// ruleset is what a network namespace has on the way of incoming datagrams.
+type ruleset struct {
+	devices []string // that they come in on
+	dormant map[tableKey]bool
+	chains  map[chainKey]*chain // those of way; nil: a base chain that is on another way
+	way     []*chain            // in the order in which they were found
+	room    int                 // bytes that it may still keep; negative: something is left out
+	version uint16              // low bits of the generation of the rules
+	partial string              // why it is not complete, or empty
 }
 
-// Attributes and flags that x/sys lacks (include/uapi/linux/netfilter/nf_tables.h).
+func newRuleset(devices []string, room int) *ruleset {
+	return &ruleset{devices: devices, dormant: make(map[tableKey]bool), chains: make(map[chainKey]*chain), room: room}
+}
+
+// What entries take, with the growth of slices and maps.
 const (
-	nftaHookDevs    = 4
-	nftSetConcat    = 0x80
-	nftaSetElemExpr = 11 // NFTA_SET_ELEM_EXPRESSIONS
-	nftInetIngress  = 5  // NF_INET_INGRESS
-	setElemCatchAll = 0x2
+	chainBytes = 300 // beside its names
+	dropBytes  = 48
 )
+
+// enter puts a chain on the way.
+func (r *ruleset) enter(key chainKey, base *chain) *chain {
+	c, known := r.chains[key]
+	if !known {
+		c = &chain{chainKey: key, base: base}
+		r.room -= chainBytes + len(key.table.name) + len(key.name)
+		r.chains[key] = c
+		r.way = append(r.way, c)
+	}
+	return c
+}
+
+func (r *ruleset) addDrop(c *chain, d drop) {
+	r.room -= dropBytes
+	c.drops = append(c.drops, d)
+}
+
+// readTable takes in a table (NFT_MSG_NEWTABLE) if it is dormant.
+func (r *ruleset) readTable(family byte, body []byte) {
+	if big32(attribute(body, unix.NFTA_TABLE_FLAGS))&unix.NFT_TABLE_F_DORMANT != 0 {
+		r.room -= chainBytes
+		r.dormant[tableKey{family, text(body, unix.NFTA_TABLE_NAME)}] = true
+	}
+}
+
+// readBase takes in a chain (NFT_MSG_NEWCHAIN) if the kernel calls it for incoming datagrams.
+func (r *ruleset) readBase(family byte, body []byte) {
+	const devs = 4 // NFTA_HOOK_DEVS
+	hook := attribute(body, unix.NFTA_CHAIN_HOOK)
+	if hook == nil {
+		return
+	}
+	key := chainKey{tableKey{family, text(body, unix.NFTA_CHAIN_TABLE)}, text(body, unix.NFTA_CHAIN_NAME)}
+	here := slices.Contains(r.devices, text(hook, unix.NFTA_HOOK_DEV))
+	for _, name := range eachAttribute(attribute(hook, devs)) {
+		here = here || slices.Contains(r.devices, unix.ByteSliceToString(name))
+	}
+	ingress, called := called(family, big32(attribute(hook, unix.NFTA_HOOK_HOOKNUM)))
+	if !called || ingress && !here || r.dormant[key.table] {
+		r.chains[key] = nil
+		return
+	}
+	c := r.enter(key, nil)
+	c.base = c
+	if policy := attribute(body, unix.NFTA_CHAIN_POLICY); policy != nil && big32(policy) == verdictDrop {
+		counters := attribute(body, unix.NFTA_CHAIN_COUNTERS) // iptables has them
+		r.addDrop(c, drop{counts: counters != nil, packets: big64(attribute(counters, unix.NFTA_COUNTER_PACKETS))})
+	}
+}
+
+// called reports whether the kernel calls the chains of a hook for incoming datagrams, and whether it does so for some
+// devices only.
+func called(family byte, hook uint32) (ingress, called bool) {
+	const inetIngress = 5 // NF_INET_INGRESS
+	switch family {
+	case unix.NFPROTO_NETDEV:
+		return true, hook == unix.NF_NETDEV_INGRESS
+	case unix.NFPROTO_INET, unix.NFPROTO_IPV4, unix.NFPROTO_IPV6:
+		ingress = hook == inetIngress
+		return ingress, ingress || hook == unix.NF_INET_PRE_ROUTING || hook == unix.NF_INET_LOCAL_IN
+	}
+	return false, false
+}
+
+// readOther takes in a chain (NFT_MSG_NEWCHAIN) if the verdict maps of the chain from may lead to it.
+func (r *ruleset) readOther(from *chain, family byte, body []byte) {
+	table := tableKey{family, text(body, unix.NFTA_CHAIN_TABLE)}
+	if table == from.table && attribute(body, unix.NFTA_CHAIN_HOOK) == nil {
+		r.enter(chainKey{table, text(body, unix.NFTA_CHAIN_NAME)}, from.base)
+	}
+}
+
+// readRule takes in a rule of the chain (NFT_MSG_NEWRULE). Its counter counts what it drops if no condition follows the
+// counter.
+func (r *ruleset) readRule(c *chain, body []byte) {
+	d := drop{handle: big64(attribute(body, unix.NFTA_RULE_HANDLE))}
+	for _, b := range eachAttribute(attribute(body, unix.NFTA_RULE_EXPRESSIONS)) {
+		name, data := text(b, unix.NFTA_EXPR_NAME), attribute(b, unix.NFTA_EXPR_DATA)
+		switch e := r.effect(c, name, data); {
+		case name == "counter":
+			d.counts, d.packets = true, big64(attribute(data, unix.NFTA_COUNTER_PACKETS))
+		case e == asks:
+			d.counts = false
+		case e == drops || e == mayDrop:
+			d.counts = d.counts && e == drops
+			r.addDrop(c, d)
+			return
+		}
+	}
+}
+
+// What an expression does in a rule, as far as it matters here.
+const (
+	nothing = iota
+	asks    // the rule goes on only if the packet fits
+	mayDrop
+	drops
+)
+
+const verdictDrop = 0 // NF_DROP
+
+// effect tells what an expression of a rule of the chain does, and follows its jump.
+func (r *ruleset) effect(c *chain, name string, data []byte) int {
+	switch name {
+	case "counter", "log", "last":
+		return nothing
+	case "reject", "fwd":
+		return drops
+	case "queue": // to a program
+		return mayDrop
+	case "target": // of iptables
+		return map[string]int{"REJECT": drops, "NFQUEUE": mayDrop}[text(data, unix.NFTA_TARGET_NAME)]
+	case "lookup":
+		if to := attribute(data, unix.NFTA_LOOKUP_DREG); to != nil && big32(to) == unix.NFT_REG_VERDICT {
+			c.anywhere = true
+			return mayDrop
+		}
+	case "immediate":
+		verdict := attribute(attribute(data, unix.NFTA_IMMEDIATE_DATA), unix.NFTA_DATA_VERDICT)
+		if verdict == nil {
+			return nothing
+		}
+		switch int32(big32(attribute(verdict, unix.NFTA_VERDICT_CODE))) {
+		case verdictDrop:
+			return drops
+		case unix.NFT_JUMP, unix.NFT_GOTO:
+			r.enter(chainKey{c.table, text(verdict, unix.NFTA_VERDICT_CHAIN)}, c.base)
+		}
+		return nothing
+	}
+	return asks
+}
+
+// place is where a drop is.
+type place struct {
+	chain  *chain
+	handle uint64
+	by     uint64 // packets that it dropped meanwhile, if that is known
+}
+
+// since compares the counters of a family's drops with those of an earlier reading. unknown are the drops without a
+// counter, and those that were not read then.
+func (r *ruleset) since(earlier *ruleset, v4 bool) (rose, unknown []place) {
+	for _, c := range r.way {
+		if !c.table.has(v4) {
+			continue
+		}
+		before := make(map[uint64]uint64)
+		if e := earlier.chains[c.chainKey]; e != nil {
+			for _, d := range e.drops {
+				if d.counts {
+					before[d.handle] = d.packets
+				}
+			}
+		}
+		for _, d := range c.drops {
+			if was, ok := before[d.handle]; !ok || !d.counts {
+				unknown = append(unknown, place{c, d.handle, 0})
+			} else if d.packets > was {
+				rose = append(rose, place{c, d.handle, d.packets - was})
+			}
+		}
+	}
+	return rose, unknown
+}
+
+// has reports whether the table is for datagrams of the family.
+func (t tableKey) has(v4 bool) bool {
+	return v4 && t.family != unix.NFPROTO_IPV6 || !v4 && t.family != unix.NFPROTO_IPV4
+}
+
+var families = map[byte]string{unix.NFPROTO_INET: "inet", unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6",
+	unix.NFPROTO_NETDEV: "netdev"}
+
+// String is in the words that nft takes.
+func (k chainKey) String() string {
+	return families[k.table.family] + " " + k.table.name + " " + k.name
+}
+
+func (p place) String() string {
+	text := fmt.Sprintf("the rule with handle %d of chain %s", p.handle, p.chain)
+	if p.handle == 0 {
+		text = "the policy of chain " + p.chain.String()
+	}
+	if p.by > 0 {
+		text += fmt.Sprintf(" (by %d)", p.by)
+	}
+	return text
+}
+
+// attribute returns the first attribute of a type, or nil.
+func attribute(b []byte, typ uint16) []byte {
+	for t, data := range eachAttribute(b) {
+		if t == typ {
+			return data
+		}
+	}
+	return nil
+}
+
+// text returns the first attribute of a type as a string.
+func text(b []byte, typ uint16) string { return unix.ByteSliceToString(attribute(b, typ)) }
 
 func big32(b []byte) uint32 {
 	if len(b) < 4 {
@@ -83,97 +272,4 @@ func big64(b []byte) uint64 {
 		return 0
 	}
 	return binary.BigEndian.Uint64(b)
-}
-
-// read takes in a message of nftables: its type without that of the subsystem, and its body. Tables, chains, rules and
-// sets come in this order.
-func (r *rules) read(typ uint16, body []byte) {
-	const header = 4 // struct nfgenmsg
-	if len(body) < header {
-		return
-	}
-	all := attributes(body[header:])
-	text := func(typ uint16) string { return unix.ByteSliceToString(all[typ]) }
-	table := tableKey{body[0], text(1)} // in all of them the table is the first
-	switch typ {
-	case unix.NFT_MSG_NEWTABLE:
-		r.dormant[table] = big32(all[unix.NFTA_TABLE_FLAGS])&unix.NFT_TABLE_F_DORMANT != 0
-	case unix.NFT_MSG_NEWCHAIN:
-		c := &chain{key: chainKey{table, text(unix.NFTA_CHAIN_NAME)}}
-		if at, ok := all[unix.NFTA_CHAIN_HOOK]; ok {
-			hook := attributes(at)
-			c.base, c.hook = true, big32(hook[unix.NFTA_HOOK_HOOKNUM])
-			c.drops = big32(all[unix.NFTA_CHAIN_POLICY]) == 0 && all[unix.NFTA_CHAIN_POLICY] != nil // NF_DROP
-			if name := unix.ByteSliceToString(hook[unix.NFTA_HOOK_DEV]); name != "" {
-				c.devices = append(c.devices, name)
-			}
-			for _, name := range eachAttribute(hook[nftaHookDevs]) {
-				c.devices = append(c.devices, unix.ByteSliceToString(name))
-			}
-		}
-		r.chains[c.key] = c
-	case unix.NFT_MSG_NEWRULE:
-		if c := r.chains[chainKey{table, text(unix.NFTA_RULE_CHAIN)}]; c != nil {
-			c.rules = append(c.rules, r.parseRule(c.key, all))
-		}
-	case unix.NFT_MSG_NEWSET:
-		r.sets[chainKey{table, text(unix.NFTA_SET_NAME)}] = &ruleSet{flags: big32(all[unix.NFTA_SET_FLAGS])}
-	case unix.NFT_MSG_NEWSETELEM:
-		if s := r.sets[chainKey{table, text(unix.NFTA_SET_ELEM_LIST_SET)}]; s != nil {
-			for _, b := range eachAttribute(all[unix.NFTA_SET_ELEM_LIST_ELEMENTS]) {
-				s.add(attributes(b))
-			}
-		}
-	}
-}
-
-func (r *rules) parseRule(in chainKey, all map[uint16][]byte) (parsed rule) {
-	parsed.handle = big64(all[unix.NFTA_RULE_HANDLE])
-	for _, b := range eachAttribute(all[unix.NFTA_RULE_EXPRESSIONS]) {
-		e := attributes(b)
-		x := expression{unix.ByteSliceToString(e[unix.NFTA_EXPR_NAME]), attributes(e[unix.NFTA_EXPR_DATA])}
-		parsed.expressions = append(parsed.expressions, x)
-		switch {
-		case x.name == "counter":
-			r.counted[place{in, parsed.handle}] = big64(x.all[unix.NFTA_COUNTER_PACKETS])
-		case x.name == "notrack", x.name == "target" && slices.Contains([]string{"CT", "NOTRACK"}, x.extension()):
-			r.notrack = true
-		case slices.Contains([]string{"nat", "redir"}, x.name),
-			x.name == "target" && slices.Contains([]string{"DNAT", "REDIRECT", "NETMAP"}, x.extension()):
-			r.nat = true
-		}
-	}
-	return parsed
-}
-
-// extension is the name of the extension of iptables that a "match" or "target" has.
-func (x expression) extension() string { return unix.ByteSliceToString(x.all[unix.NFTA_MATCH_NAME]) }
-
-func (s *ruleSet) add(all map[uint16][]byte) {
-	flags := big32(all[unix.NFTA_SET_ELEM_FLAGS])
-	e := element{key: attributes(all[unix.NFTA_SET_ELEM_KEY])[unix.NFTA_DATA_VALUE],
-		end: flags&unix.NFT_SET_ELEM_INTERVAL_END != 0, data: attributes(all[unix.NFTA_SET_ELEM_DATA])}
-	if flags&setElemCatchAll != 0 || all[unix.NFTA_SET_ELEM_EXPR] != nil || all[nftaSetElemExpr] != nil {
-		s.flags |= unix.NFT_SET_EVAL // its elements may be of no avail
-	}
-	s.elements = append(s.elements, e)
-}
-
-// place is a rule, or the policy of a base chain if its handle is 0.
-type place struct {
-	chain  chainKey
-	handle uint64
-}
-
-var families = map[byte]string{unix.NFPROTO_INET: "inet", unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6",
-	unix.NFPROTO_NETDEV: "netdev"}
-
-// words are those that nft takes.
-func (k chainKey) words() string { return families[k.table.family] + " " + k.table.name + " " + k.name }
-
-func (p place) String() string {
-	if p.handle == 0 {
-		return "the policy of chain " + p.chain.words()
-	}
-	return fmt.Sprintf("the rule with handle %d of chain %s", p.handle, p.chain.words())
 }

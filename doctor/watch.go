@@ -68,7 +68,7 @@ func (l *listener) close() {
 
 func (l *listener) receive() {
 	defer close(l.done)
-	buf := make([]byte, 1<<16)
+	buf := make([]byte, 128) // enough for the self-test; there may be thousands of listeners
 	for {
 		n, src, err := l.rx.ReadFromUDPAddrPort(buf)
 		if err != nil {
@@ -283,21 +283,20 @@ func (c *checkup) checkSilence(listeners []*listener, watched time.Duration) {
 	if watched < silence {
 		return
 	}
-	// These keep other programs from receiving, and not this one.
-	aside := []string{NotJoined, NoDefaultRoute, MultipleDefault, BufferClamped, BufferOverflow, NoQuerier}
+	// These keep other programs from receiving, and not this one; or they do not prove that the group was lost.
+	aside := []string{NotJoined, NoDefaultRoute, MultipleDefault, BufferClamped, BufferOverflow, NoQuerier, Firewall}
 	for _, g := range c.Groups {
 		joined := slices.ContainsFunc(listeners, func(l *listener) bool { return l.group == g && !l.ifc.IsLoopback() })
 		explained := slices.ContainsFunc(c.Report.Findings, func(f Finding) bool {
-			reports := f.Code == Firewall && !f.Group.IsValid() // matter only where switches snoop
-			return f.Severity > Info && (f.Group == g || !f.Group.IsValid()) && !slices.Contains(aside, f.Code) && !reports
+			return f.Severity > Info && (f.Group == g || !f.Group.IsValid()) && !slices.Contains(aside, f.Code)
 		})
 		if !joined || !c.silent(g) || explained {
 			continue
 		}
-		firewall := ", or a firewall of this machine drops it: its rules are not all visible here"
+		firewall := ", or a firewall of this machine drops it"
 		letIn := slices.Contains(c.letIn, g)
 		if letIn {
-			firewall = ". The firewall of this machine lets it in, by its rules"
+			firewall = ". The firewall of this machine dropped nothing meanwhile"
 		}
 		c.add(Finding{Code: Silent, Severity: Warning, Group: g,
 			Summary: fmt.Sprintf("all looks right here, yet nothing came in for port %d", c.Port),

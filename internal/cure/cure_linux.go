@@ -128,44 +128,45 @@ func Querier(bridge string) string {
 
 // LetIn has a chain of nftables accept what fits, before anything else. Its words are those of nft; where iptables has
 // made the chain it is in its words.
-func LetIn(family, table, chain string, v4 bool, fit Packet) string {
+func LetIn(family, table, chain string, fit Packet) string {
 	if strings.HasPrefix(family, "ip") && table == "filter" && strings.ToUpper(chain) == chain {
-		program := "iptables"
-		if !v4 {
-			program = "ip6tables"
-		}
-		return fmt.Sprintf("sudo %s -I %s %s -j ACCEPT", program, chain, fit.iptables(v4))
+		return fmt.Sprintf("sudo %stables -I %s -d %s -p udp --dport %d -j ACCEPT", family, chain, fit.list(","), fit.Port)
 	}
-	return fmt.Sprintf("sudo nft insert rule %s %s %s %s accept", family, table, chain, fit.nft(v4))
+	return fmt.Sprintf("sudo nft insert rule %s %s %s '%s accept'", family, table, chain, fit.nft())
 }
 
-// Packet is what to let in: datagrams to a group and port, or if there is no group the queries and reports of IGMP or
-// MLD.
+// TraceDrops shows for ten seconds what the rules of nftables do with what fits.
+func TraceDrops(fit Packet) string {
+	return "sudo nft 'add table inet mcast_trace; " +
+		"add chain inet mcast_trace in { type filter hook prerouting priority -400; }; " +
+		"add rule inet mcast_trace in " + fit.nft() + " meta nftrace set 1'; " +
+		"sudo timeout 10 nft monitor trace; sudo nft delete table inet mcast_trace"
+}
+
+// Packet is what a firewall looks at: datagrams to groups of one family, and to a port.
 type Packet struct {
-	Group netip.Addr
-	Port  uint16
+	Groups []netip.Addr
+	Port   uint16
 }
 
-func (p Packet) nft(v4 bool) string {
-	switch {
-	case p.Group.Is4():
-		return fmt.Sprintf("ip daddr %s udp dport %d", p.Group, p.Port)
-	case p.Group.IsValid():
-		return fmt.Sprintf("ip6 daddr %s udp dport %d", p.Group, p.Port)
-	case v4:
-		return "meta l4proto 2"
+func (p Packet) list(separator string) string {
+	var texts []string
+	for _, g := range p.Groups {
+		texts = append(texts, g.String())
 	}
-	return "meta l4proto 58"
+	return strings.Join(texts, separator)
 }
 
-func (p Packet) iptables(v4 bool) string {
-	switch {
-	case p.Group.IsValid():
-		return fmt.Sprintf("-d %s -p udp --dport %d", p.Group, p.Port)
-	case v4:
-		return "-p 2"
+func (p Packet) nft() string {
+	family := "ip"
+	if p.Groups[0].Is6() {
+		family = "ip6"
 	}
-	return "-p 58"
+	groups := p.list(", ")
+	if len(p.Groups) > 1 {
+		groups = "{ " + groups + " }"
+	}
+	return fmt.Sprintf("%s daddr %s udp dport %d", family, groups, p.Port)
 }
 
 // ContainerNetwork is for containers behind a bridge that is a router.
