@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,12 +18,9 @@ import (
 
 	"github.com/go-multicast/mcast"
 	"github.com/go-multicast/mcast/internal/cure"
+	"github.com/go-multicast/mcast/internal/procudp"
 	"golang.org/x/sys/unix"
 )
-
-// grantedPerByte is how many bytes the system shows for one that was asked for as a buffer: the kernel doubles it
-// (socket(7), SO_RCVBUF).
-const grantedPerByte = 2
 
 // hasCarrier reports whether there is somebody at the other end.
 func hasCarrier(i mcast.Interface) bool { return i.Flags&net.FlagRunning != 0 }
@@ -44,7 +40,7 @@ func failure(err error) int {
 type system struct {
 	joined   []membership
 	versions map[string]string // of IGMP, by name of the interface
-	sockets  []udpSocket
+	sockets  []procudp.Socket
 	counters map[string]uint64
 	routes4  []textRoute
 	routes6  []textRoute
@@ -67,7 +63,7 @@ func (c *checkup) look() *system {
 	s := &system{counters: make(map[string]uint64), links: make(map[int]link)}
 	s.joined, s.versions = parseIGMP(c.read("igmp"))
 	s.joined = append(s.joined, parseIGMP6(c.read("igmp6"))...)
-	s.sockets = slices.Concat(parseUDP(c.read("udp")), parseUDP(c.read("udp6")))
+	s.sockets = slices.Concat(procudp.Parse(c.read("udp")), procudp.Parse(c.read("udp6")))
 	for _, file := range []string{"snmp", "netstat", "snmp6"} {
 		for name, value := range parseCounters(c.read(file)) {
 			s.counters[name] = value
@@ -454,16 +450,8 @@ func (c *checkup) checkManyDefaults(s *system) {
 }
 
 // onPort returns the sockets that receive the group, or would if it were joined.
-func (s *system) onPort(group netip.Addr, port uint16) (all []udpSocket) {
-	for _, u := range s.sockets {
-		addr := u.local.Addr()
-		// [::] takes IPv4, too, unless it is for IPv6 only, which is not told.
-		wildcard := addr.IsUnspecified() && (addr.Is4() == group.Is4() || addr.Is6())
-		if u.local.Port() == port && (wildcard || addr == group) {
-			all = append(all, u)
-		}
-	}
-	return all
+func (s *system) onPort(group netip.Addr, port uint16) (all []procudp.Socket) {
+	return slices.DeleteFunc(slices.Clone(s.sockets), func(u procudp.Socket) bool { return !u.Takes(group, port) })
 }
 
 // checkOthersJoined looks whether the program that should receive has joined.
@@ -500,7 +488,7 @@ func (c *checkup) checkOthersJoined(s *system) {
 		case len(users) > 0:
 			f.Severity = Warning
 			f.Summary = fmt.Sprintf("a program has port %d, but none has joined the group on %s", c.Port, list(missing))
-			f.Detail += fmt.Sprintf(" /proc/net/udp shows the socket: %s.", describe(users))
+			f.Detail += fmt.Sprintf(" /proc/net/udp shows the socket: %s.", procudp.Describe(users))
 			f.Fix = "have that program join the group on " + list(missing)
 		}
 		c.add(f)
@@ -529,45 +517,7 @@ func (s *system) holders(c *checkup, group netip.Addr) string {
 	if len(users) == 0 {
 		return " /proc/net/udp does not show who holds it."
 	}
-	return fmt.Sprintf(" /proc/net/udp shows who has it: %s.", describe(users))
-}
-
-// describe names the sockets and, where it may, their programs.
-func describe(sockets []udpSocket) string {
-	owners := owners(sockets)
-	var texts []string
-	for _, u := range sockets {
-		text := u.local.String() + " of "
-		if who := owners[u.inode]; who != "" {
-			text += who
-		} else {
-			text += "user " + u.uid + " (which program, is not visible)"
-		}
-		texts = append(texts, text)
-	}
-	return list(texts)
-}
-
-// owners finds the programs that have the sockets, by inode, among those whose descriptors may be seen: one's own, and
-// for root all.
-func owners(sockets []udpSocket) map[uint64]string {
-	inodes := make(map[string]uint64, len(sockets))
-	for _, u := range sockets {
-		inodes[fmt.Sprintf("socket:[%d]", u.inode)] = u.inode
-	}
-	found := make(map[uint64]string)
-	processes, _ := filepath.Glob("/proc/[0-9]*")
-	for _, p := range processes {
-		entries, _ := os.ReadDir(p + "/fd")
-		for _, e := range entries {
-			target, _ := os.Readlink(p + "/fd/" + e.Name())
-			if inode, ok := inodes[target]; ok {
-				name, _ := os.ReadFile(p + "/comm")
-				found[inode] = fmt.Sprintf("process %s (%s)", filepath.Base(p), strings.TrimSpace(string(name)))
-			}
-		}
-	}
-	return found
+	return fmt.Sprintf(" /proc/net/udp shows who has it: %s.", procudp.Describe(users))
 }
 
 // checkWatched makes the findings of what moved. before is from before anything was joined.
@@ -591,25 +541,25 @@ func (c *checkup) checkWatched(before, start, end *system) {
 	// Sockets that were there before are none of this examination.
 	drops := make(map[uint64]uint64)
 	for _, u := range before.sockets {
-		drops[u.inode] = 0
+		drops[u.Inode] = 0
 	}
 	for _, u := range start.sockets {
-		if _, known := drops[u.inode]; known {
-			drops[u.inode] = u.drops
+		if _, known := drops[u.Inode]; known {
+			drops[u.Inode] = u.Drops
 		}
 	}
 	for _, g := range c.Groups {
 		for _, u := range end.onPort(g, c.Port) {
-			was, known := drops[u.inode]
-			if !known || u.drops <= was {
+			was, known := drops[u.Inode]
+			if !known || u.Drops <= was {
 				continue
 			}
 			c.add(Finding{Code: BufferOverflow, Severity: Warning,
-				Summary: fmt.Sprintf("a program lost %d datagrams since its receive buffer was full", u.drops-was),
+				Summary: fmt.Sprintf("a program lost %d datagrams since its receive buffer was full", u.Drops-was),
 				Detail: fmt.Sprintf("The drops of %s rose by so many in /proc/net/udp while it was watched.",
-					describe([]udpSocket{u})),
+					procudp.Describe([]procudp.Socket{u})),
 				Fix: cure.LargerBuffer})
-			drops[u.inode] = u.drops // once, if several groups are asked for
+			drops[u.Inode] = u.Drops // once, if several groups are asked for
 		}
 	}
 }

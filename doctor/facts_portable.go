@@ -10,9 +10,6 @@ import (
 	"time"
 )
 
-// grantedPerByte is how many bytes the system shows for one that was asked for as a buffer.
-const grantedPerByte = 1
-
 // system is one look at the tables and counters, of which there are none.
 type system struct{}
 

@@ -16,12 +16,6 @@ const igmpText = "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter
 const igmp6Text = "1    lo              ff020000000000000000000000000001     1 0000000C 0\n" +
 	"4    eth0            ff150000000000000000000000001234     2 00000004 0\n"
 
-const udpText = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops             \n" +
-	"  123: 030201EF:3039 00000000:0000 07 00000000:00000300 00:00000000 00000000  1000        0 40223 2 00000000f1c1e1d8 17           \n"
-
-const udp6Text = "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n" +
-	"    7: 000015FF000000000000000034120000:3039 00000000000000000000000000000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 40224 2 00000000f1c1e1d8 0\n"
-
 const netstatText = "TcpExt: SyncookiesSent IPReversePathFilter\nTcpExt: 0 5\nIpExt: InBcastPkts InMcastPkts\nIpExt: 7 18446744073709551615\n"
 
 const snmp6Text = "Udp6InDatagrams                 \t0\nUdp6IgnoredMulti                \t3\n"
@@ -53,8 +47,6 @@ func TestParse(t *testing.T) {
 	equal(t, "igmp", joined, []membership{{"lo", addr("224.0.0.1")}, {"enp0s31f6abcde", addr("239.1.2.3")}, {"enp0s31f6abcde", addr("224.0.0.1")}})
 	equal(t, "igmp versions", versions, map[string]string{"lo": "V3", "enp0s31f6abcde": "V2"})
 	equal(t, "igmp6", parseIGMP6(igmp6Text), []membership{{"lo", addr("ff02::1")}, {"eth0", addr("ff15::1234")}})
-	equal(t, "udp", parseUDP(udpText), []udpSocket{{netip.MustParseAddrPort("239.1.2.3:12345"), "1000", 40223, 17}})
-	equal(t, "udp6", parseUDP(udp6Text), []udpSocket{{netip.MustParseAddrPort("[ff15::1234]:12345"), "0", 40224, 0}})
 	equal(t, "netstat", parseCounters(netstatText), map[string]uint64{"TcpExtSyncookiesSent": 0, "TcpExtIPReversePathFilter": 5,
 		"IpExtInBcastPkts": 7, "IpExtInMcastPkts": 1<<64 - 1})
 	equal(t, "snmp6", parseCounters(snmp6Text), map[string]uint64{"Udp6InDatagrams": 0, "Udp6IgnoredMulti": 3})
@@ -63,7 +55,7 @@ func TestParse(t *testing.T) {
 }
 
 func FuzzParseProc(f *testing.F) {
-	for _, text := range []string{igmpText, igmp6Text, udpText, udp6Text, netstatText, snmp6Text, routeText, route6Text} {
+	for _, text := range []string{igmpText, igmp6Text, netstatText, snmp6Text, routeText, route6Text} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -71,11 +63,6 @@ func FuzzParseProc(f *testing.F) {
 		for _, m := range append(joined, parseIGMP6(text)...) {
 			if !m.group.IsMulticast() || m.ifName == "" {
 				t.Errorf("%+v is no membership", m)
-			}
-		}
-		for _, u := range parseUDP(text) {
-			if !u.local.IsValid() {
-				t.Errorf("%+v has no address", u)
 			}
 		}
 		for _, r := range append(parseRoutes(text), parseRoutes6(text)...) {

@@ -5,11 +5,12 @@
 package doctor
 
 import (
-	"encoding/binary"
 	"encoding/hex"
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"github.com/go-multicast/mcast/internal/procudp"
 )
 
 // membership is a group that some program, or the system itself, has joined on an interface.
@@ -34,7 +35,7 @@ func parseIGMP(text string) (joined []membership, versions map[string]string) {
 				versions[name] = fields[len(fields)-1]
 			}
 		case name != "" && (line[0] == '\t' || line[0] == ' '):
-			if group, ok := hexAddr(fields[0], 1); ok && group.IsMulticast() {
+			if group, ok := procudp.HexAddr(fields[0]); ok && group.IsMulticast() {
 				joined = append(joined, membership{name, group})
 			}
 		}
@@ -62,53 +63,6 @@ func parseHex6(text string) (netip.Addr, bool) {
 		return netip.Addr{}, false
 	}
 	return netip.AddrFrom16([16]byte(b)), true
-}
-
-// hexAddr reads an address that the kernel has printed as words in the byte order of the machine.
-func hexAddr(text string, words int) (netip.Addr, bool) {
-	if len(text) != 8*words {
-		return netip.Addr{}, false
-	}
-	var b []byte
-	for ; text != ""; text = text[8:] {
-		word, err := strconv.ParseUint(text[:8], 16, 32)
-		if err != nil {
-			return netip.Addr{}, false
-		}
-		b = binary.NativeEndian.AppendUint32(b, uint32(word))
-	}
-	return netip.AddrFromSlice(b)
-}
-
-// udpSocket is a line of /proc/net/udp or udp6.
-type udpSocket struct {
-	local netip.AddrPort
-	uid   string
-	inode uint64
-	drops uint64
-}
-
-// parseUDP reads /proc/net/udp and udp6 (udp4_format_sock, __ip6_dgram_sock_seq_show).
-func parseUDP(text string) (sockets []udpSocket) {
-	for line := range strings.Lines(text) {
-		fields := strings.Fields(line)
-		if len(fields) < 13 {
-			continue
-		}
-		addrText, portText, ok := strings.Cut(fields[1], ":")
-		if !ok {
-			continue
-		}
-		addr, ok := hexAddr(addrText, max(1, len(addrText)/8))
-		port, err := strconv.ParseUint(portText, 16, 16)
-		inode, err2 := strconv.ParseUint(fields[9], 10, 64)
-		drops, err3 := strconv.ParseUint(fields[12], 10, 64)
-		if !ok || err != nil || err2 != nil || err3 != nil {
-			continue
-		}
-		sockets = append(sockets, udpSocket{netip.AddrPortFrom(addr, uint16(port)), fields[7], inode, drops})
-	}
-	return sockets
 }
 
 // parseCounters reads /proc/net/snmp and netstat, which have a line of names and one of values for each protocol, and
@@ -157,8 +111,8 @@ func parseRoutes(text string) (routes []textRoute) {
 		if len(fields) < 8 {
 			continue
 		}
-		dst, ok := hexAddr(fields[1], 1)
-		mask, ok2 := hexAddr(fields[7], 1)
+		dst, ok := procudp.HexAddr(fields[1])
+		mask, ok2 := procudp.HexAddr(fields[7])
 		flags, err := strconv.ParseUint(fields[3], 16, 32)
 		metric, err2 := strconv.ParseUint(fields[6], 10, 64)
 		if !ok || !ok2 || err != nil || err2 != nil {

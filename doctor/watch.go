@@ -160,7 +160,7 @@ const (
 
 // checkBuffer compares what was asked for and granted.
 func (c *checkup) checkBuffer(rx *mcast.RxSocket) (clamped bool) {
-	granted := rx.Memberships()[0].ReadBuffer / grantedPerByte
+	granted := rx.Memberships()[0].ReadBuffer
 	if c.ReadBuffer == 0 || granted == 0 || granted >= c.ReadBuffer {
 		return false
 	}

@@ -97,16 +97,21 @@ func Owners(sockets []Socket) map[uint64]string {
 	return found
 }
 
-// Describe names sockets and their programs: "0.0.0.0:5353 of process 412 (avahi-daemon)".
+// Describe names sockets, five at most, and their programs: "0.0.0.0:5353 of process 412 (avahi-daemon)".
 func Describe(sockets []Socket) string {
+	const most = 5
 	owners := Owners(sockets)
 	var texts []string
-	for _, u := range sockets {
+	for _, u := range sockets[:min(len(sockets), most)] {
 		who := owners[u.Inode]
 		if who == "" {
 			who = "user " + u.UID + " (the program is not visible)"
 		}
 		texts = append(texts, u.Local.String()+" of "+who)
 	}
-	return strings.Join(texts, ", ")
+	text := strings.Join(texts, ", ")
+	if n := len(sockets) - most; n > 0 {
+		text += fmt.Sprintf(" and %d more", n)
+	}
+	return text
 }
