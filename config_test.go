@@ -81,6 +81,9 @@ func TestReceiverMistakes(t *testing.T) {
 		{"empty interfaces", with(func(c *RxConfig) { c.Interfaces = []Interface{} }), ErrNoInterface, []string{"Interfaces", "nil"}},
 		{"zero interface", with(func(c *RxConfig) { c.Interfaces = make([]Interface, 1) }), ErrNoInterface, []string{"index 0", "FindInterfaces"}},
 		{"interface without the family", with(func(c *RxConfig) { c.Groups, c.Interfaces = groups("239.1.1.1", "ff02::1"), []Interface{paper, paper4} }), ErrNoInterface, []string{"paper4", "IPv6"}},
+		{"an index that is none", with(func(c *RxConfig) { c.Interfaces = []Interface{{Name: "far", Index: math.MaxInt32 + 1}} }), ErrNoInterface, []string{"far", "FindInterfaces"}},
+		{"an address of the other family", with(func(c *RxConfig) { c.Interfaces = []Interface{{Name: "odd", Index: 7, IPv4: paper.IPv6}} }), nil, []string{"odd", "listed as an IPv4 address"}},
+		{"a zero address", with(func(c *RxConfig) { c.Interfaces = []Interface{{Name: "odd", Index: 7, IPv4: make([]netip.Prefix, 1)}} }), nil, []string{"odd", "not an address"}},
 		{"sources with blocked", with(func(c *RxConfig) { c.Sources, c.Blocked = groups("192.0.2.1"), groups("192.0.2.2") }), nil, []string{"192.0.2.1", "192.0.2.2"}},
 		{"multicast source", with(func(c *RxConfig) { c.Sources = groups("239.9.9.9") }), nil, []string{"Sources", "239.9.9.9", "multicast"}},
 		{"multicast blocked", with(func(c *RxConfig) { c.Blocked = groups("ff02::9") }), nil, []string{"Blocked", "ff02::9", "multicast"}},
@@ -117,4 +120,18 @@ func TestSenderMistakes(t *testing.T) {
 		{"traffic class -1", with(func(c *TxConfig) { c.TrafficClass = -1 }), nil, []string{"TrafficClass -1"}},
 		{"negative buffer", with(func(c *TxConfig) { c.WriteBuffer = -1 }), nil, []string{"WriteBuffer -1"}},
 	})
+}
+
+// An interface that is down says so, and not that there is none.
+func TestInterfaceDownIsNotMissing(t *testing.T) {
+	down := paper4
+	down.Flags &^= net.FlagUp
+	_, rx := OpenRx(RxConfig{Groups: groups("ff02::1"), Port: 5000, Interfaces: []Interface{down}})
+	_, tx := OpenTx(TxConfig{Groups: groups("ff02::1"), Interfaces: []Interface{down}})
+	for _, err := range []error{rx, tx} {
+		var op *OpError
+		if !errors.As(err, &op) || op.Interface != "paper4" || errors.Is(err, ErrNoInterface) || !strings.Contains(err.Error(), "the interface is down") {
+			t.Errorf("%v", err)
+		}
+	}
 }

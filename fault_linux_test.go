@@ -121,3 +121,71 @@ func TestWithoutBindToDevice(t *testing.T) {
 		other.Close()
 	}
 }
+
+// TestOneOfSeveralInterfaces has one of two interfaces fail, wherever that can happen. The error names it.
+func TestOneOfSeveralInterfaces(t *testing.T) {
+	two := faultInterfaces(t)
+	if len(two) < 2 {
+		t.Fatalf("%+v", two)
+	}
+	attempts := map[string]func(t *testing.T, fail func(call string, nth int)) error{
+		"OpenTx": func(t *testing.T, fail func(string, int)) error {
+			fail("setsockopt IP_MULTICAST_IF", 2)
+			tx, err := OpenTx(TxConfig{Groups: groups("239.1.1.1"), Interfaces: two})
+			if err == nil {
+				tx.Close()
+			}
+			return err
+		},
+		"OpenRx": func(t *testing.T, fail func(string, int)) error {
+			fail("bind", 2)
+			rx, err := OpenRx(RxConfig{Groups: groups("239.1.1.1"), Port: 5000, Interfaces: two})
+			if err == nil {
+				rx.Close()
+			}
+			return err
+		},
+		"SetTTL": func(t *testing.T, fail func(string, int)) error {
+			tx, err := OpenTx(TxConfig{Groups: groups("239.1.1.1"), Interfaces: two})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer tx.Close()
+			fail("setsockopt IP_MULTICAST_TTL", 2)
+			return tx.SetTTL(3)
+		},
+	}
+	if canCoalesce { // the other merge makes no system call to begin to read
+		attempts["ReadFrom of a TxSocket"] = func(t *testing.T, fail func(string, int)) error {
+			tx, err := OpenTx(TxConfig{Groups: groups("239.1.1.1"), Interfaces: two})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer tx.Close()
+			fail("epoll_ctl", 2)
+			_, _, err = tx.ReadFrom(make([]byte, 1))
+			return err
+		}
+	}
+	for name, attempt := range attempts {
+		t.Run(name, func(t *testing.T) {
+			fail := func(call string, nth int) {
+				hook := func(made string) error {
+					if made == call {
+						if nth--; nth == 0 {
+							return errInjected
+						}
+					}
+					return nil
+				}
+				testHookCall.Store(&hook)
+			}
+			err := attempt(t, fail)
+			testHookCall.Store(nil)
+			var op *OpError
+			if !errors.As(err, &op) || !errors.Is(err, errInjected) || op.Interface != two[1].Name {
+				t.Errorf("%v: want an error that names %s", err, two[1].Name)
+			}
+		})
+	}
+}

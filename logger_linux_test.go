@@ -5,6 +5,7 @@ package mcast
 import (
 	"log/slog"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -173,5 +174,41 @@ func TestLoggerBlocks(t *testing.T) {
 	slow.Close()
 	if n := entries.Load(); n != 2 { // gone, and joined again
 		t.Errorf("%d entries, want 2", n)
+	}
+}
+
+// A receiver that is opened on a link that is down logs it, and so does one whose groups cannot be joined everywhere.
+func TestLoggerReportsWhatOpeningPassesOver(t *testing.T) {
+	host, there := loggerHost(t)
+	there.Down()
+	var text strings.Builder
+	open := func(specs ...string) string {
+		text.Reset()
+		host.Do(func() {
+			cfg := RxConfig{Groups: groups("239.1.1.1", "ff02::1234"), Port: 5000, Static: true, Logger: slog.New(slog.NewTextHandler(&text, nil))}
+			if specs != nil {
+				cfg.Groups = cfg.Groups[:1]
+				var err error
+				if cfg.Interfaces, err = FindInterfaces(specs...); err != nil {
+					t.Fatal(err)
+				}
+			}
+			rx, err := OpenRx(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rx.Close()
+		})
+		return text.String()
+	}
+	if log := open("there"); !strings.Contains(log, "interface is down") || !strings.Contains(log, "interface=there") {
+		t.Errorf("a link that is down: %q", log)
+	}
+	if log := open("here"); log != "" {
+		t.Errorf("a link that is up: %q", log)
+	}
+	host.Sysctl("net/ipv6/conf/here/disable_ipv6", "1")
+	if log := open(); !strings.Contains(log, "waits for an interface") || !strings.Contains(log, "ff02::1234") {
+		t.Errorf("without IPv6: %q", log)
 	}
 }
