@@ -84,6 +84,18 @@ func recvFrom(fd int, p []byte, from *rawSockaddr) (int, error) {
 	}
 }
 
+// discardErrors empties the socket's error queue, which keeps the socket ready for as long as it has something (datagram_poll
+// in net/core/datagram.c). Options such as IP_RECVERR and SO_TIMESTAMPING fill it. The errors themselves have been returned
+// by then: IP_RECVERR leaves them in the socket as well.
+func (c *conn) discardErrors() {
+	for {
+		_, _, _, _, err := unix.Recvmsg(c.fd, nil, nil, unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT)
+		if err != nil && err != unix.EINTR {
+			return
+		}
+	}
+}
+
 // sendTo sends one datagram.
 func sendTo(fd int, p []byte, to *rawSockaddr, size uint32) error {
 	for {

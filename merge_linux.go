@@ -80,6 +80,7 @@ type merge struct {
 	turn   int               // how many datagrams it might deliver at first
 	budget int               // how many datagrams it still may
 	fresh  bool              // it has delivered none yet
+	named  bool              // epoll has reported it
 	last   *conn             // whose turn was before
 	blind  int               // datagrams that were guessed at since epoll was asked
 	parked bool              // the reader waits, or is about to
@@ -210,6 +211,9 @@ func (m *merge) drop(c *conn) bool {
 func (m *merge) empty(c *conn) {
 	switch {
 	case m.fresh:
+		if m.named {
+			c.discardErrors()
+		}
 		if m.last != nil {
 			m.last.often = 0 // it was not its turn
 		}
@@ -533,7 +537,9 @@ func (m *merge) known(woken bool) *conn {
 		if slot < 0 {
 			continue
 		}
-		return m.begin(m.conns[slot])
+		m.begin(m.conns[slot])
+		m.named = true
+		return m.hot
 	}
 	l, most := m.last, max(readBudget, len(m.conns)) // or others might wait for ever
 	if l != nil && l.often == certain && (woken || !l.pause) && m.blind < most && m.holds(l.after) {
@@ -545,8 +551,8 @@ func (m *merge) known(woken bool) *conn {
 }
 
 // begin gives c its turn.
-func (m *merge) begin(c *conn) *conn {
-	m.hot, m.fresh, m.budget = c, true, readBudget
+func (m *merge) begin(c *conn) {
+	m.hot, m.fresh, m.named, m.budget = c, true, false, readBudget
 	switch {
 	case c.retired: // to the end, and beyond, since it must be found empty
 		m.budget = math.MaxInt
@@ -555,7 +561,6 @@ func (m *merge) begin(c *conn) *conn {
 		m.budget = c.expect
 	}
 	m.turn = m.budget
-	return c
 }
 
 // delivers is called for the first datagram of a turn.

@@ -6,6 +6,7 @@ package mcast
 
 import (
 	"errors"
+	"net"
 	"os"
 	"testing"
 	"time"
@@ -164,5 +165,55 @@ func TestWriteBatchReturnsLateError(t *testing.T) {
 		if n, _, err := h.rx.ReadFromUDPAddrPort(make([]byte, 100)); n != want || err != nil {
 			t.Errorf("read %d bytes, %v; want %d", n, err, want)
 		}
+	}
+}
+
+// TestErrorQueue: an error queue, which socket options such as IP_RECVERR and SO_TIMESTAMPING fill, keeps the socket ready
+// for as long as nobody reads it (EPOLLERR, see datagram_poll in net/core/datagram.c). Reads wait all the same, and end.
+func TestErrorQueue(t *testing.T) {
+	tx, err := OpenTx(TxConfig{Groups: groups("239.1.1.1"), Interfaces: interfaces(t, "lo"), Static: true})
+	must(t, tx, err)
+	defer tx.Close()
+	lo := unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}
+	fd := must2(unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0))
+	must(t, fd, unix.Bind(fd, &lo))
+	closed, err := unix.Getsockname(fd)
+	must(t, closed, err)
+	must(t, fd, unix.Close(fd))
+	refuse := func(times int) {
+		t.Helper()
+		must(t, tx, control((*tx.links.Load())[0].to.raw, func(fd int) error {
+			must(t, fd, unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_RECVERR, 1))
+			for range times {
+				for unix.Sendto(fd, []byte("to nobody"), 0, closed) == unix.ECONNREFUSED { // that of the one before
+				}
+			}
+			return nil
+		}))
+	}
+	buf := make([]byte, 100)
+	for _, times := range []int{1, 3, 200} {
+		refuse(times)
+		tx.SetReadDeadline(time.Now().Add(20 * time.Second))
+		if n, _, err := tx.ReadFromUDPAddrPort(buf); !errors.Is(err, unix.ECONNREFUSED) {
+			t.Fatalf("read %q, %v; want the error of what was sent", buf[:n], err)
+		}
+		tx.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+		if n, _, err := tx.ReadFromUDPAddrPort(buf); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("read %q, %v; want nothing", buf[:n], err)
+		}
+	}
+	refuse(1)
+	tx.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if _, _, err := tx.ReadFromUDPAddrPort(buf); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Fatalf("read returned %v", err)
+	}
+	to := tx.LocalAddr().(*net.UDPAddr).Port
+	from, err := net.DialUDP("udp4", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: to})
+	must(t, from, err)
+	defer from.Close()
+	must(t, 0, errOf(from.Write([]byte("reply"))))
+	if n, _, err := tx.ReadFromUDPAddrPort(buf); err != nil || string(buf[:n]) != "reply" {
+		t.Fatalf("read %q, %v; want the reply", buf[:n], err)
 	}
 }
