@@ -56,6 +56,7 @@
 //	local-network-privacy  M  macOS keeps the program from the local network; found by the self-test
 //	container              L  the interface leads to the network of containers, or of Windows' subsystem for Linux
 //	self-test                 a datagram of its own did not come back
+//	own-host                  all datagrams of the group come from this machine, whose receivers need Loopback for that
 //	silent                    nothing of all this, and nothing came in
 package doctor
 
@@ -102,6 +103,7 @@ const (
 	LocalNetworkPrivacy = "local-network-privacy"
 	Container           = "container"
 	SelfTest            = "self-test"
+	OwnHost             = "own-host"
 	Silent              = "silent"
 )
 
@@ -198,6 +200,7 @@ type Traffic struct {
 	Group     netip.Addr   `json:"group"`
 	Interface string       `json:"interface"`
 	Datagrams uint64       `json:"datagrams"`         // to the port, from the Sources if there are any
+	Own       uint64       `json:"own,omitempty"`     // of these, from an address of the interface: this machine sent them
 	Sources   []netip.Addr `json:"sources,omitempty"` // who sent them, up to 16
 }
 
@@ -293,6 +296,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	c.checkWatched(before, start, end)
 	c.checkFirewall(ctx, before, watched)
 	c.checkSurroundings(end)
+	c.checkOwnHost(watched)
 	c.checkSilence(listeners, watched)
 
 	slices.SortStableFunc(c.Report.Findings, func(a, b Finding) int { return cmp.Compare(b.Severity, a.Severity) })

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"reflect"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -148,25 +149,33 @@ func open(t *testing.T, host *mcasttest.Host, cfg mcast.RxConfig, names ...strin
 // send has the host send to the groups, by its interface of that name, until the test ends.
 func send(t *testing.T, host *mcasttest.Host, name string, to uint16, size int, groups ...netip.Addr) {
 	t.Helper()
+	sendAs(t, host, mcast.TxConfig{Groups: groups}, name, to, size)
+}
+
+// sendAs does so with a configuration.
+func sendAs(t *testing.T, host *mcasttest.Host, cfg mcast.TxConfig, name string, to uint16, size int) (stop func()) {
+	t.Helper()
 	host.Do(func() {
 		ifaces, err := mcast.FindInterfaces(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		tx, err := mcast.OpenTx(mcast.TxConfig{Groups: groups, Interfaces: ifaces})
+		cfg.Interfaces = ifaces
+		tx, err := mcast.OpenTx(cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
-		stop, done := make(chan struct{}), make(chan struct{})
-		t.Cleanup(func() { close(stop); <-done; tx.Close() })
+		end, done := make(chan struct{}), make(chan struct{})
+		stop = sync.OnceFunc(func() { close(end); <-done; tx.Close() })
+		t.Cleanup(stop)
 		go func() {
 			defer close(done)
 			for tick := time.NewTicker(10 * time.Millisecond); ; {
-				for _, g := range groups {
+				for _, g := range cfg.Groups {
 					tx.WriteToUDPAddrPort(make([]byte, size), netip.AddrPortFrom(g, to))
 				}
 				select {
-				case <-stop:
+				case <-end:
 					tick.Stop()
 					return
 				case <-tick.C:
@@ -174,6 +183,7 @@ func send(t *testing.T, host *mcasttest.Host, name string, to uint16, size int, 
 			}
 		}()
 	})
+	return stop
 }
 
 // A healthy network is one on which a program receives, and somebody sends.
@@ -363,7 +373,7 @@ func TestAcceptLocal(t *testing.T) {
 	report := examine(t, host, cfg, "eth1")
 	never(t, report, doctor.AcceptLocal)
 	never(t, report, doctor.RPFilter)
-	if report.Facts.Traffic[0].Datagrams == 0 {
+	if in := report.Facts.Traffic[0]; in.Datagrams == 0 || in.Own != 0 { // Loopback makes no difference to these
 		t.Errorf("the cure did not help:\n%s", report)
 	}
 }
@@ -681,6 +691,59 @@ func TestSilent(t *testing.T) {
 	report = examine(t, lone, cfg)
 	want(t, report, doctor.NoDefaultRoute, doctor.Info, "", noGroup)
 	never(t, report, doctor.Silent)
+}
+
+// A group that only this machine sends to needs Loopback at both ends. Where the sender has not set it, the datagrams
+// are not visible, and the last resort names it.
+func TestOwnHost(t *testing.T) {
+	for _, group := range both {
+		t.Run(group.String(), func(t *testing.T) { testOwnHost(t, group) })
+	}
+}
+
+func testOwnHost(t *testing.T, group netip.Addr) {
+	t.Parallel()
+	host := mcasttest.NewHost(t)
+	peer := host.NewVeth("v0", netip.MustParsePrefix("10.70.0.1/24"), netip.MustParsePrefix("fd70::1/64")).Peer()
+	cfg := asks(group)
+	cfg.Watch = 1100 * time.Millisecond
+	own := mcast.TxConfig{Groups: []netip.Addr{group}}
+	stop := sendAs(t, host, own, "v0", port, 10)
+	report := examine(t, host, cfg, "v0")
+	never(t, report, doctor.OwnHost)
+	f := want(t, report, doctor.Silent, doctor.Warning, "", group)
+	if !strings.Contains(f.Detail, "Loopback") || !strings.Contains(f.Fix, "Loopback at both ends") {
+		t.Errorf("want Loopback in %+v", f)
+	}
+	stop()
+
+	own.Loopback = true
+	sendAs(t, host, own, "v0", port, 10)
+	report = examine(t, host, cfg, "v0")
+	never(t, report, doctor.Silent)
+	f = want(t, report, doctor.OwnHost, doctor.Warning, "", group)
+	if in := report.Facts.Traffic[0]; in.Own == 0 || in.Own != in.Datagrams {
+		t.Errorf("want all datagrams to be its own:\n%s", report)
+	}
+	if !strings.Contains(f.Fix, "Loopback at both ends") {
+		t.Errorf("want Loopback in %+v", f)
+	}
+	short := asks(group) // that short it tells nothing
+	short.Watch = 200 * time.Millisecond
+	never(t, examine(t, host, short, "v0"), doctor.OwnHost)
+
+	stop = sendAs(t, host, own, "lo", port, 10) // which is received without Loopback
+	never(t, examine(t, host, cfg, "lo"), doctor.OwnHost)
+	never(t, examine(t, host, cfg, "lo", "v0"), doctor.OwnHost)
+	stop()
+	stop = sendAs(t, peer, own, "eth0", port, 10) // which sends as well
+	report = examine(t, host, cfg, "v0")
+	never(t, report, doctor.OwnHost)
+	if in := report.Facts.Traffic[0]; in.Own == 0 || in.Own >= in.Datagrams {
+		t.Errorf("want datagrams of both:\n%s", report)
+	}
+	stop()
+	want(t, examine(t, host, cfg, "v0"), doctor.OwnHost, doctor.Warning, "", group)
 }
 
 // Nothing of an examination is on the wire but the reports of its memberships.

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/go-multicast/mcast"
 	"github.com/go-multicast/mcast/internal/cure"
@@ -176,5 +175,5 @@ func names(all []mcast.Interface) string {
 	for _, i := range all {
 		s = append(s, i.Name)
 	}
-	return strings.Join(s, ", ")
+	return list(s)
 }

@@ -27,10 +27,12 @@ type listener struct {
 	rx    *mcast.RxSocket
 	done  chan struct{}
 
-	mu        sync.Mutex
+	self      []netip.Addr  // addresses of the interface; none on loopback, where Loopback makes no difference
+	mu        sync.Mutex    // guards what follows
 	nonce     []byte        // of the self-test
 	echo      chan struct{} // closed when it has come back
 	datagrams uint64
+	own       uint64 // of these, sent by this machine
 	sources   []netip.Addr
 }
 
@@ -51,6 +53,9 @@ func (c *checkup) listen(groups []netip.Addr, sources func(netip.Addr) []netip.A
 				continue
 			}
 			l := &listener{group: group, ifc: ifc, rx: rx, done: make(chan struct{})}
+			if !ifc.IsLoopback() {
+				l.self = ownAddrs(ifc, group.Is4())
+			}
 			go l.receive()
 			all = append(all, l)
 			if !clamped {
@@ -93,6 +98,9 @@ func (l *listener) received(data []byte, src netip.Addr) {
 		return // another doctor's, too
 	}
 	l.datagrams++
+	if slices.Contains(l.self, src) {
+		l.own++
+	}
 	if len(l.sources) < maxSources && !slices.Contains(l.sources, src) {
 		l.sources = append(l.sources, src)
 	}
@@ -111,7 +119,7 @@ func (c *checkup) report(all []*listener, watched time.Duration) {
 	for _, l := range all {
 		l.mu.Lock()
 		c.Report.Facts.Traffic = append(c.Report.Facts.Traffic,
-			Traffic{Group: l.group, Interface: l.ifc.Name, Datagrams: l.datagrams, Sources: slices.Clone(l.sources)})
+			Traffic{Group: l.group, Interface: l.ifc.Name, Datagrams: l.datagrams, Own: l.own, Sources: slices.Clone(l.sources)})
 		l.mu.Unlock()
 	}
 }
@@ -278,6 +286,36 @@ func (c *checkup) awaitEcho(ctx context.Context, sent []*listener) {
 	}
 }
 
+// checkOwnHost is about groups that only this machine sends to. Receivers of this module discard such datagrams unless
+// Loopback is set, and whether another program has set it is not visible.
+func (c *checkup) checkOwnHost(watched time.Duration) {
+	if watched < silence {
+		return
+	}
+	for _, g := range c.Groups {
+		var all, own uint64
+		var on, from []string
+		for _, t := range c.Report.Facts.Traffic {
+			if t.Group != g || t.Datagrams == 0 {
+				continue
+			}
+			all, own, on = all+t.Datagrams, own+t.Own, append(on, t.Interface)
+			for _, s := range t.Sources {
+				from = append(from, s.String())
+			}
+		}
+		if all == 0 || own < all {
+			continue
+		}
+		c.add(Finding{Code: OwnHost, Severity: Warning, Group: g,
+			Summary: "this machine itself sends all datagrams of the group, and no other host sends any",
+			Detail: fmt.Sprintf("%d datagrams arrived on %s. Their source is an address of the interface (%s), so this "+
+				"machine sent them. A receiver of this module discards them unless it has set Loopback. Whether the "+
+				"receiver has set it is not visible.", all, list(on), list(from)),
+			Fix: cure.OwnHost})
+	}
+}
+
 // checkSilence is the last resort: all looks right, and nothing came in.
 func (c *checkup) checkSilence(listeners []*listener, watched time.Duration) {
 	if watched < silence {
@@ -300,8 +338,9 @@ func (c *checkup) checkSilence(listeners []*listener, watched time.Duration) {
 		}
 		c.add(Finding{Code: Silent, Severity: Warning, Group: g,
 			Summary: fmt.Sprintf("all looks right here, yet nothing came in for port %d", c.Port),
-			Detail: fmt.Sprintf("The group was joined on %s and watched for %v. Either nobody sends, or it is lost on the "+
-				"way%s.", names(c.ifaces), watched.Round(10*time.Millisecond), firewall),
+			Detail: fmt.Sprintf("The group was joined on %s and watched for %v. Either no host sends, or the sender is on "+
+				"this machine and has not set Loopback, or the datagrams are lost on the way%s.", names(c.ifaces),
+				watched.Round(10*time.Millisecond), firewall),
 			Fix: cure.Silence(!letIn)})
 	}
 }

@@ -34,15 +34,22 @@ const (
 		"Network; root is exempt"
 )
 
+// OwnHost is for a group that only this machine sends to.
+const OwnHost = "to receive what this machine sends, " + setLoopback + "; to receive from another host, run this " +
+	"while it sends"
+
+const setLoopback = "set Loopback at both ends (mcast.RxConfig and mcast.TxConfig)"
+
 // Silence is for a group of which nothing comes. ask is whether the firewall may be the reason.
 func Silence(ask bool) string {
 	firewall := ""
 	if ask {
 		firewall = "does this machine's firewall let the port in? "
 	}
-	return "in this order: does the sender send to this group and port, by the right interface, with a TTL above 1 if a " +
-		"router is in between? " + firewall + "does the switch list this port as a member of the group (on most: show ip " +
-		"igmp snooping groups, or show ipv6 mld snooping), and does the VLAN have a querier?"
+	return "in this order: is the sender on this machine? then " + setLoopback + ". Does the sender send to this group " +
+		"and port, by the right interface, with a TTL above 1 if a router is in between? " + firewall +
+		"does the switch list this port as a member of the group (on most: show ip igmp snooping groups, or show ipv6 mld " +
+		"snooping), and does the VLAN have a querier?"
 }
 
 // FirewallProfile is for a profile of Windows' firewall that lets nothing in.
