@@ -3,6 +3,7 @@
 package mcast_test
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/netip"
@@ -24,7 +25,8 @@ func TestMethodsOfUnopenedSockets(t *testing.T) {
 			"ReadBatch":           func() error { _, err := rx.ReadBatch(ms); return err },
 			"Messages":            func() (err error) { return firstError(rx.Messages(t.Context())) },
 			"Messages without a context": func() (err error) {
-				return firstError(rx.Messages(nil)) //nolint:staticcheck // what is tested
+				var none context.Context
+				return firstError(rx.Messages(none))
 			},
 			"WriteTo":            func() error { _, err := rx.WriteTo(nil, net.UDPAddrFromAddrPort(to)); return err },
 			"WriteToUDPAddrPort": func() error { _, err := rx.WriteToUDPAddrPort(nil, to); return err },
