@@ -42,7 +42,8 @@
 // Without Interfaces, an RxSocket joins on every interface that is up, can multicast and has an address of the group's
 // family, the loopback excepted, also on those that come to be so later; and a TxSocket sends by the interface that leads
 // to the default gateway ([DefaultInterface]). A receiver whose interfaces were named fails to open if one of them cannot
-// join; one that joins on all opens if one could, and [RxSocket.Memberships] tells of the others.
+// join. Without named interfaces each group must be joined on one of them, and [RxSocket.Memberships] has the others with
+// their errors; groups of a family that the host lacks wait for it. A lack of file descriptors or memory is always an error.
 //
 // # The delivery contract
 //
@@ -110,9 +111,8 @@
 // or else under an alternative name (Interface.AltNames), is joined again and sent by again; a receiver without
 // Interfaces also joins on new ones. A new address is not usable before the system has checked that no other host has it, on
 // Linux for IPv6 (RFC 4862, section 5.4), on Windows for both families: [OpenTx], and on Windows [OpenRx], wait for that, for
-// five seconds at most. A membership that cannot be joined is tried again after a
-// second, then in intervals that double up to a minute, and at once when interfaces or addresses change. Logger receives
-// what changes.
+// five seconds at most. A membership that cannot be joined is tried again after a second, then in intervals that double up
+// to a minute, and at once when interfaces or addresses change. Logger receives what changes.
 //
 // # Platforms
 //
