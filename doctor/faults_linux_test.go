@@ -90,19 +90,27 @@ func want(t *testing.T, report *doctor.Report, code string, severity doctor.Seve
 
 var noGroup netip.Addr
 
-// command runs a command on the host, which may start with "sudo " as in a Fix.
+// command runs a command on the host, which may start with "sudo " as in a Fix. It sets kernel parameters by itself,
+// since sysctl comes in a package of its own.
 func command(t *testing.T, host *mcasttest.Host, line string) {
 	t.Helper()
 	for part := range strings.SplitSeq(line, "; ") {
-		execute(t, host, "", strings.Fields(strings.TrimPrefix(part, "sudo "))...)
+		assignments, isSysctl := strings.CutPrefix(part, "sudo sysctl -w ")
+		if !isSysctl {
+			execute(t, host, strings.Fields(strings.TrimPrefix(part, "sudo "))...)
+			continue
+		}
+		for assignment := range strings.FieldsSeq(assignments) {
+			name, value, _ := strings.Cut(assignment, "=")
+			host.Sysctl(strings.ReplaceAll(name, ".", "/"), value)
+		}
 	}
 }
 
 // execute runs a program on the host. Where there is no such program the test is skipped, or fails if it is strict.
-func execute(t *testing.T, host *mcasttest.Host, stdin string, args ...string) {
+func execute(t *testing.T, host *mcasttest.Host, args ...string) {
 	t.Helper()
 	cmd := exec.Command(args[0], args[1:]...)
-	cmd.Stdin = strings.NewReader(stdin)
 	if errors.Is(cmd.Err, exec.ErrNotFound) {
 		if os.Getenv("MCAST_TEST_STRICT") == "1" {
 			t.Fatal(cmd.Err)
@@ -366,10 +374,7 @@ func TestAcceptLocal(t *testing.T) {
 	if got := examine(t, host, cfg, "eth1").Facts.Traffic[0].Datagrams; got != 0 {
 		t.Errorf("%d datagrams came in all the same", got)
 	}
-	for _, assignment := range strings.Fields(strings.TrimPrefix(f.Fix, "sudo sysctl -w ")) {
-		name, value, _ := strings.Cut(assignment, "=")
-		host.Sysctl(strings.ReplaceAll(name, ".", "/"), value)
-	}
+	command(t, host, f.Fix)
 	report := examine(t, host, cfg, "eth1")
 	never(t, report, doctor.AcceptLocal)
 	never(t, report, doctor.RPFilter)
