@@ -60,10 +60,11 @@ func TestRxSharesPort(t *testing.T) {
 					}
 					later := openRx(t, onWire(wires[0], port, r.group))
 					for _, w := range wires {
-						w.station(t, r.group, 0).send(r.group, port, "marker")
+						w.station(t, r.group, 0).send(r.group, port, w.Name())
 					}
-					wantArrivals(t, rx, arrival{"marker", r.group, wires[0].at.Index}, arrival{"marker", r.group, wires[1].at.Index})
-					wantArrivals(t, later, arrival{"marker", r.group, wires[0].at.Index})
+					zero, one := arrival{wires[0].Name(), r.group, wires[0].at.Index}, arrival{wires[1].Name(), r.group, wires[1].at.Index}
+					wantArrivals(t, rx, zero, one)
+					wantArrivals(t, later, zero)
 				})
 			})
 		}
