@@ -309,6 +309,16 @@ func noUsable(op string, groups ...netip.Addr) *OpError {
 	return e
 }
 
+// waits is the error of a group that no interface has the family of.
+func (s *RxSocket) waits(group netip.Addr) error {
+	e := noUsable("join", group)
+	e.Hint = "the group is joined when there is one"
+	if s.cfg.Static {
+		e.Hint = "RxConfig.Static keeps the socket from following the network"
+	}
+	return e
+}
+
 // addGroup adds a group that is to be received. joinGroup joins it. s.mu is held.
 func (s *RxSocket) addGroup(group netip.Addr, sources []netip.Addr) *rxGroup {
 	g := &rxGroup{addr: group, sources: sources}
@@ -343,7 +353,7 @@ func (s *RxSocket) joinGroup(g *rxGroup) (err error) {
 		err = cmp.Or(err, p.err)
 	}
 	if len(g.pairs) == 0 {
-		s.logger.log(slog.LevelWarn, "a group waits for an interface", Interface{}, noUsable("join", g.addr))
+		s.logger.log(slog.LevelWarn, "a group waits for an interface", Interface{}, s.waits(g.addr))
 	}
 	if !joined {
 		return err
@@ -407,7 +417,11 @@ func (s *RxSocket) open(p *pair, sources []netip.Addr) error {
 	conns, err := openPair(s.m, &s.cfg, p, sources)
 	if err != nil {
 		if op := (*OpError)(nil); isExhausted(err) && errors.As(err, &op) {
-			op.Hint = fmt.Sprintf("the socket needs %d memberships; %s", s.needed(), op.Hint)
+			needs := fmt.Sprintf("the socket needs %d memberships", s.needed())
+			if op.Hint != "" {
+				needs += "; " + op.Hint
+			}
+			op.Hint = needs
 		}
 		return err
 	}
@@ -457,7 +471,8 @@ func (s *RxSocket) own(link *rxLink) (own []netip.Addr) {
 // sources cannot be opened to all, nor the other way round, without leaving it first.
 //
 // As with OpenRx, all interfaces that were named must be able to join. Without named interfaces one of them must, and a
-// group of a family that none has waits. On error nothing has changed. On Linux both join in the network namespace of the calling thread.
+// group of a family that none has waits. On error nothing has changed. On Linux both join in the network namespace of the
+// calling thread.
 func (s *RxSocket) Join(group netip.Addr, sources ...netip.Addr) error {
 	if !s.opened() {
 		return errNotOpen("join")
@@ -640,7 +655,7 @@ func (s *RxSocket) Memberships() (all []Membership) {
 	for _, g := range s.groups {
 		if len(g.pairs) == 0 { // without named interfaces
 			all = append(all, Membership{Group: g.addr, Sources: slices.Clone(g.sources), Blocked: slices.Clone(g.blocked),
-				Err: noUsable("join", g.addr)})
+				Err: s.waits(g.addr)})
 		}
 		for _, p := range g.pairs {
 			var m Membership

@@ -190,6 +190,11 @@ func (t *TxSocket) openAll(links []*txLink) error {
 		opened := links[:i+1]
 		t.links.Store(&opened)
 	}
+	for _, v4 := range familiesOf(t.cfg.Groups).list() {
+		if !slices.ContainsFunc(links, func(l *txLink) bool { return l.v4 == v4 }) {
+			t.logger.log(slog.LevelWarn, "a family waits for a default route", Interface{}, nil, slog.String("network", network(v4)))
+		}
+	}
 	return nil
 }
 
