@@ -128,7 +128,7 @@ func TestOneOfSeveralInterfaces(t *testing.T) {
 	if len(two) < 2 {
 		t.Fatalf("%+v", two)
 	}
-	attempts := map[string]func(t *testing.T, fail func(call string, nth int)) error{
+	for name, attempt := range map[string]func(t *testing.T, fail func(call string, nth int)) error{
 		"OpenTx": func(t *testing.T, fail func(string, int)) error {
 			fail("setsockopt IP_MULTICAST_IF", 2)
 			tx, err := OpenTx(TxConfig{Groups: groups("239.1.1.1"), Interfaces: two})
@@ -154,33 +154,9 @@ func TestOneOfSeveralInterfaces(t *testing.T) {
 			fail("setsockopt IP_MULTICAST_TTL", 2)
 			return tx.SetTTL(3)
 		},
-	}
-	if canCoalesce { // the other merge makes no system call to begin to read
-		attempts["ReadFrom of a TxSocket"] = func(t *testing.T, fail func(string, int)) error {
-			tx, err := OpenTx(TxConfig{Groups: groups("239.1.1.1"), Interfaces: two})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer tx.Close()
-			fail("epoll_ctl", 2)
-			_, _, err = tx.ReadFrom(make([]byte, 1))
-			return err
-		}
-	}
-	for name, attempt := range attempts {
+	} {
 		t.Run(name, func(t *testing.T) {
-			fail := func(call string, nth int) {
-				hook := func(made string) error {
-					if made == call {
-						if nth--; nth == 0 {
-							return errInjected
-						}
-					}
-					return nil
-				}
-				testHookCall.Store(&hook)
-			}
-			err := attempt(t, fail)
+			err := attempt(t, failNth)
 			testHookCall.Store(nil)
 			var op *OpError
 			if !errors.As(err, &op) || !errors.Is(err, errInjected) || op.Interface != two[1].Name {
@@ -188,4 +164,17 @@ func TestOneOfSeveralInterfaces(t *testing.T) {
 			}
 		})
 	}
+}
+
+// failNth makes the n-th call of a name fail.
+func failNth(call string, n int) {
+	hook := func(made string) error {
+		if made == call {
+			if n--; n == 0 {
+				return errInjected
+			}
+		}
+		return nil
+	}
+	testHookCall.Store(&hook)
 }

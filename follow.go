@@ -58,7 +58,8 @@ func (k *known) is(n *Interface, change networkChange) bool {
 // successor reports whether an interface in a scan shares a name with k, which is gone: its first name, or an
 // alternative name that it had when it was last seen.
 func (k *known) successor(n *Interface) bool {
-	return n.hasName(k.name) || slices.ContainsFunc(k.ifc.AltNames, n.hasName)
+	named := func(s string) bool { return s == n.Name || slices.Contains(n.AltNames, s) }
+	return named(k.name) || slices.ContainsFunc(k.ifc.AltNames, named)
 }
 
 // successors returns what each interface is in a scan; nil: it is gone. An interface that lost its index is the one that

@@ -929,7 +929,7 @@ func TestSettlesInTimeNamespace(t *testing.T) {
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
 		t.Fatal(err)
 	}
-	for _, seconds := range []int64{100_000, -now.Sec / 2} { // the clock cannot be negative
+	for _, seconds := range []int64{100_000, -now.Nano() / 2e9} { // the clock cannot be negative
 		unshare := func(args ...string) ([]byte, error) {
 			return exec.Command("unshare", slices.Concat([]string{"--time", fmt.Sprintf("--monotonic=%d", seconds)}, args)...).CombinedOutput()
 		}
