@@ -503,9 +503,9 @@ func (in *inbox) find(meta *metadata) *conn {
 	return c
 }
 
-// countUnknown counts a datagram that is discarded because nothing tells where it was sent, as happens on Windows when
-// memory is short: if just one conn shares the OS socket it was for that one. A socket that is bound to a group has another
-// reason; see openConn in sockopt_darwin.go. The merge's lock is held.
+// countUnknown counts a datagram that is discarded because its control messages are missing. Windows leaves them out when
+// memory is short. If the OS socket has just one conn, the datagram was for that one. A socket that is bound to a group has
+// another reason; see openConn in sockopt_darwin.go. The merge's lock is held.
 func (in *inbox) countUnknown(meta *metadata) {
 	if !in.told || in.bound.IsValid() || meta.group.IsValid() || len(in.conns) != 1 {
 		return

@@ -1022,7 +1022,7 @@ func TestMergeCountsUnknown(t *testing.T) {
 	mt.wantNothing()
 	mt.remove(conns[0])
 	if n := conns[0].pair.past.Dropped; n != 2 {
-		t.Errorf("the membership tells of %d", n)
+		t.Errorf("the membership reports %d", n)
 	}
 
 	early := mt.inlet()

@@ -90,7 +90,7 @@ func (w *watchRoute) wait() (watchNotice, error) {
 		case err != nil:
 			return watchNotice{}, err
 		case bsdCallsForScan(w.buf[:n]):
-			notice := watchNotice{routes: true} // it is not told
+			notice := watchNotice{routes: true} // changes of the default route are not reported
 			if index, down := bsdDown(w.buf[:n]); down {
 				notice.down = map[int]bool{index: true}
 			}

@@ -287,7 +287,7 @@ func TestWatchGone(t *testing.T) {
 	}
 }
 
-// TestWatchLost checks that an address which was taken from an interface is told once, though the lists are equal.
+// TestWatchLost checks that an address which was taken from an interface is reported once, though the lists are equal.
 func TestWatchLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src, quit := newWatchFake(1, 2), make(chan struct{})

@@ -56,7 +56,7 @@ func watchOpen() (watchSource, error) {
 	return w, nil
 }
 
-// scan takes down, too, which interfaces are down, for the notice after the next one.
+// scan also notes which interfaces are down. The next notice has them.
 func (w *watchMib) scan() ([]Interface, error) {
 	list, err := w.list()
 	w.mu.Lock()
@@ -85,8 +85,8 @@ func (w *watchMib) close() {
 	close(w.closed)
 }
 
-// wait looks by itself: a notice of an interface does not tell whether it is down, and it may be up again at the end of
-// the burst.
+// wait lists the interfaces itself: a notice of an interface does not say whether it is down, and it may be up again at
+// the end of the burst.
 func (w *watchMib) wait() (watchNotice, error) {
 	select {
 	case <-w.closed:
@@ -146,8 +146,8 @@ func watchParse(row *watchRow, kind uint32) (n watchNotice) {
 	return n
 }
 
-// watchParseAddress takes from a notice of an address that it was deleted. The next scan may show it again, as after a
-// link that was down for a moment, or in the middle of a DHCP renewal.
+// watchParseAddress returns the address that a notice reports as deleted. The next scan may show it again, as when a link
+// was down for a moment or a DHCP lease was renewed.
 func watchParseAddress(row *[winAddressSize]byte, kind uint32) (n watchNotice) {
 	if row == nil || kind != windows.MibDeleteInstance {
 		return n

@@ -14,7 +14,7 @@ func failure(err error) int {
 	return failedOtherwise
 }
 
-// whoHolds: another program, and nobody else, may have a port.
+// whoHolds adds nothing: only another program can hold a port.
 const whoHolds = ""
 
 // hasCarrier: the flag "running" of the BSDs says that the driver has its resources, not that there is a carrier.

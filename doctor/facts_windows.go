@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// failure tells what a failure to join comes from. With SO_REUSEADDR, which the listeners have, a refused bind is
+// failure returns the kind of a failure to join. With SO_REUSEADDR, which the listeners have, a refused bind is
 // WSAEACCES and never WSAEADDRINUSE.
 func failure(err error) int {
 	if errors.Is(err, windows.WSAEACCES) {
@@ -19,7 +19,7 @@ func failure(err error) int {
 	return failedOtherwise
 }
 
-// whoHolds says who may have a port.
+// whoHolds names what can hold a port.
 const whoHolds = " Windows refuses so what another user's program holds without SO_REUSEADDR, what any program holds with " +
 	"SO_EXCLUSIVEADDRUSE, and the ports that it has reserved, as Hyper-V, WSL and Docker have it do."
 
