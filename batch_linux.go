@@ -112,9 +112,9 @@ func sendTo(fd int, p []byte, to *rawSockaddr, size uint32) error {
 	}
 }
 
-// mmsg calls recvmmsg or sendmmsg and returns how many datagrams it moved. An error comes with none: after the first
-// datagram recvmmsg leaves it in the socket for the next call, and sendmmsg forgets it (do_recvmmsg and __sys_sendmmsg in
-// net/socket.c).
+// mmsg calls recvmmsg or sendmmsg and returns how many datagrams it moved. The kernel returns an error only if it moved none.
+// After the first datagram, recvmmsg leaves the error in the socket for the next call, and sendmmsg drops it (do_recvmmsg
+// and __sys_sendmmsg in net/socket.c).
 func mmsg(trap uintptr, fd int, hdrs []mmsghdr) (int, error) {
 	for {
 		n, _, errno := unix.Syscall6(trap, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(hdrs))),
@@ -157,8 +157,8 @@ func (b *msgBatch) point(i int, p []byte, nameLen uint32) *unix.Msghdr {
 func (b *msgBatch) forget(n int) { clear(b.iovs[:n]) }
 
 // readMany takes up to len(ms) datagrams from c. got is how many the kernel gave, kept how many of these may be
-// delivered: they stand first in ms. Other elements may have exchanged their buffers. An error is what came after them; the
-// socket has it no more.
+// delivered: they stand first in ms. Other elements may have exchanged their buffers. The error came
+// after them, and the socket no longer has it.
 func (m *merge) readMany(c *conn, ms []Message) (got, kept int, err error) {
 	if c.coalesce {
 		return m.readCoalesced(c, ms)

@@ -20,8 +20,8 @@ func controlMessage[T any](level, kind int32, data T) []byte {
 	return b
 }
 
-// TestControlHere reads each control message in the numbers and the layout of the processor that it runs on.
-func TestControlHere(t *testing.T) {
+// TestControlMessagesOfProcessor reads each control message in the numbers and the layout of the processor that it runs on.
+func TestControlMessagesOfProcessor(t *testing.T) {
 	group4, group6 := netip.MustParseAddr("239.1.2.3"), netip.MustParseAddr("ff15::1234")
 	at := time.Unix(1_700_000_000, 123_456_789)
 	for _, c := range []struct {

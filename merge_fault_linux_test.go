@@ -9,7 +9,7 @@ import (
 
 // TestReadOfOneOfSeveralInterfaces has the replies of one of two interfaces fail to be read. The error names it.
 func TestReadOfOneOfSeveralInterfaces(t *testing.T) {
-	two := faultInterfaces(t)
+	two := twoInterfaces(t)
 	tx, err := OpenTx(TxConfig{Groups: groups("239.1.1.1"), Interfaces: two})
 	if err != nil {
 		t.Fatal(err)

@@ -574,8 +574,8 @@ func (m *merge) delivers(c *conn) {
 	m.last, m.fresh, m.waited = c, false, false
 }
 
-// epollWait takes what is ready and never waits. The scheduler need not know of it, since it touches only memory of the
-// merge, which was written to before.
+// epollWait takes what is ready and never waits. The scheduler need not know of it, since it writes to the merge's own
+// memory only. See recvFrom.
 func epollWait(epfd int, events []unix.EpollEvent) (int, error) {
 	for {
 		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epfd),

@@ -168,9 +168,9 @@ func TestWriteBatchReturnsLateError(t *testing.T) {
 	}
 }
 
-// TestErrorQueue: an error queue, which socket options such as IP_RECVERR and SO_TIMESTAMPING fill, keeps the socket ready
+// TestReadsWaitBesideErrorQueue: an error queue, which socket options such as IP_RECVERR and SO_TIMESTAMPING fill, keeps the socket ready
 // for as long as nobody reads it (EPOLLERR, see datagram_poll in net/core/datagram.c). Reads wait all the same, and end.
-func TestErrorQueue(t *testing.T) {
+func TestReadsWaitBesideErrorQueue(t *testing.T) {
 	tx, err := OpenTx(TxConfig{Groups: groups("239.1.1.1"), Interfaces: interfaces(t, "lo"), Static: true})
 	must(t, tx, err)
 	defer tx.Close()

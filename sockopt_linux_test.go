@@ -71,9 +71,9 @@ func TestDroppedBeyond32Bits(t *testing.T) {
 	rx, err := OpenRx(RxConfig{Groups: group, Port: 5000, Interfaces: lo, ReadBuffer: 1, Static: true})
 	must(t, rx, err)
 	defer rx.Close()
-	const before = 1<<32 - 1
+	const before uint64 = 1<<32 - 1
 	rx.m.update(func() { // the kernel counts from 0, as if it had counted up to here and one more
-		rx.groups[0].pairs[0].conns[0].count.dropped = drops{last: before, total: before}
+		rx.groups[0].pairs[0].conns[0].count.dropped = drops{last: 1<<32 - 1, total: before}
 	})
 	tx, err := OpenTx(TxConfig{Groups: group, Interfaces: lo, Static: true})
 	must(t, tx, err)
@@ -93,7 +93,7 @@ func TestDroppedBeyond32Bits(t *testing.T) {
 			read++
 		}
 		m := rx.Memberships()[0]
-		if m.Dropped == uint64(before+1+sent-read) && read < sent {
+		if m.Dropped == before+1+uint64(sent-read) && read < sent {
 			break
 		}
 		if time.Now().After(end) {
@@ -103,7 +103,7 @@ func TestDroppedBeyond32Bits(t *testing.T) {
 	tx.Close()
 	conn := rx.groups[0].pairs[0].conns[0]
 	must(t, 0, rx.Leave(group[0])) // which keeps what it counted, for a membership that goes on with other sockets
-	if past := conn.pair.past.Dropped; past != uint64(before+1+sent-read) {
-		t.Errorf("%d dropped are left of %d", past, before+1+sent-read)
+	if past := conn.pair.past.Dropped; past != before+1+uint64(sent-read) {
+		t.Errorf("%d dropped are left of %d", past, before+1+uint64(sent-read))
 	}
 }
