@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -651,7 +652,7 @@ func TestAltNameZones(t *testing.T) {
 			t.Errorf("read %+v, %v", ms[0], err)
 		}
 
-		peer, err := net.ListenUDP("udp6", net.UDPAddrFromAddrPort(netip.AddrPortFrom(f.veth.LinkLocal.WithZone("there"), 0)))
+		peer, err := net.ListenUDP("udp6", net.UDPAddrFromAddrPort(netip.AddrPortFrom(f.veth.LinkLocal.WithZone(strconv.Itoa(index)), 0)))
 		if err != nil {
 			t.Fatal(err)
 		}
