@@ -6,7 +6,6 @@ package mcast_test
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -139,30 +138,6 @@ func unavailable(t *testing.T, reason string) {
 		t.Fatal(reason)
 	}
 	t.Skip(reason)
-}
-
-// EADDRINUSE comes of a program that does not share the port.
-func TestHintPortTaken(t *testing.T) {
-	host, _ := hintHost(t)
-	for _, r := range contractFamilies {
-		var other *net.UDPConn
-		host.Do(func() {
-			var err error
-			if other, err = net.ListenUDP("udp", nil); err != nil {
-				t.Fatal(err)
-			}
-		})
-		port := uint16(other.LocalAddr().(*net.UDPAddr).Port)
-		err := tryRx(t, host, r.group, port)
-		hinted(t, err, unix.EADDRINUSE, fmt.Sprintf("of process %d (", os.Getpid()))
-		if !strings.Contains(err.Error(), fmt.Sprintf(":%d: address already in use", port)) {
-			t.Errorf("%v: want the port", err)
-		}
-		other.Close()
-		if err := tryRx(t, host, r.group, port); err != nil {
-			t.Errorf("%s, cured: %v", r.group, err)
-		}
-	}
 }
 
 // ENODEV comes of an interface that was there when it was looked for; looking again finds it.

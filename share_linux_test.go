@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -184,21 +185,61 @@ func TestTxSharesPort(t *testing.T) {
 	})
 }
 
-// The hint for a port that is taken names the program, and knows what would make it share.
+// The hint for a port that is taken names the program, and what would make it share. Without the program there is no error.
 func TestPortTakenNamesTheProgram(t *testing.T) {
 	noLeaks(t)
 	w := newWires(t, 1)[0]
 	forEachFamily(t, func(t *testing.T, r contractRange) {
 		port := newPort()
-		openForeign(t, nil, netip.AddrPortFrom(unspecified(r.group), port))
-		_, rx := mcast.OpenRx(onWire(w, port, r.group))
-		_, tx := mcast.OpenTx(mcast.TxConfig{Groups: []netip.Addr{r.group}, Interfaces: []mcast.Interface{w.at}, Port: port})
-		for _, err := range []error{rx, tx} {
-			var op *mcast.OpError
-			if !errors.As(err, &op) || !errors.Is(err, unix.EADDRINUSE) || !strings.Contains(err.Error(), fmt.Sprintf(":%d: address already in use", port)) ||
-				!strings.Contains(op.Hint, fmt.Sprintf("process %d", unix.Getpid())) || !strings.Contains(op.Hint, "SO_REUSEPORT") {
-				t.Errorf("%v: want the port and this process", err)
+		open := func() []error {
+			rx, err := mcast.OpenRx(onWire(w, port, r.group))
+			tx, err2 := mcast.OpenTx(mcast.TxConfig{Groups: []netip.Addr{r.group}, Interfaces: []mcast.Interface{w.at}, Port: port})
+			rx.Close()
+			tx.Close()
+			return []error{err, err2}
+		}
+		taken := func(hint string) {
+			t.Helper()
+			for _, err := range open() {
+				text := fmt.Sprintf(":%d: address already in use", port)
+				if hinted(t, err, unix.EADDRINUSE, hint); !strings.Contains(err.Error(), text) || !strings.Contains(err.Error(), fmt.Sprintf("of process %d (", os.Getpid())) {
+					t.Errorf("%v: want the port and this process", err)
+				}
 			}
 		}
+		at := netip.AddrPortFrom(unspecified(r.group), port)
+		other := openForeign(t, nil, at)
+		taken("must set SO_REUSEADDR or SO_REUSEPORT")
+		other.Close()
+		if err := errors.Join(open()...); err != nil {
+			t.Errorf("cured: %v", err)
+		}
+
+		// Another user's program must set SO_REUSEADDR.
+		if !asUser(t, 65534, func() { other = openForeign(t, nil, at, unix.SO_REUSEPORT) }) {
+			return
+		}
+		taken("SO_REUSEPORT alone shares with the same user")
+		other.Close()
+		asUser(t, 65534, func() { other = openForeign(t, nil, at, unix.SO_REUSEADDR) })
+		if err := errors.Join(open()...); err != nil {
+			t.Errorf("with SO_REUSEADDR: %v", err)
+		}
+		other.Close()
 	})
+}
+
+// asUser calls f as another user, as far as sockets are concerned, and reports whether this user may.
+func asUser(t *testing.T, uid int, f func()) bool {
+	t.Helper()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	me := os.Geteuid()
+	unix.Setfsuid(uid)
+	defer unix.Setfsuid(me)
+	if now, err := unix.SetfsuidRetUid(uid); err != nil || now != uid {
+		return false
+	}
+	f()
+	return true
 }
