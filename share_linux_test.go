@@ -243,3 +243,15 @@ func asUser(t *testing.T, uid int, f func()) bool {
 	f()
 	return true
 }
+
+// In the way of a sender's port is also who has it on one address.
+func TestTxPortTakenNamesTheAddress(t *testing.T) {
+	noLeaks(t)
+	w := newWires(t, 1)[0]
+	forEachFamily(t, func(t *testing.T, r contractRange) {
+		holder := netip.AddrPortFrom(w.like(r.group, 1), newPort())
+		openForeign(t, nil, holder)
+		_, err := mcast.OpenTx(mcast.TxConfig{Groups: []netip.Addr{r.group}, Interfaces: []mcast.Interface{w.at}, Port: holder.Port()})
+		hinted(t, err, unix.EADDRINUSE, "held by "+holder.String())
+	})
+}

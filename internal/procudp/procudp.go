@@ -68,11 +68,12 @@ func HexAddr(text string) (netip.Addr, bool) {
 
 // Takes reports whether the socket receives datagrams to a group and port that it joined, or would be in the way of a
 // socket that is bound to them. A socket that is bound to [::] takes IPv4 as well, unless it is for IPv6 alone, which /proc
-// does not show.
+// does not show. In the way of one that is bound to the unspecified address is every socket of its family.
 func (s *Socket) Takes(group netip.Addr, port uint16) bool {
 	addr := s.Local.Addr()
-	wildcard := addr.IsUnspecified() && (addr.Is4() == group.Is4() || addr.Is6())
-	return s.Local.Port() == port && (wildcard || addr == group)
+	same := addr.Is4() == group.Is4()
+	wildcard := addr.IsUnspecified() && (same || addr.Is6())
+	return s.Local.Port() == port && (wildcard || addr == group || same && group.IsUnspecified())
 }
 
 // Owners returns the programs that have the sockets, by inode. It finds those whose descriptors the calling process may
