@@ -131,6 +131,7 @@ func (s *RxSocket) follow(change networkChange) (again time.Duration) {
 				p.retry = backoff{}
 			}
 		}
+		s.silent = backoff{}
 	}
 	all := make([]*known, len(s.links))
 	for i, link := range s.links {
@@ -141,6 +142,7 @@ func (s *RxSocket) follow(change networkChange) (again time.Duration) {
 	}
 	if s.all {
 		s.followNew(change)
+		again = s.followReplies()
 	}
 	now := time.Now()
 	for _, g := range s.groups {
@@ -304,10 +306,29 @@ func (s *RxSocket) addPairs(link *rxLink) {
 		} else {
 			s.log(slog.LevelWarn, "cannot join", p, p.err)
 		}
-		if err := s.replies.allow(g.addr); err != nil { // the group may be the first of its family
-			s.log(slog.LevelWarn, "cannot reply", p, err)
+	}
+}
+
+// followReplies makes replies to families possible that an interface has had since. It returns when to try again.
+func (s *RxSocket) followReplies() (again time.Duration) {
+	now := time.Now()
+	if s.silent.wait > 0 && !s.silent.due(now) {
+		return s.silent.left(now)
+	}
+	for _, g := range s.groups {
+		if len(g.pairs) == 0 {
+			continue
+		}
+		if err := s.replies.allow(g.addr); err != nil {
+			if s.silent.wait == 0 {
+				s.log(slog.LevelWarn, "cannot reply", g.pairs[0], err)
+			}
+			s.silent.failed(now)
+			return s.silent.left(now)
 		}
 	}
+	s.silent = backoff{}
+	return 0
 }
 
 func (s *RxSocket) eachPair(link *rxLink, f func(*pair)) {

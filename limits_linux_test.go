@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -149,6 +150,43 @@ func TestLimitDescriptorsFollow(t *testing.T) {
 		awaitJoined(t, rx, r.group, w.Interface)
 		w.station(t, r.group, 0).send(r.group, port, "marker")
 		wantArrivals(t, rx, arrival{"marker", r.group, w.at.Index})
+	})
+}
+
+// TestLimitDescriptorsReply gives an interface its first address of a family when there is no descriptor to be had. Its group
+// is joined when there is one again, and hosts of the family get replies.
+func TestLimitDescriptorsReply(t *testing.T) {
+	forEachFamily(t, func(t *testing.T, r contractRange) {
+		noLeaks(t)
+		h := mcasttest.NewHost(t)
+		a := h.NewVeth("a", netip.MustParsePrefix("10.76.0.1/24"), netip.MustParsePrefix("fd76::1/64"))
+		h.Do(func() { withoutFamily(t, "a", r.group) })
+		far, first := a.Peer().IPv6, netip.MustParsePrefix("fd76::1/64")
+		if r.group.Is4() {
+			far, first = a.Peer().IPv4, netip.MustParsePrefix("10.76.0.1/24")
+		} else {
+			h.Sysctl("net/ipv6/conf/a/addr_gen_mode", "1") // no address by itself
+			h.Sysctl("net/ipv6/conf/a/disable_ipv6", "0")
+		}
+		var rx *mcast.RxSocket
+		h.Do(func() {
+			rx = openRx(t, mcast.RxConfig{Groups: []netip.Addr{contractFamilies[0].group, contractFamilies[1].group}, Port: newPort()})
+		})
+		end := limitDescriptors(t, 3)
+		a.AddAddress(first)
+		eventually(t, "the refusal is told", func() bool {
+			all := rx.Memberships()
+			return slices.ContainsFunc(all, func(m mcast.Membership) bool { return m.Group == r.group && errors.Is(m.Err, unix.EMFILE) })
+		})
+		end()
+		awaitJoined(t, rx, r.group, a)
+		port := newPort()
+		there := newUnicast(t, a.Peer(), far, port)
+		eventually(t, "a reply is sent", func() bool {
+			_, err := rx.WriteToUDPAddrPort([]byte("reply"), netip.AddrPortFrom(far, port))
+			return err == nil
+		})
+		there.await("reply")
 	})
 }
 

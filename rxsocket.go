@@ -132,6 +132,7 @@ type RxSocket struct {
 	closed bool
 	groups []*rxGroup
 	links  []*rxLink
+	silent backoff // replies to a family that came later cannot be sent
 
 	replies replies
 }
