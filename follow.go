@@ -4,6 +4,8 @@
 package mcast
 
 import (
+	"cmp"
+	"errors"
 	"log/slog"
 	"slices"
 	"time"
@@ -357,8 +359,9 @@ func (t *TxSocket) follow(change networkChange) (again time.Duration) {
 	if !change.Unchanged {
 		t.opening = nil
 		for _, l := range links {
-			l.retry.backoff, l.unsourced = backoff{}, backoff{}
+			l.retry.backoff, l.moving.backoff, l.unsourced = backoff{}, backoff{}, backoff{}
 		}
+		t.unrouted = backoff{}
 	}
 	if t.cfg.Interfaces == nil {
 		links = t.followDefault(links, change)
@@ -367,6 +370,7 @@ func (t *TxSocket) follow(change networkChange) (again time.Duration) {
 		l := links[i]
 		switch {
 		case now == nil && l.gone:
+			l.retry.backoff = backoff{} // there is nothing to try
 			continue
 		case now == nil:
 			t.logger.log(slog.LevelWarn, "interface is gone", l.ifc, nil)
@@ -399,10 +403,11 @@ func (t *TxSocket) follow(change networkChange) (again time.Duration) {
 }
 
 // followSource looks which address a link sends from. A new IPv6 address cannot be used at once, and no notice says when it
-// can.
+// can. Nor does one say when there is a descriptor to ask with.
 func (t *TxSocket) followSource(l *txLink) {
+	err := t.setSource(l)
 	switch {
-	case !isTransient(t.setSource(l)) || !l.ifc.hasFamily(t.groupLike(l.v4)):
+	case !isExhausted(err) && (!isTransient(err) || !l.ifc.hasFamily(t.groupLike(l.v4))):
 		l.unsourced = backoff{}
 	case l.unsourced.due(time.Now()):
 		l.unsourced.failed(time.Now())
@@ -417,8 +422,10 @@ func (t *TxSocket) retryIn(links []*txLink) (again time.Duration) {
 			again = soonest(again, max(b.left(now), 1))
 		}
 	}
+	add(&t.unrouted)
 	for _, l := range links {
 		add(&l.retry.backoff)
+		add(&l.moving.backoff)
 		add(&l.unsourced)
 	}
 	for _, retry := range t.opening {
@@ -427,7 +434,7 @@ func (t *TxSocket) retryIn(links []*txLink) (again time.Duration) {
 	return again
 }
 
-// txRetry is the latest failure to direct a link to an interface.
+// txRetry is the latest failure to direct a link to an interface, or to open one.
 type txRetry struct {
 	backoff
 	index int // of the interface
@@ -449,17 +456,30 @@ func (r *txRetry) failed(index int, err error) (news bool) {
 // and opens one for a family that has waited for such a route. A tunnel that takes the default route and does not support
 // multicast is not followed. Without a default route everything stays as it is.
 func (t *TxSocket) followDefault(links []*txLink, change networkChange) []*txLink {
+	var unknown error
 	for _, v4 := range familiesOf(t.cfg.Groups).list() {
-		now, ok := defaultAmong(change.Interfaces, v4)
+		now, ok, err := defaultAmong(change.Interfaces, v4)
+		unknown = cmp.Or(unknown, err)
 		i := slices.IndexFunc(links, func(l *txLink) bool { return l.v4 == v4 })
 		switch {
 		case i < 0 && ok:
 			links = t.openWaiting(links, now, v4)
-		case i >= 0 && (!ok || now.Index == links[i].ifc.Index):
-			links[i].stay() // when another has all that it needs, that is a change as well
-		case i >= 0:
+		case i < 0:
+			delete(t.opening, v4) // there is nothing to try
+		case !ok || links[i].is(&now, change):
+			links[i].moving = txRetry{} // when another has all that it needs, that is a change as well
+		default:
 			links[i] = t.move(links[i], now)
 		}
+	}
+	switch {
+	case unknown == nil:
+		t.unrouted = backoff{}
+	case t.unrouted.due(time.Now()):
+		if t.unrouted.wait == 0 {
+			t.logger.log(slog.LevelWarn, "cannot find the default route", Interface{}, unknown)
+		}
+		t.unrouted.failed(time.Now())
 	}
 	return links
 }
@@ -488,43 +508,40 @@ func (t *TxSocket) openWaiting(links []*txLink, ifc Interface, v4 bool) []*txLin
 
 // move returns a link that sends on another interface from now on, or if that fails the same one.
 func (t *TxSocket) move(l *txLink, to Interface) *txLink {
-	if l.retry.index == to.Index && !l.retry.due(time.Now()) {
+	if l.moving.index == to.Index && !l.moving.due(time.Now()) {
 		return l
 	}
 	if err := l.direct(&to); err != nil {
-		if l.retry.failed(to.Index, err) {
+		if l.moving.failed(to.Index, err) {
 			t.logger.log(slog.LevelWarn, "cannot send by the interface of the default route", to, err)
 		}
 		return l
 	}
 	t.logger.log(slog.LevelInfo, "sends by the new default route", to, nil)
-	l.retry = txRetry{}
+	l.retry, l.moving = txRetry{}, txRetry{}
 	return l.as(known{name: to.Name, ifc: to})
 }
 
-// defaultAmong finds the interface of the default route of a family, if it can send multicast.
-func defaultAmong(all []Interface, v4 bool) (Interface, bool) {
+// defaultAmong finds the interface of the default route of a family, if it can send multicast. The error is that the system
+// does not say.
+func defaultAmong(all []Interface, v4 bool) (ifc Interface, ok bool, err error) {
 	index, err := defaultIndex(network(v4))
 	if err != nil {
-		return Interface{}, false
+		if errors.Is(err, ErrNoInterface) {
+			err = nil
+		}
+		return ifc, false, err
 	}
 	at := slices.IndexFunc(all, func(n Interface) bool { return n.Index == index && senderMistake(&n, v4) == nil })
 	if at < 0 {
-		return Interface{}, false
+		return ifc, false, nil
 	}
-	return all[at], true
+	return all[at], true, nil
 }
 
 // direct has l's OS socket send on an interface.
 func (l *txLink) direct(ifc *Interface) error {
 	return call("setsockopt IP_MULTICAST_IF", func() error { return setMulticastInterface(l.to, l.v4, ifc) })
-}
-
-// stay forgets a failure to move l to another interface, since it need not move any more.
-func (l *txLink) stay() {
-	if !l.gone {
-		l.retry = txRetry{}
-	}
 }
 
 // successors finds what has become of the interfaces of links. Those of different families may share one.

@@ -4,12 +4,15 @@ package mcast
 
 import (
 	"errors"
+	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/go-multicast/mcast/mcasttest"
+	"golang.org/x/sys/unix"
 )
 
 // TestFollowDefault moves the default route in all the ways in which it moves.
@@ -159,4 +162,155 @@ func TestFollowDefaultTunnel(t *testing.T) {
 			t.Fatalf("it sends by %v", tx.Interfaces())
 		}
 	}
+}
+
+// defaultHost is a host with an interface that has the default route of IPv6, and of IPv4 if route is called.
+func defaultHost(t *testing.T) (host *mcasttest.Host, wifi *mcasttest.Interface, route func()) {
+	t.Helper()
+	host = mcasttest.NewHost(t)
+	wifi = host.NewVeth("wifi", netip.MustParsePrefix("10.9.0.1/24"), netip.MustParsePrefix("fd99::1/64"))
+	wifi.AddRoute(netip.MustParsePrefix("::/0"), wifi.Peer().IPv6, 600)
+	return host, wifi, func() { wifi.AddRoute(netip.MustParsePrefix("0.0.0.0/0"), wifi.Peer().IPv4, 600) }
+}
+
+// openDefault opens a sender of both families without named interfaces.
+func openDefault(t *testing.T, host *mcasttest.Host, static bool) (tx *TxSocket) {
+	t.Helper()
+	host.Do(func() {
+		var err error
+		if tx, err = OpenTx(TxConfig{Groups: groups("239.1.1.1", "ff15::1234"), Static: static}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Cleanup(func() { tx.Close() })
+	return tx
+}
+
+// awaitLocked waits for a condition of what the lock of tx guards.
+func awaitLocked(t *testing.T, tx *TxSocket, what string, condition func() bool) {
+	t.Helper()
+	locked := func() bool { tx.mu.Lock(); defer tx.mu.Unlock(); return condition() }
+	for end := time.Now().Add(20 * time.Second); !locked(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within 20 s: %s", what)
+		}
+	}
+}
+
+// TestFollowDefaultGoneAsksForNothing takes the default route away from a family that could not be opened, and from an
+// interface that could not be moved to. Nothing can be tried until there is one again, so it must not ask to be called.
+func TestFollowDefaultGoneAsksForNothing(t *testing.T) {
+	host, wifi, route := defaultHost(t)
+	wire := host.NewVeth("wire", netip.MustParsePrefix("fd98::1/64"))
+	tx := openDefault(t, host, true)
+	hook := func(string) error { return errInjected }
+	testHookCall.Store(&hook)
+	defer testHookCall.Store(nil)
+	follow := func(change networkChange, not ...string) (again time.Duration) {
+		host.Do(func() {
+			all, err := Interfaces()
+			if err != nil {
+				t.Fatal(err)
+			}
+			change.Interfaces = slices.DeleteFunc(all, func(i Interface) bool { return slices.Contains(not, i.Name) })
+			again = tx.follow(change)
+		})
+		return again
+	}
+	route()
+	wire.AddRoute(netip.MustParsePrefix("::/0"), wire.Peer().IPv6, 100)
+	if follow(networkChange{}) == 0 || len(tx.opening) == 0 {
+		t.Fatal("with routes: it does not ask to be called again")
+	}
+	wire.DelRoute(netip.MustParsePrefix("::/0"), wire.Peer().IPv6, 100)
+	wifi.DelRoute(netip.MustParsePrefix("0.0.0.0/0"), wifi.Peer().IPv4, 600)
+	wifi.DelRoute(netip.MustParsePrefix("::/0"), wifi.Peer().IPv6, 600)
+	if again := follow(networkChange{Unchanged: true, Routes: true}); again != 0 {
+		t.Errorf("without: it asks to be called again after %v", again)
+	}
+
+	// The same while its own interface is gone.
+	wire.AddRoute(netip.MustParsePrefix("::/0"), wire.Peer().IPv6, 100)
+	if follow(networkChange{}, "wifi") == 0 {
+		t.Fatal("gone, with a route: it does not ask to be called again")
+	}
+	wire.DelRoute(netip.MustParsePrefix("::/0"), wire.Peer().IPv6, 100)
+	if again := follow(networkChange{Unchanged: true, Routes: true}, "wifi"); again != 0 {
+		t.Errorf("gone, without: it asks to be called again after %v", again)
+	}
+}
+
+// TestFollowDefaultIndexReused has the interface of the default route deleted, and another with its index, not its name,
+// take its place.
+func TestFollowDefaultIndexReused(t *testing.T) {
+	host, wifi, route := defaultHost(t)
+	route()
+	tx := openDefault(t, host, false)
+	index := wifi.Index()
+	for _, at := range []string{"later", "at once"} {
+		name := "wlan" + at[:1]
+		if at == "later" {
+			wifi.Delete()
+			awaitLocked(t, tx, "gone", func() bool { return (*tx.links.Load())[0].gone })
+		} else {
+			ifaceIP(t, host, "link del wlanl")
+		}
+		ifaceIP(t, host, fmt.Sprintf("link add %s index %d type veth peer name far", name, index), "link set "+name+" up", "link set far up",
+			"address add 10.9.0.1/24 dev "+name, "route add default via 10.9.0.2")
+		ifaceIP6(t, host, "address add fd99::1/64 dev "+name+" nodad", "route add default dev "+name)
+		awaitLocked(t, tx, at, func() bool {
+			return !slices.ContainsFunc(*tx.links.Load(), func(l *txLink) bool { return l.gone || l.ifc.Name != name })
+		})
+		for _, g := range tx.cfg.Groups {
+			if _, err := tx.WriteToUDPAddrPort([]byte("x"), netip.AddrPortFrom(g, 5000)); err != nil {
+				t.Errorf("%s: %v", at, err)
+			}
+		}
+	}
+}
+
+// withoutDescriptors leaves this process no descriptor until end is called.
+func withoutDescriptors(t *testing.T) (end func()) {
+	t.Helper()
+	var before unix.Rlimit
+	err := unix.Getrlimit(unix.RLIMIT_NOFILE, &before)
+	set := func(cur uint64) error {
+		return errors.Join(err, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: cur, Max: before.Max}))
+	}
+	if err := set(3); err != nil {
+		t.Fatal(err)
+	}
+	end = func() {
+		if err := set(before.Cur); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Cleanup(end)
+	return end
+}
+
+// TestFollowDefaultWithoutDescriptors adds a default route when there is no descriptor to ask for it with. It is found when
+// there is one again.
+func TestFollowDefaultWithoutDescriptors(t *testing.T) {
+	host, _, route := defaultHost(t)
+	tx := openDefault(t, host, false)
+	end := withoutDescriptors(t)
+	route()
+	awaitLocked(t, tx, "the refusal", func() bool { return tx.unrouted.wait > 0 })
+	end()
+	awaitLocked(t, tx, "the route", func() bool { return len(*tx.links.Load()) == 2 && tx.unrouted.wait == 0 })
+}
+
+// TestFollowSourceWithoutDescriptors changes the address of a sender in the same situation.
+func TestFollowSourceWithoutDescriptors(t *testing.T) {
+	host, wifi, _ := defaultHost(t)
+	tx := openDefault(t, host, false)
+	is := func(a string) func() bool {
+		return func() bool { return tx.LocalAddr().(*net.UDPAddr).IP.String() == a }
+	}
+	end := withoutDescriptors(t)
+	wifi.AddAddress(netip.MustParsePrefix("10.9.0.7/24"))
+	awaitLocked(t, tx, "the refusal", is("::"))
+	end()
+	awaitLocked(t, tx, "the address", is("fd99::1"))
 }

@@ -107,6 +107,7 @@ type TxSocket struct {
 	writeDeadline time.Time
 	clamped       bool             // the logger knows that the send buffers are smaller than WriteBuffer
 	opening       map[bool]txRetry // of families that wait for an interface, by whether they are IPv4
+	unrouted      backoff          // the system did not say which routes are the default ones
 }
 
 // txLink is an interface and a family to send on.
@@ -118,7 +119,8 @@ type txLink struct {
 	source *atomic.Pointer[netip.Addr] // what receivers see; the zero Addr if the interface has no address to send from
 
 	// What follows is guarded by TxSocket.mu. All else stays as it is.
-	retry     txRetry // to direct it to another interface
+	retry     txRetry // to direct it to its interface, which came back
+	moving    txRetry // to direct it to the interface of the default route
 	unsourced backoff // its address cannot be used yet
 }
 
@@ -130,7 +132,8 @@ func newTxLink(ifc Interface, v4 bool) *txLink {
 
 // as returns the link with its interface as it is now.
 func (l *txLink) as(k known) *txLink {
-	return &txLink{known: k, zone: strconv.Itoa(k.ifc.Index), v4: l.v4, to: l.to, source: l.source, retry: l.retry, unsourced: l.unsourced}
+	return &txLink{known: k, zone: strconv.Itoa(k.ifc.Index), v4: l.v4, to: l.to, source: l.source,
+		retry: l.retry, moving: l.moving, unsourced: l.unsourced}
 }
 
 // groupLike returns a group of a family of the socket.
