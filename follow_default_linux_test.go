@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -313,4 +314,40 @@ func TestFollowSourceWithoutDescriptors(t *testing.T) {
 	awaitLocked(t, tx, "the refusal", is("::"))
 	end()
 	awaitLocked(t, tx, "the address", is("fd99::1"))
+}
+
+// TestOpenTxFollowsWhileItWaits moves the default route while OpenTx waits for an address of the interface that had it.
+func TestOpenTxFollowsWhileItWaits(t *testing.T) {
+	host := mcasttest.NewHost(t)
+	wire := host.NewVeth("wire", netip.MustParsePrefix("fd98::1/64"))
+	host.Sysctl("net/ipv6/conf/default/dad_transmits", "60") // seconds
+	ifaceIP(t, host, "link add wifi type veth peer name far", "link set far up", "link set wifi up")
+	ifaceIP6(t, host, "route add default dev wifi metric 600")
+	open := make(chan struct{}) // closed when it knows the interface, and makes its first call
+	begun := sync.OnceFunc(func() { close(open) })
+	hook := func(string) error { begun(); return nil }
+	testHookCall.Store(&hook)
+	defer testHookCall.Store(nil)
+	moved := make(chan struct{})
+	go func() {
+		defer close(moved)
+		<-open
+		wire.AddRoute(netip.MustParsePrefix("::/0"), wire.Peer().IPv6, 100)
+	}()
+	var tx *TxSocket
+	host.Do(func() {
+		for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) { // the address has to come
+			var err error
+			if tx, err = OpenTx(TxConfig{Groups: groups("ff15::1234")}); err == nil {
+				return
+			}
+		}
+		t.Fatal("no sender")
+	})
+	defer tx.Close()
+	<-moved
+	awaitLocked(t, tx, "it sends by the wire", func() bool { return (*tx.links.Load())[0].ifc.Name == "wire" })
+	if at := tx.LocalAddr().(*net.UDPAddr); at.IP.String() != "fd98::1" {
+		t.Errorf("it sends by the wire, and from %v", at)
+	}
 }

@@ -437,14 +437,23 @@ const addressPatience, addressPause = 5 * time.Second, 20 * time.Millisecond
 // yet.
 func (t *TxSocket) awaitAddresses() {
 	end := time.Now().Add(addressPatience)
-	for _, l := range *t.links.Load() {
-		for isTransient(t.setSource(l)) && time.Now().Before(end) {
+	for i := range *t.links.Load() {
+		for t.checking(i) && time.Now().Before(end) {
 			time.Sleep(addressPause)
 		}
 	}
 }
 
-// setSource asks which address l sends from, and returns why there is none.
+// checking finds the address that a link sends from, and reports whether it cannot be used yet. The socket follows the
+// network by now, so the link may have another interface than a moment ago.
+func (t *TxSocket) checking(link int) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := (*t.links.Load())[link]
+	return !l.gone && isTransient(t.setSource(l))
+}
+
+// setSource asks which address l sends from, and returns why there is none. t.mu is held.
 func (t *TxSocket) setSource(l *txLink) error {
 	source, err := probeSource(&l.ifc, t.groupLike(l.v4))
 	l.source.Store(&source)
