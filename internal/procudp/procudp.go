@@ -76,34 +76,56 @@ func (s *Socket) Takes(group netip.Addr, port uint16) bool {
 	return s.Local.Port() == port && (wildcard || addr == group || same && group.IsUnspecified())
 }
 
+// ownersMost is how many descriptors Owners looks at. Each takes some 5 µs, and those who ask hold a lock.
+const ownersMost = 1 << 14
+
 // Owners returns the programs that have the sockets, by inode. It finds those whose descriptors the calling process may
-// see: its user's, and for root all.
-func Owners(sockets []Socket) map[uint64]string {
+// see: its user's, and for root all. On a machine with very many descriptors it gives up before it has seen all.
+func Owners(sockets []Socket) map[uint64]string { return owners("/proc", sockets) }
+
+func owners(proc string, sockets []Socket) map[uint64]string {
 	inodes := make(map[string]uint64, len(sockets))
 	for _, u := range sockets {
 		inodes[fmt.Sprintf("socket:[%d]", u.Inode)] = u.Inode
 	}
 	found := make(map[uint64]string)
-	processes, _ := filepath.Glob("/proc/[0-9]*")
+	left := ownersMost
+	processes, _ := filepath.Glob(proc + "/[0-9]*")
 	for _, p := range processes {
-		entries, _ := os.ReadDir(p + "/fd")
-		for _, e := range entries {
-			target, _ := os.Readlink(p + "/fd/" + e.Name())
+		fds := names(p+"/fd", left)
+		for _, fd := range fds {
+			target, _ := os.Readlink(p + "/fd/" + fd)
 			if inode, ok := inodes[target]; ok {
 				name, _ := os.ReadFile(p + "/comm")
 				found[inode] = fmt.Sprintf("process %s (%s)", filepath.Base(p), strings.TrimSpace(string(name)))
 			}
 		}
+		left -= 1 + len(fds)
+		if left <= 0 || len(found) == len(inodes) {
+			break
+		}
 	}
 	return found
+}
+
+// names returns names in a directory, as many as there are or most, which is more than 0.
+func names(dir string, most int) []string {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	all, _ := f.Readdirnames(most)
+	return all
 }
 
 // Describe names sockets, five at most, and their programs: "0.0.0.0:5353 of process 412 (avahi-daemon)".
 func Describe(sockets []Socket) string {
 	const most = 5
-	owners := Owners(sockets)
+	named := sockets[:min(len(sockets), most)]
+	owners := Owners(named)
 	var texts []string
-	for _, u := range sockets[:min(len(sockets), most)] {
+	for _, u := range named {
 		who := owners[u.Inode]
 		if who == "" {
 			who = "user " + u.UID + " (the program is not visible)"
