@@ -1,5 +1,5 @@
 // Sharing a port on Linux with programs that set SO_REUSEADDR, SO_REUSEPORT or both, whichever binds it first. Sharing takes
-// no datagram from anybody: SO_REUSEPORT is for balancing, and multicast must not be balanced.
+// no datagram from anyone: SO_REUSEPORT is for balancing, and multicast must not be balanced.
 
 package mcast_test
 
@@ -45,14 +45,14 @@ func openForeign(t *testing.T, host *mcasttest.Host, at netip.AddrPort, options 
 func TestRxSharesPort(t *testing.T) {
 	both := []int{unix.SO_REUSEADDR, unix.SO_REUSEPORT}
 	for _, options := range [][]int{both[:1], both[1:], both} {
-		for _, first := range []string{"the other", "the RxSocket"} {
+		for _, first := range []string{"the other", "the RxSocket", "another"} {
 			t.Run(fmt.Sprint(options, " first is ", first), func(t *testing.T) {
 				noLeaks(t)
 				wires := newWires(t, 2)
 				forEachFamily(t, func(t *testing.T, r contractRange) {
 					port := newPort()
 					at := netip.AddrPortFrom(unspecified(r.group), port)
-					if first == "the other" {
+					if first != "the RxSocket" {
 						openForeign(t, nil, at, options...)
 					}
 					rx := openRx(t, mcast.RxConfig{Groups: []netip.Addr{r.group}, Port: port, Interfaces: interfacesOf(wires)})
@@ -78,33 +78,38 @@ func TestRxSharingBalancesNothing(t *testing.T) {
 	wires := newWires(t, 2)
 	forEachFamily(t, func(t *testing.T, r contractRange) {
 		const senders = 60
-		port := newPort()
-		other := openForeign(t, nil, netip.AddrPortFrom(unspecified(r.group), port), unix.SO_REUSEPORT)
-		var all []*mcast.RxSocket
-		var want [][]string
-		for _, w := range wires {
-			for id := range byte(2) {
-				cfg := onWire(w, port, r.group)
-				cfg.Sources = []netip.Addr{w.like(r.group, 100+id)}
-				all, want = append(all, openRx(t, cfg)), append(want, nil)
+		for _, first := range []byte{0, 1} { // sockets on each wire that are older than the other program's
+			port := newPort()
+			var other *net.UDPConn
+			var all []*mcast.RxSocket
+			var want [][]string
+			for _, w := range wires {
+				for id := range byte(2) {
+					if id == first && other == nil {
+						other = openForeign(t, nil, netip.AddrPortFrom(unspecified(r.group), port), unix.SO_REUSEPORT)
+					}
+					cfg := onWire(w, port, r.group)
+					cfg.Sources = []netip.Addr{w.like(r.group, 100+id)}
+					all, want = append(all, openRx(t, cfg)), append(want, nil)
+				}
 			}
-		}
-		other.Close() // which receives every datagram: Linux balances those that fit one socket alone
-		for n := range senders {
-			for i := range all {
-				w, id := wires[i/2], 100+byte(i%2)
-				payload := fmt.Sprintf("%d from %d", n, i)
-				w.station(t, r.group, id).send(r.group, port, payload)
-				want[i] = append(want[i], payload)
+			other.Close() // which receives every datagram: Linux balances those that fit one socket alone
+			for n := range senders {
+				for i := range all {
+					w, id := wires[i/2], 100+byte(i%2)
+					payload := fmt.Sprintf("%d from %d", n, i)
+					w.station(t, r.group, id).send(r.group, port, payload)
+					want[i] = append(want[i], payload)
+				}
 			}
-		}
-		for i, rx := range all {
-			var got []string
-			for _, a := range arrivals(t, rx, want[i][senders-1]) {
-				got = append(got, a.Payload)
-			}
-			if !slices.Equal(got, want[i]) {
-				t.Errorf("socket %d received %d of %d: %q", i, len(got), senders, got)
+			for i, rx := range all {
+				var got []string
+				for _, a := range arrivals(t, rx, want[i][senders-1]) {
+					got = append(got, a.Payload)
+				}
+				if !slices.Equal(got, want[i]) {
+					t.Errorf("with %d older: socket %d received %d of %d: %q", first, i, len(got), senders, got)
+				}
 			}
 		}
 	})
@@ -113,7 +118,7 @@ func TestRxSharingBalancesNothing(t *testing.T) {
 // A program that binds the same group, with both options as many do, and has joined on another interface: each receives
 // what arrives on its own.
 func TestRxTakesNothingFromOthers(t *testing.T) {
-	for _, first := range []string{"the other", "the RxSocket"} {
+	for _, first := range []string{"the other", "the RxSocket", "a third"} {
 		t.Run("first is "+first, func(t *testing.T) {
 			noLeaks(t)
 			wires := newWires(t, 2)
@@ -123,8 +128,15 @@ func TestRxTakesNothingFromOthers(t *testing.T) {
 				rx = openRx(t, onWire(wires[0], port, group))
 			}
 			other := openForeignMember(t, group, port, wires[1])
+			var third *net.UDPConn
+			if first == "a third" { // which shares with SO_REUSEPORT alone
+				third = openForeign(t, nil, netip.AddrPortFrom(unspecified(group), port), unix.SO_REUSEPORT)
+			}
 			if rx == nil {
 				rx = openRx(t, onWire(wires[0], port, group))
+			}
+			if third != nil {
+				third.Close()
 			}
 			var want []string
 			for n := range 60 {

@@ -62,8 +62,18 @@ func openPair(_ *merge, cfg *RxConfig, p *pair, sources []netip.Addr) (conns []*
 }
 
 // openConn opens one socket for p with as many of the sources as it takes, and returns those that are left.
-// Everything is set before bind, so that no datagram slips in that should not.
-func openConn(cfg *RxConfig, p *pair, sources []netip.Addr) (_ *conn, rest []netip.Addr, err error) {
+func openConn(cfg *RxConfig, p *pair, sources []netip.Addr) (c *conn, rest []netip.Addr, err error) {
+	c, rest, err = tryOpenConn(cfg, p, sources, false)
+	if isPortTaken(err) {
+		c, rest, err = tryOpenConn(cfg, p, sources, true)
+	}
+	return c, rest, err
+}
+
+// tryOpenConn makes one attempt. A second one also shares the port with sockets that have SO_REUSEPORT alone; see bindPort.
+// Everything is set before bind, so that no datagram slips in that should not, but for the device of IPv4 in a second
+// attempt: a socket of IPv4 receives only what arrives on the interface of its membership anyway.
+func tryOpenConn(cfg *RxConfig, p *pair, sources []netip.Addr, again bool) (_ *conn, rest []netip.Addr, err error) {
 	c := &conn{pair: p, group: p.addr, ifName: p.link.ifc.Name, ifIndex: p.link.ifc.Index}
 	s := p.socket(0)
 	if err := s.call("socket", func() (err error) {
@@ -83,10 +93,12 @@ func openConn(cfg *RxConfig, p *pair, sources []netip.Addr) (_ *conn, rest []net
 		return nil, nil, err
 	}
 	// The kernel checks an IPv6 membership by group alone, so only the device keeps other interfaces out. An IPv4 socket
-	// receives nothing in a VRF without it, and keeps its port to itself, see bindShared.
-	bound, err := s.bindDevice(c.ifIndex)
-	if err != nil {
-		return nil, nil, err
+	// receives nothing in a VRF without it, and keeps its port to itself, see bindPort.
+	bound, late := false, again && p.addr.Is4()
+	if !late {
+		if bound, err = s.bindDevice(c.ifIndex); err != nil {
+			return nil, nil, err
+		}
 	}
 	if c.checkIf = !bound && s.domain == unix.AF_INET6; c.checkIf {
 		if err := s.set("IPV6_RECVPKTINFO", s.level, unix.IPV6_RECVPKTINFO, 1); err != nil {
@@ -110,7 +122,15 @@ func openConn(cfg *RxConfig, p *pair, sources []netip.Addr) (_ *conn, rest []net
 		s.unblock(c.ifIndex, p.blocked[:len(p.blocked)-len(c.screen.blocked)])
 		return closeFD(s.fd)
 	}
-	if err := bindShared(s.fd, netip.AddrPortFrom(p.addr, cfg.Port), c.ifIndex, bound); err != nil {
+	if err := bindPort(s.fd, netip.AddrPortFrom(p.addr, cfg.Port), c.ifIndex, again); err != nil {
+		return nil, nil, s.fail(err)
+	}
+	if late {
+		if bound, err = s.bindDevice(c.ifIndex); err != nil {
+			return nil, nil, err
+		}
+	}
+	if err := reusePort(s.fd, bound || p.addr.Is6()); err != nil {
 		return nil, nil, s.fail(err)
 	}
 	if err := c.listen(); err != nil {
@@ -347,32 +367,31 @@ func (s *pairSocket) sourceOption(name string, option, index int, source netip.A
 	return err
 }
 
-// bindShared binds a socket that has SO_REUSEADDR so that it also shares its port with sockets of the same user that have
-// SO_REUSEPORT alone, whichever is bound first (inet_rcv_saddr_conflict in net/ipv4/udp.c). join says whether no other
-// program binds the same address and device, so that sockets that are bound later cannot join its group.
+// bindPort binds a socket that has SO_REUSEADDR. A second attempt also shares the port with sockets of the same user that
+// have SO_REUSEPORT alone, if both have that (inet_rcv_saddr_conflict in net/ipv4/udp.c). With reusePort after bind, it
+// also shares it with those that are bound later.
 //
-// SO_REUSEPORT is never on at bind and after it: the sockets of one address, port and device that have it then are a group,
-// and from Linux 6.10 on the kernel gives an IPv4 multicast datagram that fits one of them to any of them
-// (udp_v4_early_demux in net/ipv4/udp.c and inet_steal_sock in include/net/inet_hashtables.h).
-func bindShared(fd int, at netip.AddrPort, scope int, alone bool) error {
-	sa := sockaddr(at, scope)
-	share := func(on int) error {
-		return call("setsockopt SO_REUSEPORT", func() error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, on) })
+// The sockets of one address, port and device that have SO_REUSEPORT at bind are a group, with all that have it then, and
+// from Linux 6.10 on the kernel gives an IPv4 multicast datagram that fits one of them to any of them
+// (udp_v4_early_demux in net/ipv4/udp.c and inet_steal_sock in include/net/inet_hashtables.h). So a first attempt does not
+// have it at bind. In a second one the device of a membership of IPv4 is bound after the address: no socket of this library
+// that has SO_REUSEPORT is without a device, and to bind one takes the socket out of the group of those that are
+// (udp_lib_rehash in net/ipv4/udp.c).
+func bindPort(fd int, at netip.AddrPort, scope int, again bool) error {
+	if again {
+		if err := reusePort(fd, true); err != nil {
+			return err
+		}
 	}
-	err := bindCall(at, func() error { return unix.Bind(fd, sa) })
-	if err == nil && alone {
-		return share(1)
+	return bindCall(at, func() error { return unix.Bind(fd, sockaddr(at, scope)) })
+}
+
+func reusePort(fd int, on bool) error {
+	value := 0
+	if on {
+		value = 1
 	}
-	if !isPortTaken(err) {
-		return err
-	}
-	if share(1) == nil {
-		err = bindCall(at, func() error { return unix.Bind(fd, sa) })
-	}
-	if off := share(0); err == nil {
-		err = off
-	}
-	return err
+	return call("setsockopt SO_REUSEPORT", func() error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, value) })
 }
 
 // isPortTaken reports whether another socket has the port and does not share it.
@@ -408,7 +427,14 @@ func listenReply(group netip.Addr, port uint16) (*net.UDPConn, error) {
 	if err := call("setsockopt", func() error { return setSharedFD(fd, domain, true) }); err != nil {
 		return nil, err
 	}
-	if err := bindShared(fd, netip.AddrPortFrom(at, port), 0, true); err != nil {
+	err := bindPort(fd, netip.AddrPortFrom(at, port), 0, false)
+	if isPortTaken(err) {
+		err = bindPort(fd, netip.AddrPortFrom(at, port), 0, true)
+	}
+	if err == nil {
+		err = reusePort(fd, true)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return fileConn(file)
