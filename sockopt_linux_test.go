@@ -3,12 +3,15 @@
 package mcast
 
 import (
+	"errors"
 	"net/netip"
+	"os"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/go-multicast/mcast/mcasttest"
+	"golang.org/x/sys/unix"
 )
 
 // TestRxBlockedLeavesOthersAlone receives from a source while others that block it come and go: when such a socket
@@ -105,5 +108,19 @@ func TestDroppedBeyond32Bits(t *testing.T) {
 	must(t, 0, rx.Leave(group[0])) // which keeps what it counted, for a membership that goes on with other sockets
 	if past := conn.pair.past.Dropped; past != before+1+uint64(sent-read) {
 		t.Errorf("%d dropped are left of %d", past, before+1+uint64(sent-read))
+	}
+}
+
+// The name that the file of a socket has within the library is not in errors.
+func TestFileConnErrorWithoutFileName(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	named := (*os.SyscallError)(nil)
+	if _, err = fileConn(r); !errors.Is(err, unix.ENOTSOCK) || !errors.As(err, &named) || err.Error() != named.Error() {
+		t.Errorf("a pipe as a socket: %v", err)
 	}
 }

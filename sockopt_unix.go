@@ -25,6 +25,9 @@ func control(rc syscall.RawConn, f func(fd int) error) (err error) {
 func fileConn(file *os.File) (udp *net.UDPConn, err error) {
 	err = call("dup", func() error {
 		pc, err := net.FilePacketConn(file)
+		if wrapped := (*net.OpError)(nil); errors.As(err, &wrapped) {
+			return wrapped.Err // without "file file+net" and the name of the file
+		}
 		if err == nil {
 			udp = pc.(*net.UDPConn)
 		}
