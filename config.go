@@ -102,8 +102,8 @@ func checkSources(sources []netip.Addr, groups families) (unique []netip.Addr, _
 }
 
 // checkInterfaces refuses interfaces that cannot serve every group of the families, and returns copies of the others, each
-// once.
-func checkInterfaces(ifaces []Interface, groups families) ([]Interface, error) {
+// once. If the groups are of both families (mixed), the cure of a missing address can be a socket for each family.
+func checkInterfaces(ifaces []Interface, groups families, mixed bool) ([]Interface, error) {
 	if len(ifaces) == 0 {
 		return nil, &OpError{Op: "open", Err: noInterface("Interfaces is empty"), Hint: "leave it nil for the default choice"}
 	}
@@ -136,8 +136,11 @@ func checkInterfaces(ifaces []Interface, groups families) ([]Interface, error) {
 			case ifc.Flags&net.FlagUp == 0:
 				return fail(fmt.Errorf("the interface is down and has no %s address, but a group is %[1]s", family.name), "bring it up")
 			default:
-				return fail(noInterface("the interface has no "+family.name+" address, but a group is "+family.name),
-					"give the interface an address, or open one socket for each family")
+				hint := "give the interface an address"
+				if mixed {
+					hint += ", or open one socket for each family"
+				}
+				return fail(noInterface("the interface has no "+family.name+" address, but a group is "+family.name), hint)
 			}
 		}
 		if !slices.ContainsFunc(unique, func(u Interface) bool { return u.Index == ifc.Index }) {

@@ -252,3 +252,24 @@ func TestHintNoAddress(t *testing.T) {
 		}
 	})
 }
+
+// An interface that lacks a family cannot be used for its groups. A socket for each family cures that only if there are
+// groups of both.
+func TestHintNoFamily(t *testing.T) {
+	host := mcasttest.NewHost(t)
+	host.NewVeth("v0", netip.MustParsePrefix("10.76.0.1/24"))
+	host.Sysctl("net/ipv6/conf/v0/disable_ipv6", "1")
+	v4, v6 := contractFamilies[0].group, contractFamilies[1].group
+	host.Do(func() {
+		for _, groups := range [][]netip.Addr{{v6}, {v4, v6}} {
+			_, rxErr := mcast.OpenRx(mcast.RxConfig{Groups: groups, Port: newPort(), Interfaces: mustFind(t, "v0")})
+			_, txErr := mcast.OpenTx(mcast.TxConfig{Groups: groups, Interfaces: mustFind(t, "v0")})
+			for _, err := range []error{rxErr, txErr} {
+				hint := hinted(t, err, mcast.ErrNoInterface, "give the interface an address")
+				if strings.Contains(hint, "each family") != (len(groups) == 2) {
+					t.Errorf("%v: %v", groups, err)
+				}
+			}
+		}
+	})
+}
