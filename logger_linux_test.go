@@ -4,6 +4,7 @@ package mcast
 
 import (
 	"log/slog"
+	"net"
 	"net/netip"
 	"strings"
 	"sync"
@@ -211,4 +212,25 @@ func TestLoggerReportsWhatOpeningPassesOver(t *testing.T) {
 	if log := open(); !strings.Contains(log, "waits for an interface") || !strings.Contains(log, "ff02::1234") {
 		t.Errorf("without IPv6: %q", log)
 	}
+}
+
+// What opening returns as an error is not logged as well.
+func TestLoggerLeavesOutWhatOpeningReturns(t *testing.T) {
+	host, _ := loggerHost(t)
+	var text strings.Builder
+	host.Do(func() {
+		foreign, err := net.ListenPacket("udp4", ":5000") // without SO_REUSEADDR
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer foreign.Close()
+		rx, err := OpenRx(RxConfig{Groups: groups("239.1.1.1"), Port: 5000, Logger: slog.New(slog.NewTextHandler(&text, nil))})
+		if err == nil {
+			rx.Close()
+			t.Fatal("a port that is taken could be had")
+		}
+		if text.Len() > 0 {
+			t.Errorf("error %v, and logged %q", err, &text)
+		}
+	})
 }

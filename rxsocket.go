@@ -275,7 +275,7 @@ func (cfg RxConfig) check() (_ RxConfig, err error) {
 		return cfg, err
 	}
 	if cfg.Interfaces != nil {
-		cfg.Interfaces, err = checkInterfaces(cfg.Interfaces, families{v4: f.v4 && !joinsWithoutIPv4, v6: f.v6})
+		cfg.Interfaces, err = checkInterfaces(cfg.Interfaces, families{v4: f.v4 && !joinsWithoutIPv4, v6: f.v6}, f.v4 && f.v6)
 		return cfg, err
 	}
 	if cfg.Interfaces, err = Interfaces(); err != nil {
@@ -347,9 +347,6 @@ func (s *RxSocket) joinGroup(g *rxGroup) (err error) {
 		if p.err != nil && (!s.all || isExhausted(p.err)) {
 			return p.err
 		}
-		if p.err != nil {
-			s.log(slog.LevelWarn, "cannot join", p, p.err)
-		}
 		joined = joined || p.err == nil
 		err = cmp.Or(err, p.err)
 	}
@@ -358,6 +355,11 @@ func (s *RxSocket) joinGroup(g *rxGroup) (err error) {
 	}
 	if !joined {
 		return err
+	}
+	for _, p := range g.pairs {
+		if p.err != nil { // not returned, since others are joined
+			s.log(slog.LevelWarn, "cannot join", p, p.err)
+		}
 	}
 	if err := s.replies.allow(g.addr); err != nil {
 		return &OpError{Op: "join", Group: g.addr, Err: err, Hint: openHint(err)}
