@@ -401,5 +401,5 @@ func ifaceCheckNetwork(network string) error {
 
 // ifaceNoDefault is the error of a family without a default route.
 func ifaceNoDefault(network string) error {
-	return &OpError{Op: "default interface", Err: ErrNoInterface, Hint: "there is no default route for " + network + "; name the interface"}
+	return &OpError{Op: "default interface", Err: noInterface("there is no default route for " + network), Hint: "name the interface"}
 }

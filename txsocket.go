@@ -218,7 +218,7 @@ func (cfg TxConfig) check() (_ TxConfig, links []*txLink, err error) {
 	}
 	f := familiesOf(cfg.Groups)
 	if cfg.Interfaces != nil {
-		if cfg.Interfaces, err = checkInterfaces(cfg.Interfaces, f); err != nil {
+		if cfg.Interfaces, err = checkInterfaces(cfg.Interfaces, f, f.v4 && f.v6); err != nil {
 			return cfg, nil, err
 		}
 		for _, v4 := range f.list() {
@@ -246,10 +246,15 @@ func (cfg TxConfig) check() (_ TxConfig, links []*txLink, err error) {
 // defaultSender returns the interface to send on when none is named: that of the family's default route.
 func defaultSender(v4 bool) (Interface, error) {
 	ifc, err := DefaultInterface(network(v4))
-	if err == nil {
-		if err = senderMistake(&ifc, v4); err != nil {
-			err = &OpError{Op: "open", Interface: ifc.Name, Err: err, Hint: "name one in TxConfig.Interfaces"}
-		}
+	if none := (*OpError)(nil); errors.Is(err, ErrNoInterface) && errors.As(err, &none) {
+		err = none.Err
+	} else if err != nil {
+		return ifc, err
+	} else {
+		err = senderMistake(&ifc, v4)
+	}
+	if err != nil {
+		err = &OpError{Op: "open", Interface: ifc.Name, Err: err, Hint: "name interfaces in TxConfig.Interfaces"}
 	}
 	return ifc, err
 }

@@ -1277,7 +1277,10 @@ func TestTxWaitsForFamily(t *testing.T) {
 		h.Do(func() {
 			groups := []netip.Addr{r.group, others.group}
 			_, err := mcast.OpenTx(mcast.TxConfig{Groups: groups})
-			hinted(t, err, mcast.ErrNoInterface, "default route")
+			hinted(t, err, mcast.ErrNoInterface, "TxConfig.Interfaces")
+			if text := err.Error(); !strings.HasPrefix(text, "mcast: open: there is no default route for ip") {
+				t.Errorf("without a default route: %s", text)
+			}
 			route(others.group)
 			tx = openTx(t, mcast.TxConfig{Groups: groups, TTL: 3})
 			static = openTx(t, mcast.TxConfig{Groups: groups, Static: true})
