@@ -133,7 +133,7 @@ func (l *listener) answer(d datagram) (p packet, ok, isNew bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	probe, ok := parse(d.buf)
-	from := d.from.Addr()
+	from := d.from.Addr().WithZone("") // which is a name from package net, and an index from an RxSocket
 	if ok && probe.answer && d.group.IsValid() {
 		return packet{}, false, false // another listener's answer to the group
 	}

@@ -66,6 +66,19 @@ func TestAnswer(t *testing.T) {
 	}
 }
 
+// A link-local asker is the same one by multicast, where the zone is an index, and by unicast, where it is a name.
+func TestAnswerZones(t *testing.T) {
+	l, now := newListener(), time.Now()
+	index, name := netip.MustParseAddrPort("[fe80::1%2]:1111"), netip.MustParseAddrPort("[fe80::1%eth0]:1111")
+	got, ok, isNew := l.answer(arrival(packet{kind: asmTo, nonce: 5, path: noPath}, index, now))
+	if !ok || !isNew {
+		t.Fatalf("got %+v, %v, new %v", got, ok, isNew)
+	}
+	if _, ok, isNew := l.answer(arrival(packet{kind: ssmFrom, nonce: 5, token: got.token}, name, now)); !ok || isNew {
+		t.Errorf("the token of a group's answer by unicast: answered %v, new %v", ok, isNew)
+	}
+}
+
 func TestAnswerRefused(t *testing.T) {
 	l, now := newListener(), time.Now()
 	probe := packet{kind: unicast, nonce: 5, seq: 1}
