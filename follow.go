@@ -563,11 +563,13 @@ func (t *TxSocket) successors(links []*txLink, change networkChange) []*Interfac
 }
 
 // tryFollow follows the network, or logs that it cannot: Android refuses netlink to applications, which can use the library
-// with interfaces that they name.
-func tryFollow(l *logger, one *watchFollower) (stop, again func()) {
-	if err := processWatch.add(one); err != nil {
+// with interfaces that they name. A lack of resources is an error.
+func tryFollow(l *logger, one *watchFollower) (stop, again func(), err error) {
+	if err := processWatch.add(one); isExhausted(err) {
+		return nil, nil, err
+	} else if err != nil {
 		l.log(slog.LevelWarn, "cannot follow the network", Interface{}, err)
-		return func() {}, func() {}
+		return func() {}, func() {}, nil
 	}
-	return one.stop, one.again
+	return one.stop, one.again, nil
 }

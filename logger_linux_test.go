@@ -3,6 +3,7 @@
 package mcast
 
 import (
+	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -110,25 +111,44 @@ func TestLoggerClosesAnother(t *testing.T) {
 	within(t, "Close", func() { rx.Close() })
 }
 
-// TestLoggerHearsOfDeafness tells a handler that the network cannot be followed. It may wait for whoever waits to join.
-func TestLoggerHearsOfDeafness(t *testing.T) {
+// TestLoggerReportsThatItCannotFollow has the system refuse to report changes, as Android does. The handler may wait for a
+// socket that joins. A lack of resources is an error instead.
+func TestLoggerReportsThatItCannotFollow(t *testing.T) {
 	host, _ := loggerHost(t)
 	open := processWatch.open
 	defer func() { processWatch.open = open }()
-	processWatch.open = func() (watchSource, error) { return nil, unix.EMFILE }
-	told := 0
+	processWatch.open = func() (watchSource, error) { return nil, unix.EACCES }
+	entries := 0
 	handler := func() {
-		told++
-		within(t, "who prepares", func() {
+		entries++
+		within(t, "prepare", func() {
 			processWatch.joining.Lock()
 			defer processWatch.joining.Unlock()
 		})
 	}
 	loggerRx(t, host, "here", loggerTo(handler)).Close()
 	loggerTx(t, host, "here", loggerTo(handler)).Close()
-	if told != 2 {
-		t.Errorf("told %d times, want 2", told)
+	if entries != 2 {
+		t.Errorf("%d entries, want 2", entries)
 	}
+
+	processWatch.open = func() (watchSource, error) { return nil, ifaceError("watch", unix.EMFILE) }
+	host.Do(func() {
+		before := count(t)
+		here, err := FindInterfaces("here")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rx := OpenRx(RxConfig{Groups: groups("239.1.1.1"), Port: 5000, Interfaces: here})
+		_, tx := OpenTx(TxConfig{Groups: groups("239.1.1.1"), Interfaces: here})
+		for _, err := range []error{rx, tx} {
+			var op *OpError
+			if !errors.As(err, &op) || !errors.Is(err, unix.EMFILE) || !strings.Contains(op.Hint, "ulimit -n") {
+				t.Errorf("%v", err)
+			}
+		}
+		wantResources(t, before)
+	})
 }
 
 // TestLoggerBlocks has the handler of a receiver block for good. Another receiver and a sender follow their interface all

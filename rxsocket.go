@@ -211,7 +211,10 @@ func (s *RxSocket) joinAll() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.cfg.Static {
-		s.unfollow, s.again = tryFollow(&s.logger, &watchFollower{prepare: s.prepare, f: s.follow})
+		var err error
+		if s.unfollow, s.again, err = tryFollow(&s.logger, &watchFollower{prepare: s.prepare, f: s.follow}); err != nil {
+			return err
+		}
 	}
 	for _, group := range s.cfg.Groups {
 		s.addGroup(group, nil)
@@ -298,7 +301,7 @@ func joinsByItself(ifc *Interface) bool {
 
 // noUsable is the error of groups that no interface can be joined on without being named.
 func noUsable(op string, groups ...netip.Addr) *OpError {
-	e := &OpError{Op: op, Hint: `to use the loopback interface, name it in Interfaces: FindInterfaces("127.0.0.1")`}
+	e := &OpError{Op: op, Hint: `WatchInterfaces waits for one; to use the loopback interface, name it in Interfaces: FindInterfaces("127.0.0.1")`}
 	family := familyName(groups[0])
 	if len(groups) == 1 {
 		e.Group = groups[0]

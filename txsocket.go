@@ -184,7 +184,10 @@ func (t *TxSocket) openAll(links []*txLink) error {
 	defer t.mu.Unlock()
 	t.keeps.Store(t.cfg.TTL == TTLHost && !t.cfg.Loopback)
 	if !t.cfg.Static {
-		t.unfollow, _ = tryFollow(&t.logger, &watchFollower{f: t.follow})
+		var err error
+		if t.unfollow, _, err = tryFollow(&t.logger, &watchFollower{f: t.follow}); err != nil {
+			return err
+		}
 	}
 	for i, l := range links {
 		if err := t.open(l); err != nil {
