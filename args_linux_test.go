@@ -5,6 +5,7 @@ package mcast_test
 
 import (
 	"context"
+	"math"
 	"net"
 	"net/netip"
 	"testing"
@@ -24,7 +25,7 @@ func FuzzArguments(f *testing.F) {
 	f.Add([]byte{239, 1, 1, 1}, []byte{10, 0, 0, 1}, "", "lo", uint16(5000), 1, 10)
 	f.Add([]byte{0: 0xff, 1: 2, 15: 1}, []byte{0: 0xfe, 1: 0x80, 15: 1}, "1", "*", uint16(0), -1, 0)
 	f.Add([]byte{0: 0xff, 1: 0x15, 15: 1}, []byte{}, "no such zone", "default", uint16(1), 256, -1)
-	f.Add([]byte{10: 0xff, 11: 0xff, 12: 239, 15: 1}, []byte{255, 255, 255, 255}, "%", "10.0.0.0/33", uint16(65535), 1<<40, 1<<20)
+	f.Add([]byte{10: 0xff, 11: 0xff, 12: 239, 15: 1}, []byte{255, 255, 255, 255}, "%", "10.0.0.0/33", uint16(65535), math.MaxInt32, 1<<20)
 	f.Fuzz(func(t *testing.T, group, other []byte, zone, spec string, port uint16, number, size int) {
 		ifc := home(t)
 		g, _ := netip.AddrFromSlice(group)

@@ -58,6 +58,7 @@ func checkMistakes(t *testing.T, cases []mistakeCase) {
 }
 
 func TestReceiverMistakes(t *testing.T) {
+	far := int64(math.MaxInt32) + 1 // negative where an int has 32 bits
 	good := RxConfig{Groups: groups("239.1.1.1"), Port: 5000, Interfaces: []Interface{paper}}
 	with := func(change func(*RxConfig)) func() error {
 		return func() error {
@@ -81,7 +82,7 @@ func TestReceiverMistakes(t *testing.T) {
 		{"empty interfaces", with(func(c *RxConfig) { c.Interfaces = []Interface{} }), ErrNoInterface, []string{"Interfaces", "nil"}},
 		{"zero interface", with(func(c *RxConfig) { c.Interfaces = make([]Interface, 1) }), ErrNoInterface, []string{"index 0", "FindInterfaces"}},
 		{"interface without the family", with(func(c *RxConfig) { c.Groups, c.Interfaces = groups("239.1.1.1", "ff02::1"), []Interface{paper, paper4} }), ErrNoInterface, []string{"paper4", "IPv6"}},
-		{"an index that is none", with(func(c *RxConfig) { c.Interfaces = []Interface{{Name: "far", Index: math.MaxInt32 + 1}} }), ErrNoInterface, []string{"far", "FindInterfaces"}},
+		{"an index that is none", with(func(c *RxConfig) { c.Interfaces = []Interface{{Name: "far", Index: int(far)}} }), ErrNoInterface, []string{"far", "FindInterfaces"}},
 		{"an address of the other family", with(func(c *RxConfig) { c.Interfaces = []Interface{{Name: "odd", Index: 7, IPv4: paper.IPv6}} }), nil, []string{"odd", "listed as an IPv4 address"}},
 		{"a zero address", with(func(c *RxConfig) { c.Interfaces = []Interface{{Name: "odd", Index: 7, IPv4: make([]netip.Prefix, 1)}} }), nil, []string{"odd", "not an address"}},
 		{"sources with blocked", with(func(c *RxConfig) { c.Sources, c.Blocked = groups("192.0.2.1"), groups("192.0.2.2") }), nil, []string{"192.0.2.1", "192.0.2.2"}},
