@@ -116,7 +116,7 @@ func checkInterfaces(ifaces []Interface, groups families, mixed bool) ([]Interfa
 			return fail(noInterface(fmt.Sprintf("no interface has the index %d", ifc.Index)), "take it from FindInterfaces")
 		}
 		for _, p := range slices.Concat(ifc.IPv4, ifc.IPv6) {
-			if a := p.Addr(); !a.IsValid() || a.Zone() != "" || a.IsMulticast() {
+			if a := p.Addr(); !a.IsValid() || a.Zone() != "" || a.IsMulticast() || a.Is4In6() {
 				return fail(fmt.Errorf("%s is not an address of an interface", a), "take it from FindInterfaces")
 			}
 		}

@@ -85,6 +85,9 @@ func TestReceiverMistakes(t *testing.T) {
 		{"an index that is none", with(func(c *RxConfig) { c.Interfaces = []Interface{{Name: "far", Index: int(far)}} }), ErrNoInterface, []string{"far", "FindInterfaces"}},
 		{"an address of the other family", with(func(c *RxConfig) { c.Interfaces = []Interface{{Name: "odd", Index: 7, IPv4: paper.IPv6}} }), nil, []string{"odd", "listed as an IPv4 address"}},
 		{"a zero address", with(func(c *RxConfig) { c.Interfaces = []Interface{{Name: "odd", Index: 7, IPv4: make([]netip.Prefix, 1)}} }), nil, []string{"odd", "not an address"}},
+		{"an IPv4 address in IPv6's form", with(func(c *RxConfig) {
+			c.Interfaces = []Interface{{Name: "odd", Index: 7, IPv6: []netip.Prefix{netip.MustParsePrefix("::ffff:192.0.2.1/120")}}}
+		}), nil, []string{"odd", "::ffff:192.0.2.1", "not an address"}},
 		{"sources with blocked", with(func(c *RxConfig) { c.Sources, c.Blocked = groups("192.0.2.1"), groups("192.0.2.2") }), nil, []string{"192.0.2.1", "192.0.2.2"}},
 		{"multicast source", with(func(c *RxConfig) { c.Sources = groups("239.9.9.9") }), nil, []string{"Sources", "239.9.9.9", "multicast"}},
 		{"multicast blocked", with(func(c *RxConfig) { c.Blocked = groups("ff02::9") }), nil, []string{"Blocked", "ff02::9", "multicast"}},
