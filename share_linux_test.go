@@ -267,3 +267,36 @@ func TestTxPortTakenNamesTheAddress(t *testing.T) {
 		hinted(t, err, unix.EADDRINUSE, "held by "+holder.String())
 	})
 }
+
+// A sender that shares its port with a receiver that has SO_REUSEPORT alone takes no multicast from it.
+func TestTxTakesNothingFromOthers(t *testing.T) {
+	noLeaks(t)
+	w := newWires(t, 1)[0]
+	forEachFamily(t, func(t *testing.T, r contractRange) {
+		port := newPort()
+		other := &naive{UDPConn: openForeign(t, nil, netip.AddrPortFrom(unspecified(r.group), port), unix.SO_REUSEPORT), t: t}
+		rc, err := other.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		rc.Control(func(fd uintptr) {
+			if r.group.Is4() {
+				err = unix.SetsockoptIPMreqn(int(fd), unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, &unix.IPMreqn{Multiaddr: r.group.As4(), Ifindex: int32(w.at.Index)})
+			} else {
+				err = unix.SetsockoptIPv6Mreq(int(fd), unix.IPPROTO_IPV6, unix.IPV6_JOIN_GROUP, &unix.IPv6Mreq{Multiaddr: r.group.As16(), Interface: uint32(w.at.Index)})
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		openTx(t, mcast.TxConfig{Groups: []netip.Addr{r.group}, Interfaces: []mcast.Interface{w.at}, Port: port})
+		var want []string
+		for n := range 60 {
+			want = append(want, fmt.Sprint(n))
+			w.station(t, r.group, 0).send(r.group, port, fmt.Sprint(n))
+		}
+		if got := other.await(want...); !slices.Equal(got, want) {
+			t.Errorf("received %d of 60: %q", len(got), got)
+		}
+	})
+}

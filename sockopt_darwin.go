@@ -345,6 +345,9 @@ func (c *conn) stats() (readBuffer int) {
 // isPortTaken: what setShared sets leaves nothing to try again with.
 func isPortTaken(error) bool { return false }
 
+// unbalance: there is no second attempt.
+func unbalance(*net.UDPConn) error { return nil }
+
 // joinHint says what to do about an error of opening a pair's socket, where that is known.
 func joinHint(err error, p *pair) string {
 	var sys *os.SyscallError

@@ -207,7 +207,7 @@ func (s *pairSocket) share() error {
 }
 
 // setShared sets what every socket of this library needs before bind. A second attempt to bind also shares the port with
-// sockets that have SO_REUSEPORT alone. They and this one then each get a part of the unicast to the port.
+// sockets that have SO_REUSEPORT alone.
 func setShared(rc syscall.RawConn, v4, share, again bool) error {
 	domain := unix.AF_INET6
 	if v4 {
@@ -223,7 +223,27 @@ func setShared(rc syscall.RawConn, v4, share, again bool) error {
 	})
 }
 
-// Linux has let datagrams of groups that any
+// unbalance takes a sender's socket, after a second attempt to bind, out of the group of those that have SO_REUSEPORT: the
+// kernel would give it a part of the multicast that others have joined; see bindPort. Any setting of the device does, as
+// here that to none (sock_bindtoindex_locked in net/core/sock.c). Kernels that do not know the option balance no multicast.
+func unbalance(udp *net.UDPConn) error {
+	rc, err := udp.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return control(rc, func(fd int) error {
+		if err := reusePort(fd, false); err != nil {
+			return err
+		}
+		err := call("setsockopt SO_BINDTOIFINDEX", func() error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, 0) })
+		if errors.Is(err, unix.ENOPROTOOPT) || errors.Is(err, unix.EPERM) {
+			return nil
+		}
+		return err
+	})
+}
+
+// setSharedFD does it. Linux has let datagrams of groups that any
 // other socket of the host joined into every socket bound to their port since 1.2; IP_MULTICAST_ALL (2.6.31) and
 // IPV6_MULTICAST_ALL (4.20) end that.
 func setSharedFD(fd, domain int, share bool) error {

@@ -45,6 +45,7 @@ func (*conn) leave()                                                   {}
 func probeSource(*Interface, netip.Addr) (a netip.Addr, err error)     { return a, errSystem }
 func isExhausted(error) bool                                           { return false }
 func isPortTaken(error) bool                                           { return false }
+func unbalance(*net.UDPConn) error                                     { return nil }
 func (*conn) stale(*Interface, map[watchAddr]bool) bool                { return false }
 func isTransient(error) bool                                           { return false }
 func isTruncation(error) bool                                          { return false }

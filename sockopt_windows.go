@@ -546,6 +546,9 @@ func sendHint(err error, _ *Interface, dst netip.Addr) string {
 // isPortTaken: what setShared sets leaves nothing to try again with.
 func isPortTaken(error) bool { return false }
 
+// unbalance: there is no second attempt.
+func unbalance(*net.UDPConn) error { return nil }
+
 // joinsWithoutIPv4: a socket for IPv4 is bound to an address of its interface.
 const joinsWithoutIPv4 = false
 

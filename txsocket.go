@@ -328,6 +328,12 @@ func tryListenUDP(at netip.AddrPort, share, again bool) (udp *net.UDPConn, err e
 		}
 		return err
 	})
+	if err == nil && again {
+		if err = unbalance(udp); err != nil {
+			udp.Close()
+			return nil, err
+		}
+	}
 	return udp, err
 }
 
