@@ -185,10 +185,11 @@ func (s *RxSocket) letGo(g *rxGroup) {
 	s.m.update(func() {
 		g.orphans = slices.DeleteFunc(g.orphans, func(c *conn) bool { return !s.m.holds(c) })
 	})
-	for len(g.orphans) > maxOrphans {
-		s.m.remove(g.orphans[0])
-		g.orphans = g.orphans[1:]
+	excess := max(0, len(g.orphans)-maxOrphans)
+	for _, c := range g.orphans[:excess] {
+		s.m.remove(c)
 	}
+	g.orphans = slices.Delete(g.orphans, 0, excess)
 }
 
 // maxOrphans is how many OS sockets of interfaces that are gone a group may have because nobody reads what they have

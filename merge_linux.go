@@ -51,8 +51,8 @@ type place struct {
 	many    int   // how many datagrams the next batch asks for
 	expect  int   // datagrams in a turn
 	trust   uint8 // turns for which that holds
-	after   *conn // whose turn came next the last time,
-	often   uint8 // and that how many times in a row, up to certain
+	after   int32 // the slot whose turn came next the last time; no pointer, which would keep a removed conn
+	often   uint8 // how many times in a row that was so, up to certain
 	pause   bool  // the reader had to wait for it
 }
 
@@ -188,8 +188,8 @@ func (m *merge) drop(c *conn) bool {
 	// Closing a descriptor takes it out of every epoll, unless a forked child holds a duplicate. It fails only after
 	// close, which has done the same.
 	_ = m.control(unix.EPOLL_CTL_DEL, c.fd, nil)
-	if m.coalesced.pending() && m.coalesced.conn == c {
-		m.coalesced.left = nil
+	if q := m.coalesced; q != nil && q.conn == c {
+		q.conn, q.left = nil, nil
 	}
 	m.conns[c.slot] = nil
 	m.free = append(m.free, c.slot)
@@ -542,8 +542,11 @@ func (m *merge) known(woken bool) *conn {
 		return m.hot
 	}
 	l, most := m.last, max(readBudget, len(m.conns)) // or others might wait for ever
-	if l != nil && l.often == certain && (woken || !l.pause) && m.blind < most && m.holds(l.after) {
-		m.begin(l.after)
+	if l == nil || l.often < certain || l.pause && !woken || m.blind >= most {
+		return nil
+	}
+	if next := m.conns[l.after]; next != nil { // another conn may have the slot by now: that guess costs one call
+		m.begin(next)
 		m.blind += min(m.budget, readBudget)
 		return m.hot
 	}
@@ -566,8 +569,8 @@ func (m *merge) begin(c *conn) {
 // delivers is called for the first datagram of a turn.
 func (m *merge) delivers(c *conn) {
 	if l := m.last; l != nil {
-		if l.after != c {
-			l.after, l.often = c, 0
+		if l.after != c.slot {
+			l.after, l.often = c.slot, 0
 		}
 		l.often, l.pause = min(l.often+1, certain), m.waited
 	}

@@ -394,7 +394,9 @@ func (m *merge) unline(in *inbox) {
 func (m *merge) shift() *inbox {
 	for m.first != nil {
 		in := m.first
-		m.first, in.next, in.lined = in.next, nil, false
+		if m.first, in.next, in.lined = in.next, nil, false; m.first == nil {
+			m.last = nil // or an inbox would live on after its last conn
+		}
 		if len(in.queue) > 0 { // what it had may be gone with a conn
 			return in
 		}

@@ -490,6 +490,12 @@ func TestMergeForgets(t *testing.T) {
 	last := mt.inlet()
 	mt.send(last, "last")
 	mt.want("last")
+	mt.remove(last.conn)
+	mt.update(func() {
+		if mt.first != nil || mt.last != nil {
+			t.Error("an inbox that has nothing is in the line")
+		}
+	})
 }
 
 // TestMergeError has a socket fail for good. Each read tells it once; nothing is made of it that nobody reads.

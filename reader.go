@@ -317,6 +317,9 @@ func systemError(name string, err error) error {
 	return os.NewSyscallError(name, err)
 }
 
+// maxZones is how many zones a zoneCache keeps. Interfaces that come and go have a new index each time.
+const maxZones = 1024
+
 // zoneCache keeps the text of the zones met, which netip wants, so that it is made once: numbers, because names
 // may change hands.
 type zoneCache struct {
@@ -333,6 +336,9 @@ func (z *zoneCache) zone(scope uint32) string {
 	if !ok {
 		if z.all == nil {
 			z.all = make(map[uint32]string)
+		}
+		if len(z.all) == maxZones {
+			clear(z.all)
 		}
 		text = strconv.FormatUint(uint64(scope), 10)
 		z.all[scope] = text

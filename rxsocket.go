@@ -568,7 +568,7 @@ func (s *RxSocket) addSources(g *rxGroup, sources []netip.Addr) error {
 			for _, c := range p.conns[had[i]:] {
 				s.m.remove(c)
 			}
-			p.conns = p.conns[:had[i]]
+			p.conns = slices.Delete(p.conns, had[i], len(p.conns))
 		}
 		return first
 	}

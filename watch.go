@@ -458,8 +458,10 @@ func (w *watchShared) deliver(c networkChange, changed bool, err error) bool {
 func (w *watchShared) told(all bool) []*watchFollower {
 	w.hub.mu.Lock()
 	defer w.hub.mu.Unlock()
+	audience := w.audience
+	w.audience = nil // until the next scan: it would keep the sockets that stop following before that
 	soon := time.Now().Add(backoffSlack)
-	return slices.DeleteFunc(w.audience, func(one *watchFollower) bool {
+	return slices.DeleteFunc(audience, func(one *watchFollower) bool {
 		if !all && one.called && (one.due.IsZero() || one.due.After(soon)) {
 			return true
 		}
