@@ -282,7 +282,18 @@ func (s *sender) trySend(fd uintptr) bool {
 }
 
 // sendBatch sends ms, all of the socket's family, and returns how many of them went out.
-func (s *sender) sendBatch(ms []Message, scope int) (int, error) {
+func (s *sender) sendBatch(ms []Message, scope int) (n int, err error) {
+	for n < len(ms) && err == nil {
+		var sent int
+		sent, err = s.sendSome(ms[n:], scope)
+		n += sent
+	}
+	return n, systemError("sendmmsg", err)
+}
+
+// sendSome sends the first of ms with one system call. Before each one the runtime looks at the deadline and at Close, which
+// it can do only when no call is under way, and other writers get their turn.
+func (s *sender) sendSome(ms []Message, scope int) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.batch == nil {
@@ -296,26 +307,22 @@ func (s *sender) sendBatch(ms []Message, scope int) (int, error) {
 	}
 	n := s.req.n
 	s.req = sendRequest{}
-	return n, systemError("sendmmsg", err)
+	return n, err
 }
 
-// trySendBatch begins each system call with the first datagram that did not go out, so that the kernel reports its error.
+// trySendBatch makes one system call. It begins with the first datagram that did not go out, so that the kernel reports the
+// error of that one.
 func (s *sender) trySendBatch(fd uintptr) bool {
 	r, b := &s.req, s.batch
-	for r.n < len(r.batch) {
-		runs, iovs := b.fill(r.batch[r.n:], r.scope, s.segment)
-		sent, err := mmsg(unix.SYS_SENDMMSG, int(fd), b.hdrs[:runs])
-		clear(b.iovs[:iovs])
-		if err != nil && s.refused(err) {
-			continue // one by one
-		}
-		if err == unix.EAGAIN {
-			return false
-		}
-		if err != nil {
-			r.err = err
-			return true
-		}
+	runs, iovs := b.fill(r.batch, r.scope, s.segment)
+	sent, err := mmsg(unix.SYS_SENDMMSG, int(fd), b.hdrs[:runs])
+	clear(b.iovs[:iovs])
+	switch {
+	case err == unix.EAGAIN:
+		return false
+	case err != nil && !s.refused(err): // else the next call sends smaller parts
+		r.err = err
+	case err == nil:
 		for _, run := range b.sizes[:sent] {
 			r.n += run
 		}

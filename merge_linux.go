@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -39,9 +40,10 @@ const (
 	// certain is how often in a row one socket must have come after another to be tried unasked.
 	certain = 2
 
-	// refusedBudget bounds how many datagrams in a row are looked at and refused before the runtime is asked
-	// again about deadlines and Close, which a flood of unwanted datagrams must not put off.
-	refusedBudget = 256
+	// lookBudget bounds how many datagrams in a row a read looks at before it releases merge.mu and asks the runtime
+	// again about deadlines and Close. Neither a flood nor a batch with much room delays these. An attempt that finds
+	// no datagram counts as one.
+	lookBudget = 256
 )
 
 // place is where a merge keeps a conn.
@@ -100,7 +102,7 @@ type readRequest struct {
 	n     int // bytes, or messages
 	src   netip.AddrPort
 	err   error
-	again bool // nothing yet, but ask the runtime before going on
+	again bool // there is more to do, but ask the runtime before going on
 }
 
 func newMerge() (*merge, error) {
@@ -389,7 +391,7 @@ func (m *merge) readKnown(p []byte) (n int, src netip.AddrPort, err error) {
 	if err := m.settle(); err != nil {
 		return 0, src, err
 	}
-	for range refusedBudget {
+	for range lookBudget {
 		c := m.known(false)
 		if c == nil {
 			break
@@ -418,13 +420,17 @@ func (m *merge) readBatch(ms []Message) (n int, err error) {
 
 func (m *merge) wait() error {
 	for {
-		if err := m.raw.Read(m.readFn); err != nil {
+		m.req.again = false
+		err := m.raw.Read(m.readFn)
+		switch {
+		case err != nil && m.req.n > 0: // the caller gets the datagrams, and the next read asks the runtime itself
+			return nil
+		case err != nil:
 			return closedError(err)
-		}
-		if !m.req.again {
+		case !m.req.again:
 			return m.req.err
 		}
-		m.req.again = false
+		runtime.Gosched() // lets the timer of a deadline fire, and other goroutines take m.mu
 	}
 }
 
@@ -459,7 +465,8 @@ func (m *merge) tryRead(epfd uintptr) bool {
 		m.parked, m.waited = false, true
 		m.known(true)
 	}
-	for refused := 0; refused < refusedBudget; {
+	had, looked := r.n, 0
+	for looked < lookBudget {
 		c, err := m.next(int(epfd))
 		if c == nil {
 			m.fail(err)
@@ -470,6 +477,7 @@ func (m *merge) tryRead(epfd uintptr) bool {
 			var ok bool
 			var err error
 			r.n, r.src, ok, err = m.readOne(c, r.buf)
+			looked++
 			if err == unix.EAGAIN {
 				m.empty(c)
 				continue
@@ -478,14 +486,13 @@ func (m *merge) tryRead(epfd uintptr) bool {
 				r.err = c.readError(err)
 				return true
 			}
-			refused++
 			continue
 		}
 		room := r.batch[r.n:]
 		room = room[:min(len(room), m.budget, batchSize, max(c.many, c.expect, fewAtFirst))] // with less, it is empty
 		got, kept, err := m.readMany(c, room)
 		r.n += kept
-		refused += got - kept
+		looked += max(got, 1)
 		if err != nil && err != unix.EAGAIN {
 			m.fail(c.readError(err))
 			return true
@@ -497,7 +504,8 @@ func (m *merge) tryRead(epfd uintptr) bool {
 			m.empty(c)
 		}
 	}
-	r.again = r.batch == nil || r.n == 0
+	// A flood of unwanted datagrams must not hold back those that the batch has.
+	r.again = r.n == 0 || 2*(r.n-had) >= looked
 	return true
 }
 

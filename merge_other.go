@@ -22,6 +22,9 @@ const (
 	inboxBytes     = 2 * maxDatagram
 	inboxDatagrams = 64
 
+	// takeBudget is how many datagrams a batch takes at most: it holds the merge's lock while it copies them.
+	takeBudget = 1024
+
 	// drainPause is how long an OS socket that receives nothing more must be silent to count as empty, and drainPauses
 	// is how often: a goroutine that comes late may find its deadline passed before it has looked.
 	drainPause  = 10 * time.Millisecond
@@ -312,7 +315,7 @@ func (m *merge) take(ms []Message) (n int, err error) {
 	case m.expired:
 		return 0, os.ErrDeadlineExceeded
 	}
-	for n < len(ms) {
+	for n < min(len(ms), takeBudget) {
 		in := m.shift()
 		if in == nil {
 			break

@@ -498,6 +498,27 @@ func TestMergeForgets(t *testing.T) {
 	})
 }
 
+// TestMergeBatchBounded has more datagrams wait than a batch takes while it holds the lock. The next batch takes the rest.
+func TestMergeBatchBounded(t *testing.T) {
+	mt := newMergeTest(t)
+	const inlets = takeBudget/inboxDatagrams + 2
+	payloads := slices.Repeat([]string{"x"}, inboxDatagrams)
+	for range inlets {
+		in := mt.inlet()
+		mt.send(in, payloads...)
+		mt.until("they are taken", func() bool { return mt.queued(in) == inboxDatagrams })
+	}
+	ms := make([]Message, 2*inlets*inboxDatagrams)
+	for i := range ms {
+		ms[i].Buf = make([]byte, 1)
+	}
+	for _, want := range []int{takeBudget, 2 * inboxDatagrams} {
+		if n, err := mt.readBatch(ms); n != want || err != nil {
+			t.Errorf("read %d, %v; want %d", n, err, want)
+		}
+	}
+}
+
 // TestMergeError has a socket fail for good. Each read tells it once; nothing is made of it that nobody reads.
 func TestMergeError(t *testing.T) {
 	mt := newMergeTest(t)

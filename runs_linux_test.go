@@ -401,7 +401,7 @@ func TestCoalescedRefused(t *testing.T) {
 		h.rx.m.update(func() { h.rx.groups[0].pairs[0].conns[0].screen.blocked = blocked })
 	}
 	screen(netip.MustParseAddr("127.0.0.1"))
-	h.write(t, 0, 1000, 64) // more than refusedBudget
+	h.write(t, 0, 1000, 64) // more than lookBudget
 	h.rx.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
 	buf := make([]byte, 100)
 	if n, _, err := h.rx.ReadFromUDPAddrPort(buf); !errors.Is(err, os.ErrDeadlineExceeded) {

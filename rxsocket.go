@@ -706,7 +706,11 @@ func (s *RxSocket) ReadFromUDPAddrPort(p []byte) (n int, src netip.AddrPort, err
 // elements it has filled. Each datagram goes into the Buf of its element; elements may exchange their Bufs. Apart
 // from the first call it does not allocate.
 //
-// On Linux a system call moves up to 64 datagrams. On macOS and Windows each datagram takes one of its own.
+// If the deadline passes, or the socket is closed, after it has taken a datagram, it returns what it has taken and a nil
+// error. The next read returns the error.
+//
+// On Linux a system call moves up to 64 datagrams. On macOS and Windows each datagram takes one of its own, and ReadBatch
+// returns at most 1024 datagrams.
 func (s *RxSocket) ReadBatch(ms []Message) (n int, err error) {
 	if !s.opened() {
 		return 0, errNotOpen("read")

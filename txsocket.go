@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strconv"
 	"sync"
@@ -534,6 +535,10 @@ func (t *TxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err
 // than len(ms) it is not nil, and to go on is to write ms[n:] or, without that message, ms[n+1:]. Apart from the first
 // call it does not allocate.
 //
+// A large batch looks at the write deadline and at Close after each system call, and other writes get a turn. If the deadline
+// passes, or the socket is closed, n counts the messages sent before that. The error then wraps os.ErrDeadlineExceeded or
+// net.ErrClosed.
+//
 // On Linux, messages of one size and destination that follow each other, of which the last may be shorter, cost a
 // fraction of what they do one by one: the kernel takes up to 64 of them as one, and takes them apart on the way out
 // (UDP_SEGMENT, Linux 4.18). Receivers see ordinary datagrams. On macOS and Windows each datagram takes a system call of its own.
@@ -568,13 +573,16 @@ func (t *TxSocket) WriteBatch(ms []Message) (n int, err error) {
 	return n, failed.error()
 }
 
-// run counts the messages that have the same interfaces to go by as the first, up to one that is not fit to be sent. The
-// error is about the first.
+// maxRun is how many messages are sent on one interface before the next interface gets them.
+const maxRun = 1024
+
+// run counts the messages that have the same interfaces to go by as the first, up to maxRun or one that is not fit to be sent.
+// The error is about the first.
 func (t *TxSocket) run(ms []Message) (n int, first netip.Addr, err error) {
 	if first, err = t.destination(ms[0].Addr); err != nil {
 		return 0, first, err
 	}
-	for n = 1; n < len(ms); n++ {
+	for n = 1; n < min(len(ms), maxRun); n++ {
 		dst, err := t.destination(ms[n].Addr)
 		if err != nil || dst.Is4() != first.Is4() || dst.Zone() != first.Zone() {
 			break
@@ -614,12 +622,20 @@ func (t *TxSocket) writeRun(links []*txLink, dst netip.Addr, ms []Message, first
 				n, end = at, at+1
 				break
 			}
+			if hasEnded(err) { // the messages that follow would fail like this one
+				break
+			}
 		}
 	}
 	if !matched {
 		failed.add(nil, dst, first, ErrNoInterface)
 	}
 	return n, n == end
+}
+
+// hasEnded reports whether a write failed because of its deadline or Close.
+func hasEnded(err error) bool {
+	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed)
 }
 
 // failures are the latest of each interface that a write was to leave by, so that those of the message which left by none
