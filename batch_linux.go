@@ -11,7 +11,9 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -236,8 +238,12 @@ type sender struct {
 	batch *sendBatch // made by the first batch
 
 	// segment is the largest size of datagrams that the kernel is given a run of at once, to be taken apart on the
-	// way out or never (UDP_SEGMENT, since Linux 4.18). It only ever shrinks, when a run is refused.
-	segment int
+	// way out or never (UDP_SEGMENT, since Linux 4.18). It shrinks when a run is refused, and is largest again when
+	// that is retried. So after a smaller MTU has passed, runs are slow for about as long again, and a minute at most. Where
+	// a run can never go out, that costs one refused call a minute.
+	segment, largest int
+	retry            backoff
+	rerouted         atomic.Bool // retry at once
 }
 
 // sendRequest is what the writer that holds mu wants and got.
@@ -298,7 +304,11 @@ func (s *sender) sendSome(ms []Message, scope int) (int, error) {
 	defer s.mu.Unlock()
 	if s.batch == nil {
 		s.batch = new(sendBatch)
-		s.segment = firstSegment(s.raw)
+		s.largest = firstSegment(s.raw)
+		s.segment = s.largest
+	}
+	if s.segment < s.largest {
+		s.retryRuns(time.Now())
 	}
 	s.req.batch, s.req.scope = ms, scope
 	err := s.raw.Write(s.anyFn)
@@ -413,16 +423,41 @@ func (s *sender) refused(err error) bool {
 	if s.batch.sizes[0] == 1 {
 		return false
 	}
+	segment := 0
 	switch err {
 	case unix.EMSGSIZE, unix.EINVAL:
-		s.segment = int(s.batch.control[0].size) - 1
-		return true
+		segment = int(s.batch.control[0].size) - 1
 	case unix.EIO:
-		s.segment = 0
-		return true
+	default:
+		return false
 	}
-	return false
+	if s.segment == s.largest { // else it is the same failure as before, of smaller datagrams
+		s.runsFailed(time.Now())
+	}
+	s.segment = segment
+	return true
 }
+
+// runsFailed sets when runs of any size are tried again. A failure long after the last retry is a new one.
+func (s *sender) runsFailed(now time.Time) {
+	if now.Sub(s.retry.next) > backoffLast {
+		s.retry = backoff{}
+	}
+	s.retry.failed(now)
+}
+
+// retryRuns lets runs of any size be tried again, if it is time for that.
+func (s *sender) retryRuns(now time.Time) {
+	if s.rerouted.Swap(false) {
+		s.retry = backoff{}
+	}
+	if s.retry.due(now) {
+		s.segment = s.largest
+	}
+}
+
+// reroute is called when the sender's interface has another MTU, or is another one. It does not wait for writers.
+func (s *sender) reroute() { s.rerouted.Store(true) }
 
 // firstSegment is what the segment of a sender begins with: an old kernel would send a run as one datagram.
 func firstSegment(raw syscall.RawConn) int {

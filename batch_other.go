@@ -46,6 +46,9 @@ func (s *sender) send(p []byte, dst netip.AddrPort, scope int) error {
 	return systemError("sendto", err)
 }
 
+// reroute is called when the sender's interface has another MTU, or is another one.
+func (s *sender) reroute() {}
+
 // sendBatch sends ms, all of the socket's family, and returns how many of them went out.
 func (s *sender) sendBatch(ms []Message, scope int) (n int, err error) {
 	for n = range ms {

@@ -199,6 +199,126 @@ func TestRunsRefused(t *testing.T) {
 	}
 }
 
+// runCalls counts the system calls of a sender's batches.
+type runCalls struct{ runs, single, refused int }
+
+// countRunCalls counts from now on. Between batches the caller may read and reset the counts.
+func countRunCalls(to *sender) *runCalls {
+	c, try := &runCalls{}, to.anyFn
+	to.anyFn = func(fd uintptr) bool {
+		done := try(fd)
+		switch {
+		case !done: // it waits for room
+		case to.req.n == 0 && to.req.err == nil:
+			c.refused++
+		case to.batch.sizes[0] > 1:
+			c.runs++
+		default:
+			c.single++
+		}
+		return done
+	}
+	return c
+}
+
+// TestRunsAfterSmallMTU sends batches before, during and after a smaller MTU of the interface. During it the sender makes a
+// refused call now and then, not one for each batch. After it the batches are runs again: soon, and at once if the sender
+// follows the network.
+func TestRunsAfterSmallMTU(t *testing.T) {
+	for _, static := range []bool{true, false} {
+		t.Run(fmt.Sprint("Static ", static), func(t *testing.T) {
+			group := groups("239.1.1.1")
+			h := mcasttest.NewHost(t)
+			veth := h.NewVeth("there", netip.MustParsePrefix("10.9.9.1/24"))
+			var tx *TxSocket
+			h.Do(func() {
+				var err error
+				if tx, err = OpenTx(TxConfig{Groups: group, Interfaces: interfaces(t, "there"), Static: static}); err != nil {
+					t.Fatal(err)
+				}
+			})
+			defer tx.Close()
+			to := (*tx.links.Load())[0].to
+			calls := countRunCalls(to)
+			ms := slices.Repeat([]Message{{Buf: make([]byte, 600), Addr: netip.AddrPortFrom(group[0], 5000)}}, sendIovs)
+			write := func() runCalls {
+				t.Helper()
+				*calls = runCalls{}
+				if n, err := tx.WriteBatch(ms); n != len(ms) || err != nil {
+					t.Fatalf("wrote %d of %d: %v", n, len(ms), err)
+				}
+				return *calls
+			}
+			if c := write(); c.runs == 0 || c.single+c.refused > 0 {
+				t.Fatalf("before: %+v, want runs alone", c)
+			}
+
+			veth.SetMTU(576)
+			const batches = 200
+			start, refused := time.Now(), 0
+			for range batches {
+				c := write()
+				if c.runs > 0 || c.single == 0 {
+					t.Fatalf("during the smaller MTU: %+v, want single datagrams alone", c)
+				}
+				refused += c.refused
+			}
+			// The first, one after the notice of the MTU, and one for each pause.
+			if most := 2 + int(time.Since(start)/(backoffFirst-backoffSlack)); refused < 1 || refused > most {
+				t.Errorf("%d calls were refused in %d batches, want at most %d", refused, batches, most)
+			}
+			if !static { // so that time alone does not have it tried again
+				until := func(is func() bool) {
+					t.Helper()
+					for end := time.Now().Add(20 * time.Second); !is(); time.Sleep(time.Millisecond) {
+						if time.Now().After(end) {
+							t.Fatal("the change of the MTU was not noticed")
+						}
+					}
+				}
+				until(func() bool { return (*tx.links.Load())[0].ifc.MTU == 576 })
+				write()
+				to.mu.Lock()
+				to.retry.next = time.Now().Add(time.Hour)
+				to.mu.Unlock()
+			}
+			veth.SetMTU(1500)
+			end := time.Now().Add(20 * time.Second)
+			for c := write(); c.runs == 0 || c.single > 0; c = write() {
+				if time.Now().After(end) {
+					t.Fatalf("after the smaller MTU: %+v, want runs", c)
+				}
+			}
+			if c := write(); c.runs == 0 || c.single+c.refused > 0 {
+				t.Fatalf("and then: %+v, want runs alone", c)
+			}
+		})
+	}
+}
+
+// TestRunsRetried has runs fail for an hour in which a batch is sent every ten milliseconds, and again much later.
+func TestRunsRetried(t *testing.T) {
+	s := &sender{segment: runBytes, largest: runBytes}
+	now, retries := time.Now(), 0
+	for end := now.Add(time.Hour); now.Before(end); now = now.Add(10 * time.Millisecond) {
+		if s.segment < s.largest {
+			s.retryRuns(now)
+		}
+		if s.segment == s.largest {
+			retries++
+			s.runsFailed(now)
+			s.segment = 0
+		}
+	}
+	if retries < 60 || retries > 70 {
+		t.Errorf("runs were tried %d times in an hour, want once a minute", retries)
+	}
+	s.runsFailed(now.Add(time.Hour))
+	if s.retry.wait != backoffFirst {
+		t.Errorf("a new failure is retried after %v, want %v", s.retry.wait, backoffFirst)
+	}
+}
+
 // TestRunsCounted has a batch fail in its middle: what it says went out did, and nothing else.
 func TestRunsCounted(t *testing.T) {
 	ifc := interfaces(t, "lo")[0]

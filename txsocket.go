@@ -133,6 +133,9 @@ func newTxLink(ifc Interface, v4 bool) *txLink {
 
 // as returns the link with its interface as it is now.
 func (l *txLink) as(k known) *txLink {
+	if l.to != nil && (k.ifc.Index != l.ifc.Index || k.ifc.MTU != l.ifc.MTU) {
+		l.to.reroute()
+	}
 	return &txLink{known: k, zone: strconv.Itoa(k.ifc.Index), v4: l.v4, to: l.to, source: l.source,
 		retry: l.retry, moving: l.moving, unsourced: l.unsourced}
 }
