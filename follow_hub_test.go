@@ -123,7 +123,7 @@ func TestFollowAlarmShared(t *testing.T) {
 	})
 }
 
-// TestFollowUnchanged checks that a follower can tell a change from a call that it asked for, or one about routes.
+// TestFollowUnchanged checks that a follower can distinguish a change from a call that it asked for, or one about routes.
 func TestFollowUnchanged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hub, sources := watchTestHub()

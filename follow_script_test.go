@@ -254,8 +254,8 @@ func (s *script) send(tx *TxSocket) (text string) {
 	return text
 }
 
-// forgetTold forgets what the logger was told.
-func (s *script) forgetTold() {
+// forgetLog discards what was logged.
+func (s *script) forgetLog() {
 	s.rx.logger.flush()
 	s.told.Reset()
 }
@@ -348,7 +348,7 @@ func TestScriptNamed(t *testing.T) {
 		s.tell(gone(home, s.home.Index))
 		s.want("the index is its own after a while", joined)
 		s.wantDelivery("the index is its own after a while")
-		s.forgetTold()
+		s.forgetLog()
 
 		// A new name is no change, unless the interface was gone.
 		s.tell(list(other))
@@ -486,7 +486,7 @@ func TestScriptNoTwins(t *testing.T) {
 func TestScriptAll(t *testing.T) {
 	forEachScript(t, func(t *testing.T, s *script) {
 		s.openAll()
-		s.forgetTold()
+		s.forgetLog()
 		self := s.self()
 		joined := s.pair(self)
 		waits := s.groups[0].String() + " waits"
@@ -536,7 +536,7 @@ func TestScriptAll(t *testing.T) {
 		s.tell(gone(list(other), self.Index))
 		s.want("the index is another's", s.pair(other))
 		s.wantDelivery("the index is another's", unread...)
-		s.forgetTold()
+		s.forgetLog()
 		s.tell(gone(list(), self.Index))
 		s.tell(list(self))
 		s.wantTold("gone and back", "interface is gone", "joined")

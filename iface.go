@@ -179,8 +179,8 @@ func FindInterfaces(specs ...string) ([]Interface, error) {
 // the slices of its interfaces with the list.
 //
 // A spec that names nothing is an error for which errors.Is(err, [ErrNoInterface]) holds and whose text lists what there is.
-// A prefix or pattern that cannot be read is an error as well, and so is having no spec at all: a list that was meant to
-// hold something must not become the nil that means "all" in [RxConfig].
+// A prefix or pattern that cannot be read and an empty string are other errors, and so is having no spec at all: a list that
+// was meant to hold something must not become the nil that means "all" in [RxConfig].
 func SelectInterfaces(from []Interface, specs ...string) ([]Interface, error) {
 	return ifaceSelect(from, specs, defaultIndex)
 }

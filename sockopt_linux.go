@@ -243,9 +243,8 @@ func unbalance(udp *net.UDPConn) error {
 	})
 }
 
-// setSharedFD does it. Linux has let datagrams of groups that any
-// other socket of the host joined into every socket bound to their port since 1.2; IP_MULTICAST_ALL (2.6.31) and
-// IPV6_MULTICAST_ALL (4.20) end that.
+// setSharedFD sets these options on a descriptor. By default Linux delivers the groups that any socket of the host joined to
+// every socket that is bound to their port. IP_MULTICAST_ALL (2.6.31) and IPV6_MULTICAST_ALL (4.20) end that.
 func setSharedFD(fd, domain int, share bool) error {
 	if share {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {

@@ -679,7 +679,7 @@ func TestSilent(t *testing.T) {
 	lan := mcasttest.NewLAN(t, 2)
 	host := lan.Hosts[0]
 	receive(t, host, mcast.RxConfig{Groups: both}, "eth0")
-	never(t, examine(t, host, asks(both...)), doctor.Silent) // that short it tells nothing
+	never(t, examine(t, host, asks(both...)), doctor.Silent) // too short for a finding
 	cfg := asks(both...)
 	cfg.Watch = 1100 * time.Millisecond
 	send(t, lan.Hosts[1], "eth0", port, 10, group6)
@@ -733,7 +733,7 @@ func testOwnHost(t *testing.T, group netip.Addr) {
 	if !strings.Contains(f.Fix, "Loopback at both ends") {
 		t.Errorf("want Loopback in %+v", f)
 	}
-	short := asks(group) // that short it tells nothing
+	short := asks(group) // too short for a finding
 	short.Watch = 200 * time.Millisecond
 	never(t, examine(t, host, short, "v0"), doctor.OwnHost)
 

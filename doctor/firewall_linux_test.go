@@ -261,7 +261,7 @@ func TestFirewallInnocent(t *testing.T) {
 	if f := want(t, report, doctor.Silent, doctor.Warning, "", group4); strings.Contains(f.Detail, says) {
 		t.Errorf("want no %q:\n%s", says, report)
 	}
-	cfg.Watch = time.Millisecond // that short it tells nothing
+	cfg.Watch = time.Millisecond // too short for a finding
 	never(t, examine(t, host, cfg, "eth0"), doctor.Firewall)
 }
 

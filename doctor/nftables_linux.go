@@ -158,7 +158,7 @@ const (
 
 const verdictDrop = 0 // NF_DROP
 
-// effect tells what an expression of a rule of the chain does, and follows its jump.
+// effect notes what an expression of a rule of the chain does, and follows its jump.
 func (r *ruleset) effect(c *chain, name string, data []byte) int {
 	switch name {
 	case "counter", "log", "last":
