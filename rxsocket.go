@@ -221,6 +221,7 @@ func (s *RxSocket) joinAll() error {
 	}
 	for _, g := range s.groups {
 		if err := s.joinGroup(g); err != nil {
+			s.groups, s.links = nil, nil // or follow would try again, and log, before the socket is closed
 			return err
 		}
 	}
