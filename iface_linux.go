@@ -41,51 +41,86 @@ func defaultIndex(network string) (int, error) {
 	if err := ifaceCheckNetwork(network); err != nil {
 		return 0, err
 	}
-	// No packet is sent to these. They are root servers of the DNS rather than addresses for documentation, since
-	// careful administrators have routes that reject the latter.
-	family, far := byte(unix.AF_INET), netip.MustParseAddr("198.41.0.4")
+	family := byte(unix.AF_INET)
 	if network == "ip6" {
-		family, far = unix.AF_INET6, netip.MustParseAddr("2001:503:ba3e::2:30")
+		family = unix.AF_INET6
 	}
-	c, err := ifaceDial()
+	index, err := ifaceAsk(func(c *ifaceNetlink) (int, error) { return c.mainDefault(family) })
+	if err == nil && index == 0 {
+		index, err = ifaceAsk(func(c *ifaceNetlink) (int, error) { return c.farIndex(family) })
+	}
 	if err != nil {
 		return 0, ifaceError("default interface", err)
 	}
+	if index == 0 {
+		return 0, ifaceNoDefault(network)
+	}
+	return index, nil
+}
+
+// ifaceAsk asks one question on a socket of its own.
+func ifaceAsk(question func(c *ifaceNetlink) (index int, err error)) (index int, err error) {
+	c, err := ifaceDial()
+	if err != nil {
+		return 0, err
+	}
 	defer c.close()
+	return question(c)
+}
 
-	// Filled in like this, the kernel sends the unicast routes of the main table only (since 4.20; an older one sends
-	// all). It does not filter by prefix length.
-	routes, err := c.dump(unix.RTM_GETROUTE, []byte{0: family, 4: unix.RT_TABLE_MAIN, 7: unix.RTN_UNICAST, unix.SizeofRtMsg - 1: 0})
+// mainDefault returns the interface of the best default route of the main table, and 0 if there is none. It is the last
+// question on its socket: the kernel may not have finished the answer.
+//
+// A question for one destination (RTM_F_FIB_MATCH) is no substitute. It obeys policy rules, a more specific route can cover
+// any destination, and it returns one default route of several, without regard to carrier and preference.
+func (c *ifaceNetlink) mainDefault(family byte) (index int, err error) {
+	// With these filters the kernel sends the unicast routes of the main table only (since 4.20; an older one sends all).
+	// It has no filter for the prefix length.
+	body := []byte{0: family, 4: unix.RT_TABLE_MAIN, 7: unix.RTN_UNICAST, unix.SizeofRtMsg - 1: 0}
+	// The IPv4 table is a trie, and a dump walks it in the order of the addresses (fib_table_dump in net/ipv4/fib_trie.c).
+	// So the default routes come before the first route to an address that is not 0.0.0.0. In a dump of IPv6 they come last.
+	sorted := family == unix.AF_INET && c.strict
+	routes, err := c.dump(unix.RTM_GETROUTE, body, func(route []byte) (keep, last bool) {
+		return ifaceIsDefault(route), sorted && ifaceHasDestination(route)
+	})
 	if err != nil && !errors.Is(err, unix.ENOENT) { // ENOENT: there is no main table
-		return 0, ifaceError("default interface", err)
+		return 0, err
 	}
-	if index := ifaceBestDefault(routes); index != 0 {
-		return index, nil
-	}
+	return ifaceBestDefault(routes), nil
+}
 
+// farIndex returns the interface by which the kernel would send something far away, and 0 if there is none.
+func (c *ifaceNetlink) farIndex(family byte) (index int, err error) {
+	// No packet is sent to these. They are root servers of the DNS rather than addresses for documentation, since
+	// careful administrators have routes that reject the latter.
+	far := netip.MustParseAddr("198.41.0.4")
+	if family == unix.AF_INET6 {
+		far = netip.MustParseAddr("2001:503:ba3e::2:30")
+	}
 	body := []byte{0: family, 1: byte(far.BitLen()), unix.SizeofRtMsg - 1: 0}
 	body = binary.NativeEndian.AppendUint16(body, uint16(unix.SizeofRtAttr+far.BitLen()/8))
 	body = binary.NativeEndian.AppendUint16(body, unix.RTA_DST)
 	body = append(body, far.AsSlice()...)
-	answer, err := c.request(unix.RTM_GETROUTE, unix.NLM_F_REQUEST, body)
+	answer, err := c.request(unix.RTM_GETROUTE, unix.NLM_F_REQUEST, body, nil)
 	if err != nil { // ENETUNREACH in most cases, but each type of reject route has its own errno
-		return 0, ifaceNoDefault(network)
+		return 0, nil
 	}
 	for h, b := range ifaceMessages(answer) {
 		if r, ok := ifaceParseRoute(b); ok && h.Type == unix.RTM_NEWROUTE && r.kind == unix.RTN_UNICAST && r.index > 0 {
 			return r.index, nil
 		}
 	}
-	return 0, ifaceNoDefault(network)
+	return 0, nil
 }
 
 // ifaceNetlink is a socket for questions to rtnetlink. It is for one goroutine at a time, and asks about the network
 // namespace of the thread that opened it, whichever thread uses it later.
 type ifaceNetlink struct {
-	fd    int
-	seq   uint32
-	buf   []byte // one datagram of an answer
-	reply []byte // the messages of an answer
+	fd     int
+	strict bool // the kernel obeys the filters in requests for dumps
+	seq    uint32
+	buf    []byte // one datagram of an answer
+	reply  []byte // the messages of an answer
 }
 
 // ifaceDial opens a socket. It is not bound, since the kernel does that by itself, and Android refuses it.
@@ -96,9 +131,9 @@ func ifaceDial() (*ifaceNetlink, error) {
 	}
 	// Have the filters in requests for dumps obeyed. If that is refused (before Linux 4.20), more comes than was asked
 	// for, and the parsers drop it.
-	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
+	strict := unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1) == nil
 	// The kernel fills datagrams of up to 32 KiB if it sees that much room (netlink_recvmsg in net/netlink/af_netlink.c).
-	return &ifaceNetlink{fd: fd, buf: make([]byte, 32<<10)}, nil
+	return &ifaceNetlink{fd: fd, strict: strict, buf: make([]byte, 32<<10)}, nil
 }
 
 func (c *ifaceNetlink) close() { unix.Close(c.fd) }
@@ -115,12 +150,12 @@ func (c *ifaceNetlink) scan() ([]Interface, error) {
 	link = binary.NativeEndian.AppendUint16(link, unix.IFLA_EXT_MASK)
 	link = binary.NativeEndian.AppendUint32(link, rtextFilterSkipStats)
 
-	links, err := c.dump(unix.RTM_GETLINK, link)
+	links, err := c.dump(unix.RTM_GETLINK, link, nil)
 	if err != nil {
 		return nil, ifaceError("scan", err)
 	}
 	list := ifaceParseLinks(links)
-	addrs, err := c.dump(unix.RTM_GETADDR, make([]byte, unix.SizeofIfAddrmsg))
+	addrs, err := c.dump(unix.RTM_GETADDR, make([]byte, unix.SizeofIfAddrmsg), nil)
 	if err != nil {
 		return nil, ifaceError("scan", err)
 	}
@@ -146,9 +181,9 @@ var errIfaceInconsistent = errors.New("the kernel's list kept changing while it 
 // dump asks for everything of one kind and returns the messages. They are valid until the next question. A dump of
 // many datagrams reads a list that lives on meanwhile; where the kernel says that it changed, the question is repeated,
 // and after a while given up: what has come so far might lack an interface that was there all the time.
-func (c *ifaceNetlink) dump(typ uint16, body []byte) ([]byte, error) {
+func (c *ifaceNetlink) dump(typ uint16, body []byte, sift ifaceSift) ([]byte, error) {
 	for try := range 20 {
-		messages, err := c.request(typ, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, body)
+		messages, err := c.request(typ, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, body, sift)
 		if err != errIfaceInconsistent {
 			return messages, err
 		}
@@ -157,12 +192,12 @@ func (c *ifaceNetlink) dump(typ uint16, body []byte) ([]byte, error) {
 	return nil, errIfaceInconsistent
 }
 
-// request asks a question and returns the messages of the answer, without the one that ends it.
-func (c *ifaceNetlink) request(typ, flags uint16, body []byte) ([]byte, error) {
+// request asks a question and returns the messages of the answer that sift keeps, without the one that ends it.
+func (c *ifaceNetlink) request(typ, flags uint16, body []byte, sift ifaceSift) ([]byte, error) {
 	if err := c.ask(typ, flags, body); err != nil {
 		return nil, err
 	}
-	answer := ifaceAnswer{seq: c.seq, messages: c.reply[:0]}
+	answer := ifaceAnswer{seq: c.seq, sift: sift, messages: c.reply[:0]}
 	for {
 		n, err := c.receive()
 		if err != nil {
@@ -186,9 +221,14 @@ func (c *ifaceNetlink) ask(typ, flags uint16, body []byte) error {
 	}))
 }
 
+// ifaceSift says which messages of an answer matter, as they come. The answer ends before the message for which last is
+// true; what is left of it stays in the socket, which can then only be closed. nil keeps all.
+type ifaceSift func(payload []byte) (keep, last bool)
+
 // ifaceAnswer puts the datagrams of an answer together.
 type ifaceAnswer struct {
 	seq          uint32 // of the question
+	sift         ifaceSift
 	messages     []byte
 	inconsistent bool
 }
@@ -214,7 +254,16 @@ func (a *ifaceAnswer) add(datagram []byte) (ended bool, err error) {
 			}
 			return true, nil
 		}
-		a.messages = ifaceAppendMessage(a.messages, h, b)
+		keep := true
+		if a.sift != nil {
+			var last bool
+			if keep, last = a.sift(b); last && !a.inconsistent {
+				return true, nil
+			}
+		}
+		if keep {
+			a.messages = ifaceAppendMessage(a.messages, h, b)
+		}
 		if h.Flags&unix.NLM_F_MULTI == 0 {
 			return true, nil
 		}
@@ -536,6 +585,23 @@ type ifaceRoute struct {
 	linkDown bool // that interface has no carrier
 	metric   uint32
 	rank     int // by RFC 4191 preference: 0 high, 1 medium, 2 low
+}
+
+// ifaceIsDefault reports whether the payload of RTM_NEWROUTE is about a route to everywhere.
+func ifaceIsDefault(b []byte) bool { return len(b) >= unix.SizeofRtMsg && b[1] == 0 }
+
+// ifaceHasDestination reports whether the payload of RTM_NEWROUTE is about a route to addresses that do not begin with
+// 0.0.0.0 (or ::), as those of 0.0.0.0/0 and 0.0.0.0/1 do.
+func ifaceHasDestination(b []byte) bool {
+	if len(b) < unix.SizeofRtMsg {
+		return false
+	}
+	for typ, v := range ifaceAttrs(b[unix.SizeofRtMsg:]) {
+		if typ == unix.RTA_DST {
+			return slices.ContainsFunc(v, func(x byte) bool { return x != 0 })
+		}
+	}
+	return false
 }
 
 // ifaceBestDefault returns the interface of the best default route in the messages of an RTM_GETROUTE dump, and 0 if

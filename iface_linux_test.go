@@ -27,17 +27,17 @@ import (
 )
 
 // ifaceIP runs lines of ip(8) on a host, all by one process. ifaceIP6 is for those about IPv6 that do not say so.
-func ifaceIP(t *testing.T, h *mcasttest.Host, lines ...string) {
+func ifaceIP(t testing.TB, h *mcasttest.Host, lines ...string) {
 	t.Helper()
 	ifaceCheckIP(t, ifaceTryIP(h, "-4", lines...))
 }
 
-func ifaceIP6(t *testing.T, h *mcasttest.Host, lines ...string) {
+func ifaceIP6(t testing.TB, h *mcasttest.Host, lines ...string) {
 	t.Helper()
 	ifaceCheckIP(t, ifaceTryIP(h, "-6", lines...))
 }
 
-func ifaceCheckIP(t *testing.T, err error) {
+func ifaceCheckIP(t testing.TB, err error) {
 	t.Helper()
 	if errors.Is(err, exec.ErrNotFound) && os.Getenv("MCAST_TEST_STRICT") != "1" {
 		t.Skip("this test needs ip of iproute2: ", err)
@@ -636,6 +636,99 @@ func TestDefaultInterface(t *testing.T) {
 	expect("everything but a default route", "b", "b")
 }
 
+// manyRoutes gives a host n routes of a family to places far apart, all by the same interface.
+func manyRoutes(t testing.TB, h *mcasttest.Host, v4 bool, n int) {
+	t.Helper()
+	ip, lines := ifaceIP6, make([]string, n)
+	if v4 {
+		ip = ifaceIP
+	}
+	for i := range lines {
+		if v4 {
+			lines[i] = fmt.Sprintf("route add %d.%d.%d.0/24 dev far", 1+i/62500, i/250%250, i%250)
+		} else {
+			lines[i] = fmt.Sprintf("route add 2001:%x:%x::/48 dev far", i/250, 1+i%250)
+		}
+	}
+	ip(t, h, lines...)
+}
+
+// TestDefaultInterfaceManyRoutes looks for default routes among thousands of others. For IPv4 it does not read them all.
+func TestDefaultInterfaceManyRoutes(t *testing.T) {
+	h := mcasttest.NewHost(t)
+	for n, name := range []string{"near", "far"} {
+		h.NewVeth(name, netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(n)<<6 | 1}), 26),
+			netip.PrefixFrom(netip.AddrFrom16([16]byte{0: 0xfd, 7: byte(n), 15: 1}), 64))
+	}
+	// All of these begin where the default routes do.
+	ifaceIP(t, h, "route add 0.0.0.0/1 dev far", "route add 128.0.0.0/1 dev far", "route add 0.0.0.0/8 dev far", "route add 0.0.0.0/32 dev far")
+	ifaceIP6(t, h, "route add ::/1 dev far", "route add ::/8 dev far")
+	const routes = 3000
+	for _, family := range []struct {
+		network string
+		number  byte
+		ip      func(testing.TB, *mcasttest.Host, ...string)
+	}{
+		{"ip4", unix.AF_INET, ifaceIP},
+		{"ip6", unix.AF_INET6, ifaceIP6},
+	} {
+		manyRoutes(t, h, family.number == unix.AF_INET, routes)
+		for _, step := range []struct {
+			what, line, want string
+			notFar           bool
+		}{
+			{"no default route", "rule list", "far", false},
+			{"one", "route add default dev far metric 30", "far", true},
+			{"a better one", "route add default dev near metric 20", "near", true},
+			{"a worse one", "route add default dev far metric 40", "near", true},
+		} {
+			family.ip(t, h, step.line)
+			h.Do(func() {
+				got, err := DefaultInterface(family.network)
+				if err != nil || got.Name != step.want {
+					t.Errorf("%s, %s: %q, %v; want %q", family.network, step.what, got.Name, err, step.want)
+				}
+				c, err := ifaceDial()
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.close()
+				index, err := c.mainDefault(family.number)
+				if err != nil || (index == got.Index) != step.notFar {
+					t.Errorf("%s, %s: the main table has %d, %v", family.network, step.what, index, err)
+				}
+				_, _, left := unix.Recvfrom(c.fd, nil, unix.MSG_PEEK|unix.MSG_DONTWAIT)
+				if sorted := family.number == unix.AF_INET && c.strict; sorted != (left == nil) {
+					t.Errorf("%s, %s: to read on: %v", family.network, step.what, left)
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkDefaultInterface is what a look for the default route costs on a host with many others.
+func BenchmarkDefaultInterface(b *testing.B) {
+	for _, network := range []string{"ip4", "ip6"} {
+		for _, routes := range []int{0, 100000} {
+			b.Run(fmt.Sprintf("%s/routes=%d", network, routes), func(b *testing.B) {
+				h := mcasttest.NewHost(b)
+				h.NewVeth("far", netip.MustParsePrefix("192.0.2.1/24"), netip.MustParsePrefix("fd99::1/64"))
+				ifaceIP(b, h, "route add default dev far metric 7")
+				ifaceIP6(b, h, "route add default dev far metric 7")
+				manyRoutes(b, h, network == "ip4", routes)
+				h.Do(func() {
+					b.ReportAllocs()
+					for b.Loop() {
+						if _, err := defaultIndex(network); err != nil {
+							b.Fatal(err)
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
 // TestDefaultInterfaceBare asks in a namespace as the kernel makes it, which does not even have a main table.
 func TestDefaultInterfaceBare(t *testing.T) {
 	h := mcasttest.NewHost(t)
@@ -736,7 +829,7 @@ func ifaceTestDumps(t testing.TB) (dumps [][]byte) {
 		typ  uint16
 		body int
 	}{{unix.RTM_GETLINK, unix.SizeofIfInfomsg}, {unix.RTM_GETADDR, unix.SizeofIfAddrmsg}, {unix.RTM_GETROUTE, unix.SizeofRtMsg}} {
-		dump, err := c.dump(question.typ, make([]byte, question.body))
+		dump, err := c.dump(question.typ, make([]byte, question.body), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
