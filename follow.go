@@ -364,7 +364,7 @@ func (t *TxSocket) follow(change networkChange) (again time.Duration) {
 		}
 		t.unrouted = backoff{}
 	}
-	if t.cfg.Interfaces == nil {
+	if t.cfg.Interfaces == nil && t.asks(links, &change) {
 		links = t.followDefault(links, change)
 	}
 	for i, now := range t.successors(links, change) {
@@ -453,13 +453,28 @@ func (r *txRetry) failed(index int, err error) (news bool) {
 	return news
 }
 
+// asks reports whether to ask for the default routes: they may have changed, or something that failed is due again.
+func (t *TxSocket) asks(links []*txLink, change *networkChange) bool {
+	if !change.Unchanged || change.Routes {
+		return true
+	}
+	now := time.Now()
+	due := func(b *backoff) bool { return b.wait > 0 && b.due(now) }
+	for _, retry := range t.opening {
+		if due(&retry.backoff) {
+			return true
+		}
+	}
+	return due(&t.unrouted) || slices.ContainsFunc(links, func(l *txLink) bool { return due(&l.moving.backoff) })
+}
+
 // followDefault moves the links to the interface of the default route of their family, as soon as it can send multicast,
 // and opens one for a family that has waited for such a route. A tunnel that takes the default route and does not support
 // multicast is not followed. Without a default route everything stays as it is.
 func (t *TxSocket) followDefault(links []*txLink, change networkChange) []*txLink {
 	var unknown error
 	for _, v4 := range familiesOf(t.cfg.Groups).list() {
-		now, ok, err := defaultAmong(change.Interfaces, v4)
+		now, ok, err := change.defaultSender(v4)
 		unknown = cmp.Or(unknown, err)
 		i := slices.IndexFunc(links, func(l *txLink) bool { return l.v4 == v4 })
 		switch {
@@ -523,21 +538,21 @@ func (t *TxSocket) move(l *txLink, to Interface) *txLink {
 	return l.as(known{name: to.Name, ifc: to})
 }
 
-// defaultAmong finds the interface of the default route of a family, if it can send multicast. The error is that the system
+// defaultSender finds the interface of the default route of a family, if it can send multicast. The error is that the system
 // does not say.
-func defaultAmong(all []Interface, v4 bool) (ifc Interface, ok bool, err error) {
-	index, err := defaultIndex(network(v4))
+func (change *networkChange) defaultSender(v4 bool) (ifc Interface, ok bool, err error) {
+	index, err := change.defaults.index(network(v4))
 	if err != nil {
 		if errors.Is(err, ErrNoInterface) {
 			err = nil
 		}
 		return ifc, false, err
 	}
-	at := slices.IndexFunc(all, func(n Interface) bool { return n.Index == index && senderMistake(&n, v4) == nil })
+	at := slices.IndexFunc(change.Interfaces, func(n Interface) bool { return n.Index == index && senderMistake(&n, v4) == nil })
 	if at < 0 {
 		return ifc, false, nil
 	}
-	return all[at], true, nil
+	return change.Interfaces[at], true, nil
 }
 
 // direct has l's OS socket send on an interface.

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -355,5 +356,114 @@ func TestOpenTxFollowsWhileItWaits(t *testing.T) {
 	awaitLocked(t, tx, "it sends by the wire", func() bool { return (*tx.links.Load())[0].ifc.Name == "wire" })
 	if at := tx.LocalAddr().(*net.UDPAddr); at.IP.String() != "fd98::1" {
 		t.Errorf("it sends by the wire, and from %v", at)
+	}
+}
+
+// countDefaults counts how often followers ask the system for a default route. Nobody may follow when it is called.
+func countDefaults(t *testing.T) *atomic.Int64 {
+	t.Helper()
+	n := new(atomic.Int64)
+	set := func(ask func(string) (int, error)) {
+		processWatch.mu.Lock()
+		defer processWatch.mu.Unlock()
+		if len(processWatch.shared) > 0 {
+			t.Error("somebody follows")
+		}
+		processWatch.defaults = ask
+	}
+	set(func(network string) (int, error) {
+		n.Add(1)
+		return defaultIndex(network)
+	})
+	t.Cleanup(func() { set(defaultIndex) })
+	return n
+}
+
+// TestFollowDefaultShared has fifty senders follow the default routes. They ask once per family and change, not each.
+func TestFollowDefaultShared(t *testing.T) {
+	host, _, route := defaultHost(t)
+	wire := host.NewVeth("wire", netip.MustParsePrefix("10.9.1.1/24"), netip.MustParsePrefix("fd98::1/64"))
+	route()
+	asked := countDefaults(t)
+	var senders []*TxSocket
+	for range 50 {
+		senders = append(senders, openDefault(t, host, false))
+	}
+	// It is called last, since it came last: at its first call all senders have had theirs.
+	var changes atomic.Int64
+	counter := &watchFollower{routes: true, f: func(networkChange) time.Duration { changes.Add(1); return 0 }}
+	host.Do(func() {
+		if err := processWatch.add(counter); err != nil {
+			t.Fatal(err)
+		}
+	})
+	defer counter.stop()
+	await := func(what string, condition func() bool) {
+		t.Helper()
+		awaitLocked(t, senders[0], what, condition)
+	}
+	await("the first call", func() bool { return changes.Load() > 0 })
+
+	asked.Store(0)
+	changes.Store(0)
+	wire.AddRoute(netip.MustParsePrefix("0.0.0.0/0"), wire.Peer().IPv4, 100)
+	wire.AddRoute(netip.MustParsePrefix("::/0"), wire.Peer().IPv6, 100)
+	await("all send on the wire", func() bool {
+		return !slices.ContainsFunc(senders, func(tx *TxSocket) bool {
+			return slices.ContainsFunc(*tx.links.Load(), func(l *txLink) bool { return l.ifc.Index != wire.Index() })
+		})
+	})
+	before := changes.Load()
+	await("the counter's turn", func() bool { return changes.Load() > 0 && changes.Load() >= before })
+	// The counter's call comes after the questions of the same change, so there may be one change more.
+	if n, most := asked.Load(), 2*(changes.Load()+1); n > most {
+		t.Errorf("the system was asked %d times, want at most %d", n, most)
+	}
+}
+
+// TestFollowDefaultAsksWhenChanged calls a sender that asked for a call, without a change: it does not ask for the default
+// routes unless that failed before.
+func TestFollowDefaultAsksWhenChanged(t *testing.T) {
+	host, _, route := defaultHost(t)
+	route()
+	tx := openDefault(t, host, true)
+	follow := func(change networkChange, failure error) (asked int) {
+		host.Do(func() {
+			var err error
+			if change.Interfaces, err = Interfaces(); err != nil {
+				t.Fatal(err)
+			}
+			change.defaults = &watchDefaults{ask: func(network string) (int, error) {
+				asked++
+				if failure != nil {
+					return 0, failure
+				}
+				return defaultIndex(network)
+			}}
+			tx.follow(change)
+		})
+		return asked
+	}
+	for _, step := range []struct {
+		what    string
+		change  networkChange
+		failure error
+		want    int
+	}{
+		{"a change", networkChange{}, nil, 2},
+		{"routes", networkChange{Unchanged: true, Routes: true}, nil, 2},
+		{"nothing", networkChange{Unchanged: true}, nil, 0},
+		{"routes, and a failure", networkChange{Unchanged: true, Routes: true}, errInjected, 2},
+		{"nothing, too early", networkChange{Unchanged: true}, nil, 0},
+	} {
+		if n := follow(step.change, step.failure); n != step.want {
+			t.Errorf("%s: it asked %d times, want %d", step.what, n, step.want)
+		}
+	}
+	tx.mu.Lock()
+	tx.unrouted.next = time.Now()
+	tx.mu.Unlock()
+	if n := follow(networkChange{Unchanged: true}, nil); n != 2 {
+		t.Errorf("nothing, after the failure: it asked %d times, want 2", n)
 	}
 }

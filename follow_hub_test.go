@@ -317,3 +317,57 @@ func TestFollowRoutes(t *testing.T) {
 		stop()
 	})
 }
+
+// TestFollowDefaultAskedOnce has fifty followers that need the default routes, and one that does not. The system is asked
+// once per family and change, and the one that does not need them is called before that, although it came last.
+func TestFollowDefaultAskedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub, sources := watchTestHub()
+		var did []string
+		hub.defaults = func(network string) (int, error) {
+			did = append(did, "ask "+network)
+			if network == "ip6" {
+				return 0, ErrNoInterface
+			}
+			return 7, nil
+		}
+		calls := 0
+		for range 50 {
+			one := &watchFollower{routes: true, f: func(c networkChange) time.Duration {
+				calls++
+				if index, err := c.defaults.index("ip4"); index != 7 || err != nil {
+					t.Errorf("IPv4: %d, %v", index, err)
+				}
+				if _, err := c.defaults.index("ip6"); err != ErrNoInterface {
+					t.Errorf("IPv6: %v", err)
+				}
+				return 0
+			}}
+			if err := hub.add(one); err != nil {
+				t.Fatal(err)
+			}
+			defer one.stop()
+		}
+		defer watchFollow(t, hub, func(networkChange) { did = append(did, "needs none") })()
+		synctest.Wait()
+		for n, notice := range []watchNotice{{}, {routes: true}, {gone: watchSet(1)}} {
+			did, calls = nil, 0
+			if n == 0 {
+				(*sources)[0].set(1, 2)
+			}
+			(*sources)[0].tell(notice)
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if want := []string{"needs none", "ask ip4", "ask ip6"}; !slices.Equal(did, want) || calls != 50 {
+				t.Errorf("%+v: %q with %d calls, want %q with 50", notice, did, calls, want)
+			}
+		}
+		did = nil
+		(*sources)[0].tell(watchNotice{})
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if did != nil {
+			t.Errorf("nothing changed: %q", did)
+		}
+	})
+}

@@ -189,7 +189,7 @@ func (t *TxSocket) openAll(links []*txLink) error {
 	t.keeps.Store(t.cfg.TTL == TTLHost && !t.cfg.Loopback)
 	if !t.cfg.Static {
 		var err error
-		if t.unfollow, _, err = tryFollow(&t.logger, &watchFollower{f: t.follow}); err != nil {
+		if t.unfollow, _, err = tryFollow(&t.logger, &watchFollower{f: t.follow, routes: t.cfg.Interfaces == nil}); err != nil {
 			return err
 		}
 	}

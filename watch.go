@@ -110,6 +110,38 @@ type networkChange struct {
 
 	// Overflow says that notices were lost, so that there may be more of Gone and Gone6.
 	Overflow bool
+
+	// defaults are the default routes, for all followers of one change. nil asks the system each time.
+	defaults *watchDefaults
+}
+
+// watchDefaults are the default routes at one change. The system is asked for those of a family when the first follower
+// needs them, and once: with many routes that takes a while. They are for one goroutine at a time.
+type watchDefaults struct {
+	ask   func(network string) (index int, err error) // defaultIndex
+	known map[string]watchDefault                     // by network
+}
+
+// watchDefault is what defaultIndex returned.
+type watchDefault struct {
+	index int
+	err   error
+}
+
+// index is defaultIndex.
+func (d *watchDefaults) index(network string) (int, error) {
+	if d == nil {
+		return defaultIndex(network)
+	}
+	one, ok := d.known[network]
+	if !ok {
+		one.index, one.err = d.ask(network)
+		if d.known == nil {
+			d.known = make(map[string]watchDefault)
+		}
+		d.known[network] = one
+	}
+	return one.index, one.err
 }
 
 // loses reports whether memberships may have been lost.
@@ -125,7 +157,7 @@ type watchAddr struct {
 
 // processWatch serves the sockets of the whole process: a hundred sockets need no hundred watches. It holds nothing as
 // long as nobody follows.
-var processWatch = watchHub{open: watchOpen}
+var processWatch = watchHub{open: watchOpen, defaults: defaultIndex}
 
 // watchSource is the border to the operating system.
 type watchSource interface {
@@ -284,7 +316,8 @@ func watchRead(src watchSource, notices chan<- watchNotice, done <-chan struct{}
 
 // watchHub lets any number of followers share one watch for each network.
 type watchHub struct {
-	open func() (watchSource, error)
+	open     func() (watchSource, error)
+	defaults func(network string) (index int, err error) // defaultIndex
 
 	// joining is held for writing while the followers of a network prepare; for reading by who joins, from before it follows
 	// or locks what its prepare needs; and by who closes its sockets, which it does while it still follows.
@@ -317,6 +350,7 @@ type watchFollower struct {
 
 	// f returns after which time it is to be called again even if nothing changes; 0: never.
 	f      func(networkChange) (again time.Duration)
+	routes bool // f asks for the default route: it is called after those that do not, which need not wait for the answer
 	called bool // for the watch's goroutine only
 
 	stop  func()    // ends it
@@ -441,6 +475,7 @@ func (w *watchShared) deliver(c networkChange, changed bool, err error) bool {
 	if c.loses() {
 		w.prepare(c)
 	}
+	c.defaults = &watchDefaults{ask: w.hub.defaults} // not kept for the next scan: not every change of a route is reported
 	for _, one := range told {
 		c.Unchanged = !changed && one.called
 		one.called = true
@@ -454,20 +489,31 @@ func (w *watchShared) deliver(c networkChange, changed bool, err error) bool {
 	return true
 }
 
-// told returns the followers to call: all, or those that wait. What they asked for is forgotten, since f asks anew.
+// told returns the followers to call, in this order: all, or those that wait. What they asked for is forgotten, since f asks
+// anew.
 func (w *watchShared) told(all bool) []*watchFollower {
 	w.hub.mu.Lock()
 	defer w.hub.mu.Unlock()
 	audience := w.audience
 	w.audience = nil // until the next scan: it would keep the sockets that stop following before that
 	soon := time.Now().Add(backoffSlack)
-	return slices.DeleteFunc(audience, func(one *watchFollower) bool {
+	told := slices.DeleteFunc(audience, func(one *watchFollower) bool {
 		if !all && one.called && (one.due.IsZero() || one.due.After(soon)) {
 			return true
 		}
 		one.due = time.Time{}
 		return false
 	})
+	slices.SortStableFunc(told, func(a, b *watchFollower) int {
+		switch {
+		case a.routes == b.routes:
+			return 0
+		case b.routes:
+			return -1
+		}
+		return 1
+	})
+	return told
 }
 
 // ask has a follower called again in a while, or earlier.
