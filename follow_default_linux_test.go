@@ -467,3 +467,50 @@ func TestFollowDefaultAsksWhenChanged(t *testing.T) {
 		t.Errorf("nothing, after the failure: it asked %d times, want 2", n)
 	}
 }
+
+// TestFollowDefaultRule has a policy rule bring the default route that a family waits for. The routes do not change.
+func TestFollowDefaultRule(t *testing.T) {
+	for _, family := range []struct {
+		name         string
+		ip, otherIPs func(testing.TB, *mcasttest.Host, ...string)
+	}{
+		{"IPv4", ifaceIP, ifaceIP6},
+		{"IPv6", ifaceIP6, ifaceIP},
+	} {
+		t.Run(family.name, func(t *testing.T) {
+			host := mcasttest.NewHost(t)
+			host.NewVeth("wifi", netip.MustParsePrefix("10.9.0.1/24"), netip.MustParsePrefix("fd99::1/64"))
+			family.otherIPs(t, host, "route add default dev wifi")
+			family.ip(t, host, "route add default dev wifi table 99")
+			tx := openDefault(t, host, false)
+			if n := len(*tx.links.Load()); n != 1 {
+				t.Fatalf("without the rule: %d links", n)
+			}
+			family.ip(t, host, "rule add pref 100 table 99")
+			awaitLocked(t, tx, "both families have a link", func() bool { return len(*tx.links.Load()) == 2 })
+		})
+	}
+}
+
+// TestFollowDefaultNexthop deletes the nexthop object of the default route. The kernel removes the IPv4 route with it, and
+// sends no notice of the route.
+func TestFollowDefaultNexthop(t *testing.T) {
+	host, wifi, route := defaultHost(t)
+	host.NewVeth("wire", netip.MustParsePrefix("10.9.1.1/24"), netip.MustParsePrefix("fd98::1/64"))
+	route()
+	ifaceIP(t, host, "nexthop add id 7 dev wire", "route add default nhid 7 metric 100")
+	tx := openDefault(t, host, false)
+	by := func() string {
+		for _, l := range *tx.links.Load() {
+			if l.v4 {
+				return l.ifc.Name
+			}
+		}
+		return ""
+	}
+	if name := by(); name != "wire" {
+		t.Fatalf("IPv4 is sent on %q, want wire", name)
+	}
+	ifaceIP(t, host, "nexthop del id 7")
+	awaitLocked(t, tx, "IPv4 is sent on "+wifi.Name(), func() bool { return by() == wifi.Name() })
+}

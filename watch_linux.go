@@ -73,6 +73,11 @@ type watchNetlink struct {
 
 var _ watchSource = (*watchNetlink)(nil)
 
+// watchRuleGroups are the groups of notices that can concern the default route without a notice of a route. Policy rules
+// decide when the main table has no default route. When a nexthop object is deleted, IPv4 routes through it go without a
+// notice of their own. A kernel before 5.3 has no nexthop objects, and ignores the group.
+const watchRuleGroups = unix.RTMGRP_IPV4_RULE | 1<<(unix.RTNLGRP_IPV6_RULE-1) | 1<<(unix.RTNLGRP_NEXTHOP-1)
+
 // watchOpen returns the ear on the calling thread's network namespace.
 //
 // Of routes it hears only the default ones: the thousands of notices a second that a router can produce about others
@@ -89,11 +94,11 @@ func watchOpen() (watchSource, error) {
 	}
 	// Room for a burst: a notice of a link takes some 2 KiB. More than net.core.rmem_max is not granted, and no loss.
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<20)
-	hear := uint32(unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR)
+	groups := uint32(unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR | watchRuleGroups)
 	if watchFilter(fd) == nil { // some sandboxes allow none
-		hear |= unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV6_ROUTE
+		groups |= unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV6_ROUTE
 	}
-	err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: hear})
+	err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups})
 	if err != nil {
 		questions.close()
 		unix.Close(fd)
@@ -187,7 +192,7 @@ func watchParse(b []byte) (n watchNotice) {
 	for h, b := range ifaceMessages(b) {
 		switch h.Type {
 		case unix.RTM_DELLINK, unix.RTM_NEWLINK:
-		case unix.RTM_DELROUTE, unix.RTM_NEWROUTE:
+		case unix.RTM_DELROUTE, unix.RTM_NEWROUTE, unix.RTM_DELRULE, unix.RTM_NEWRULE, unix.RTM_DELNEXTHOP, unix.RTM_NEWNEXTHOP:
 			n.routes = true
 			continue
 		default:
