@@ -350,7 +350,7 @@ type watchFollower struct {
 
 	// f returns after which time it is to be called again even if nothing changes; 0: never.
 	f      func(networkChange) (again time.Duration)
-	routes bool // f asks for the default route: it is called after those that do not, which need not wait for the answer
+	routes bool // f needs the default route. It is called after the followers that do not: they need not wait for the answer
 	called bool // for the watch's goroutine only
 
 	stop  func()    // ends it

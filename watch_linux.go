@@ -73,10 +73,12 @@ type watchNetlink struct {
 
 var _ watchSource = (*watchNetlink)(nil)
 
-// watchRuleGroups are the groups of notices that can concern the default route without a notice of a route. Policy rules
-// decide when the main table has no default route. When a nexthop object is deleted, IPv4 routes through it go without a
-// notice of their own. A kernel before 5.3 has no nexthop objects, and ignores the group.
-const watchRuleGroups = unix.RTMGRP_IPV4_RULE | 1<<(unix.RTNLGRP_IPV6_RULE-1) | 1<<(unix.RTNLGRP_NEXTHOP-1)
+// watchRules are the groups of notices of policy rules, which decide when the main table has no default route.
+const watchRules = unix.RTMGRP_IPV4_RULE | 1<<(unix.RTNLGRP_IPV6_RULE-1)
+
+// watchRoutes are the groups of notices of routes, and of nexthop objects: when one is deleted, IPv4 routes through it go
+// without a notice of their own. A kernel before 5.3 has no nexthop objects, and ignores the group.
+const watchRoutes = unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV6_ROUTE | 1<<(unix.RTNLGRP_NEXTHOP-1)
 
 // watchOpen returns the ear on the calling thread's network namespace.
 //
@@ -94,9 +96,9 @@ func watchOpen() (watchSource, error) {
 	}
 	// Room for a burst: a notice of a link takes some 2 KiB. More than net.core.rmem_max is not granted, and no loss.
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<20)
-	groups := uint32(unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR | watchRuleGroups)
+	groups := uint32(unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR | watchRules)
 	if watchFilter(fd) == nil { // some sandboxes allow none
-		groups |= unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV6_ROUTE
+		groups |= watchRoutes
 	}
 	err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups})
 	if err != nil {
@@ -123,7 +125,10 @@ func watched(file *os.File) error {
 	return os.NewSyscallError("epoll_ctl", file.SetReadDeadline(time.Time{})) // os.ErrNoDeadline
 }
 
-// watchFilter has the kernel keep back notices of routes other than default ones, before they take room in the buffer.
+// watchFilter has the kernel keep back notices of routes other than default ones, and of nexthop objects that are added or
+// replaced, before they take room in the buffer. A route whose nexthop object is replaced has a notice of its own, unless
+// net.ipv4.nexthop_compat_mode is 0.
+//
 // It is a program of classic BPF, which anybody may attach. Numbers larger than a byte come to it as if they were in
 // network byte order.
 func watchFilter(fd int) error {
@@ -133,6 +138,7 @@ func watchFilter(fd int) error {
 	const typ, dstLen = 4, unix.SizeofNlMsghdr + 1 // in struct nlmsghdr; in struct rtmsg behind it
 	filter := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: typ},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: swapped(unix.RTM_NEWNEXTHOP), Jt: 5},
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: swapped(unix.RTM_NEWROUTE), Jt: 1},
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: swapped(unix.RTM_DELROUTE), Jf: 2},
 		{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: dstLen},
@@ -192,7 +198,7 @@ func watchParse(b []byte) (n watchNotice) {
 	for h, b := range ifaceMessages(b) {
 		switch h.Type {
 		case unix.RTM_DELLINK, unix.RTM_NEWLINK:
-		case unix.RTM_DELROUTE, unix.RTM_NEWROUTE, unix.RTM_DELRULE, unix.RTM_NEWRULE, unix.RTM_DELNEXTHOP, unix.RTM_NEWNEXTHOP:
+		case unix.RTM_DELROUTE, unix.RTM_NEWROUTE, unix.RTM_DELRULE, unix.RTM_NEWRULE, unix.RTM_DELNEXTHOP:
 			n.routes = true
 			continue
 		default:
