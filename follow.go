@@ -166,7 +166,7 @@ func (s *RxSocket) followNew(change networkChange) {
 	for _, ifc := range change.Interfaces {
 		has := slices.ContainsFunc(s.links, func(link *rxLink) bool { return link.ifc.Index == ifc.Index })
 		if !has && joinsByItself(&ifc) {
-			s.links = append(s.links, &rxLink{known{name: ifc.Name, ifc: ifc}})
+			s.links = append(s.links, s.newLink(ifc))
 		}
 	}
 	for _, link := range s.links {
@@ -219,6 +219,7 @@ func (s *RxSocket) followLink(link *rxLink, found *Interface, change networkChan
 			s.retire(p)
 		}
 	})
+	s.followOwn(link, &before) // after the retired, which received what was sent from the addresses of before
 	s.eachPair(link, func(p *pair) {
 		was := p.err
 		switch {
@@ -240,14 +241,26 @@ func (s *RxSocket) followLink(link *rxLink, found *Interface, change networkChan
 			s.log(slog.LevelInfo, "joined again", p, nil)
 		}
 	})
-	own := s.own(link)
-	s.m.update(func() {
-		s.eachPair(link, func(p *pair) {
-			for _, c := range p.conns {
-				s.m.setOwn(c, own)
+}
+
+// followOwn has the OS sockets of link discard what this host sends from the addresses that the interface has now. A reader
+// waits neither for the comparison nor for all sockets at once.
+func (s *RxSocket) followOwn(link *rxLink, before *Interface) {
+	had, has := s.own(before), s.own(&link.ifc)
+	if slices.Equal(had, has) {
+		return
+	}
+	link.own = newAddrSet(has)
+	lost := newAddrSet(slices.DeleteFunc(had, link.own.has))
+	var conns []*conn
+	s.eachPair(link, func(p *pair) { conns = append(conns, p.conns...) })
+	for some := range slices.Chunk(conns, 64) {
+		s.m.update(func() {
+			for _, c := range some {
+				s.m.setOwn(c, link.own, lost)
 			}
 		})
-	})
+	}
 }
 
 // tried follows an attempt to join.

@@ -462,7 +462,7 @@ func TestScriptNoTwins(t *testing.T) {
 		twin := s.as("twin", 1<<20)
 		twin.IPv4 = []netip.Prefix{netip.MustParsePrefix("192.0.2.77/32")}
 		s.rx.mu.Lock()
-		link := &rxLink{known{name: "twin", ifc: twin}}
+		link := &rxLink{known: known{name: "twin", ifc: twin}}
 		p := &pair{rxGroup: s.rx.groups[0], link: link}
 		s.rx.links = append(s.rx.links, link)
 		p.rxGroup.pairs = append(p.rxGroup.pairs, p)

@@ -231,16 +231,19 @@ func (m *merge) empty(c *conn) {
 	}
 }
 
-// setOwn says which addresses are this host's own now. What it has sent from others may still wait in the socket, which
-// is to be found empty soon. m.mu is held.
-func (m *merge) setOwn(c *conn, own []netip.Addr) {
-	former := slices.DeleteFunc(slices.Clone(c.screen.own), func(a netip.Addr) bool { return slices.Contains(own, a) })
-	if len(former) > 0 && c.waiting() {
-		c.screen.former = append(c.screen.former, former...)
+// setOwn sets the addresses of this host, and those that it has lost. What it sent from the latter may still wait in the
+// socket, which is to be found empty soon. m.mu is held.
+func (m *merge) setOwn(c *conn, own, lost *addrSet) {
+	if lost != nil && c.waiting() {
+		excess := max(0, len(c.screen.former)+1-maxFormer)
+		c.screen.former = append(slices.Delete(c.screen.former, 0, excess), lost)
 		c.trust = 0
 	}
 	c.screen.own = own
 }
+
+// maxFormer is how many losses of addresses are kept for a socket that nobody reads, if addresses come and go for ever.
+const maxFormer = 64
 
 // waiting reports whether the socket has a datagram. It leaves a pending error to the reads, which a receive that only
 // peeks would take. m.mu is held.

@@ -216,9 +216,9 @@ func (m *merge) update(f func()) {
 	f()
 }
 
-// setOwn says which addresses are this host's own now. What waits to be read was looked at when it was received. m.mu is
-// held.
-func (m *merge) setOwn(c *conn, own []netip.Addr) { c.screen.own = own }
+// setOwn sets the addresses of this host. What waits to be read was compared with those of before when it was received. m.mu
+// is held.
+func (m *merge) setOwn(c *conn, own, _ *addrSet) { c.screen.own = own }
 
 // close interrupts every read, gives all OS sockets back, and waits until no goroutine is left.
 func (m *merge) close() error {

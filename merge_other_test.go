@@ -286,7 +286,7 @@ func TestMergeScreen(t *testing.T) {
 	mt := newMergeTest(t)
 	in := mt.inlet()
 	blocked := []netip.Addr{mt.from.LocalAddr().(*net.UDPAddr).AddrPort().Addr()}
-	mt.update(func() { in.screen.blocked = blocked })
+	mt.update(func() { in.screen.blocked = newAddrSet(blocked) })
 	for range 2 * inboxDatagrams {
 		mt.send(in, "refused")
 	}

@@ -234,12 +234,14 @@ func (c *conn) tell(m *Membership) {
 	m.Dropped += c.count.dropped.total
 }
 
-// screen refuses in user space what the kernel cannot be made to refuse. Its zero value refuses nothing.
+// screen refuses in user space what the kernel cannot be made to refuse, or may not always. Its zero value refuses nothing.
+// Its sets are shared and without zones: one interface, one zone. The merge's lock guards which they are, and is not held
+// while one is made.
 type screen struct {
-	own     []netip.Addr // this host's addresses on the interface, if its own datagrams are not wanted
-	former  []netip.Addr // those that were, when something was received that may not have been read yet
-	blocked []netip.Addr // like own without zones: one interface, one zone
-	only    []netip.Addr // if there are any: the only ones wanted
+	own     *addrSet   // this host's addresses on the interface, if its own datagrams are not wanted
+	former  []*addrSet // addresses that the interface has lost since something was received that may not have been read yet
+	blocked *addrSet
+	only    *addrSet // nil: all are wanted
 }
 
 // refuses reports whether n datagrams from src must not be delivered, and counts them if they are this host's own. The
@@ -252,15 +254,15 @@ func (c *conn) refuses(src netip.Addr, n int) bool {
 	if src.Is4In6() {
 		return true
 	}
-	if len(s.own) == 0 && len(s.former) == 0 && len(s.blocked) == 0 && len(s.only) == 0 {
+	if s.own == nil && len(s.former) == 0 && s.blocked == nil && s.only == nil {
 		return false
 	}
 	src = src.WithZone("")
-	if slices.Contains(s.own, src) || slices.Contains(s.former, src) {
+	if s.own.has(src) || slices.ContainsFunc(s.former, func(lost *addrSet) bool { return lost.has(src) }) {
 		c.count.own += uint64(n)
 		return true
 	}
-	return slices.Contains(s.blocked, src) || len(s.only) > 0 && !slices.Contains(s.only, src)
+	return s.blocked.has(src) || s.only != nil && !s.only.has(src)
 }
 
 // udpAddrPort is the destination of a WriteTo. One of IPv4 is in the form that can have a zone, for unmap.

@@ -50,14 +50,16 @@ type RxConfig struct {
 	// the IPv6 groups open to all. On Windows the library filters as well as the system, and alone where that refuses to.
 	Sources []netip.Addr
 
-	// Blocked are hosts whose datagrams are not received. It excludes Sources. The kernel of macOS is asked to keep them
-	// out and does not, so there the library does; on Windows both do.
+	// Blocked are hosts whose datagrams are not received. It excludes Sources. The library discards their datagrams, and
+	// asks the system to keep them out. Linux keeps out as many as net.ipv4.igmp_max_msf and net.ipv6.mld_max_msf allow,
+	// macOS none.
 	Blocked []netip.Addr
 
 	// Loopback lets datagrams in that this host itself sends out of a non-loopback interface. It must be set on
 	// both ends: Linux and macOS decide at the sender, Windows at the receiver. Without it, a datagram whose source is
 	// an address of the interface it came in by is not delivered. Traffic over the loopback interface is always. On macOS
-	// and Windows, what this host sent from an address that it has lost since is delivered if it waited behind 64 others.
+	// and Windows, what this host sent from an address that it has lost since is delivered if it waited behind 64 others. On
+	// Linux it is delivered if the interface lost addresses more than 64 times before the socket was read.
 	Loopback bool
 
 	// ReadBuffer is the size in bytes of the receive buffer of every OS socket, of which there is one for each
@@ -141,12 +143,16 @@ type RxSocket struct {
 type rxGroup struct {
 	addr             netip.Addr
 	sources, blocked []netip.Addr
+	screened         *addrSet // blocked, for the screens
 	pairs            []*pair
 	orphans          []*conn // of pairs that were let go, which may still have something to deliver
 }
 
 // rxLink is an interface on which the groups are to be received.
-type rxLink struct{ known }
+type rxLink struct {
+	known
+	own *addrSet // see RxSocket.own; the OS sockets of the interface share it
+}
 
 // pair is a group on an interface.
 type pair struct {
@@ -191,7 +197,7 @@ func OpenRx(cfg RxConfig) (*RxSocket, error) {
 	s := &RxSocket{cfg: cfg, all: all, reader: r, logger: logger{to: cfg.Logger}}
 	s.replies.port = cfg.Port
 	for _, ifc := range cfg.Interfaces {
-		s.links = append(s.links, &rxLink{known{name: ifc.Name, ifc: ifc}})
+		s.links = append(s.links, s.newLink(ifc))
 	}
 	if err := s.joinAll(); err != nil {
 		s.Close()
@@ -329,6 +335,7 @@ func (s *RxSocket) addGroup(group netip.Addr, sources []netip.Addr) *rxGroup {
 	g := &rxGroup{addr: group, sources: sources}
 	if len(sources) == 0 {
 		g.sources, g.blocked = ofFamily(s.cfg.Sources, group), ofFamily(s.cfg.Blocked, group)
+		g.screened = newAddrSet(g.blocked)
 	}
 	s.groups = append(s.groups, g)
 	return g
@@ -433,7 +440,7 @@ func (s *RxSocket) open(p *pair, sources []netip.Addr) error {
 		return err
 	}
 	for i, c := range conns {
-		c.screen.own = s.own(p.link)
+		c.screen.own = p.link.own
 		if err := s.m.add(c); err != nil {
 			for _, c := range conns[:i] {
 				s.m.remove(c)
@@ -457,12 +464,16 @@ func (s *RxSocket) leave(p *pair) (err error) {
 	return err
 }
 
-// own returns the sources that mark a datagram on link as this host's own, if those are not wanted.
-func (s *RxSocket) own(link *rxLink) (own []netip.Addr) {
-	if s.cfg.Loopback || link.ifc.IsLoopback() {
+func (s *RxSocket) newLink(ifc Interface) *rxLink {
+	return &rxLink{known{name: ifc.Name, ifc: ifc}, newAddrSet(s.own(&ifc))}
+}
+
+// own returns the sources that mark a datagram on ifc as this host's own, if those are not wanted.
+func (s *RxSocket) own(ifc *Interface) (own []netip.Addr) {
+	if s.cfg.Loopback || ifc.IsLoopback() {
 		return nil
 	}
-	for _, prefixes := range [][]netip.Prefix{link.ifc.IPv4, link.ifc.IPv6} {
+	for _, prefixes := range [][]netip.Prefix{ifc.IPv4, ifc.IPv6} {
 		for _, p := range prefixes {
 			own = append(own, p.Addr())
 		}

@@ -64,7 +64,7 @@ func openConn(cfg *RxConfig, p *pair, sources []netip.Addr) (*conn, error) {
 	c.in = newInbox(udp, c.group, true)
 	// The kernel passes what it was asked to block: imo_multi_filter compares the wrong modes. So it is told, for the
 	// routers' sake, and screened here.
-	c.screen.only, c.screen.blocked = sources, p.blocked // the former in case that the kernel lets others pass as well
+	c.screen.only, c.screen.blocked = newAddrSet(sources), p.screened // the former in case that the kernel lets others pass as well
 	if err := ask(udp, p.addr, cfg); err != nil {
 		udp.Close()
 		return nil, err

@@ -24,6 +24,7 @@ type handle struct {
 	checkIf  bool // IPv6 where the kernel refused to bind the device: compare the arrival interface
 	told     bool // there are control messages
 	coalesce bool // the kernel may hand over runs of datagrams at once
+	blocked  int  // how many of the pair's blocked sources, from the first on, the kernel keeps out
 }
 
 // errSystem is nil where sockets can be opened.
@@ -115,11 +116,13 @@ func tryOpenConn(cfg *RxConfig, p *pair, sources []netip.Addr, again bool) (_ *c
 		return nil, nil, err
 	}
 	c.sources = sources[:len(sources)-len(rest)]
-	if c.screen.blocked, err = s.block(c.ifIndex, p.blocked); err != nil {
+	if c.blocked, err = s.block(c.ifIndex, p.blocked); err != nil {
 		return nil, nil, err
 	}
+	// The kernel does not keep out all of them, and none while it is joined again.
+	c.screen.blocked = p.screened
 	c.release = func() error {
-		s.unblock(c.ifIndex, p.blocked[:len(p.blocked)-len(c.screen.blocked)])
+		s.unblock(c.ifIndex, p.blocked[:c.blocked])
 		return closeFD(s.fd)
 	}
 	if err := bindPort(s.fd, netip.AddrPortFrom(p.addr, cfg.Port), c.ifIndex, again); err != nil {
@@ -163,7 +166,7 @@ func (p *pair) rejoin(c *conn) error {
 		err = &OpError{Op: "join", Group: p.addr, Source: rest[0], Interface: p.link.ifc.Name, Err: unix.ENOBUFS}
 	}
 	if err == nil {
-		_, err = s.block(c.ifIndex, p.blocked) // as many as before
+		c.blocked, err = s.block(c.ifIndex, p.blocked)
 	}
 	return err
 }
@@ -350,19 +353,19 @@ func (s *pairSocket) joinAny(index int) error {
 	})
 }
 
-// block excludes sources, and returns those beyond what the kernel takes, which are screened in user space:
-// an exclude list cannot be shared among sockets as an include list can.
-func (s *pairSocket) block(index int, blocked []netip.Addr) (rest []netip.Addr, err error) {
+// block excludes sources and returns how many the kernel has taken. It refuses those beyond its limit or its memory. An
+// exclude list cannot be shared among sockets as an include list can, so the rest are discarded when they are read.
+func (s *pairSocket) block(index int, blocked []netip.Addr) (taken int, err error) {
 	for i, source := range blocked {
 		err := s.sourceOption("MCAST_BLOCK_SOURCE", unix.MCAST_BLOCK_SOURCE, index, source)
-		if errors.Is(err, unix.ENOBUFS) {
-			return blocked[i:], nil
+		if errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENOMEM) {
+			return i, nil
 		}
 		if err != nil {
-			return nil, err
+			return i, err
 		}
 	}
-	return nil, nil
+	return len(blocked), nil
 }
 
 // unblock takes back what block has excluded, for a socket that is about to be closed and read no more. When a member

@@ -82,7 +82,7 @@ func (m *merge) openConn(cfg *RxConfig, p *pair, sources []netip.Addr) (_ *conn,
 	c := &conn{pair: p, group: p.addr, ifName: ifc.Name, ifIndex: ifc.Index, sources: sources}
 	// The system filters too, where it can. Here every datagram is looked at anyway, and so the promise does not
 	// depend on how well it does.
-	c.screen.only, c.screen.blocked = sources, p.blocked
+	c.screen.only, c.screen.blocked = newAddrSet(sources), p.screened
 
 	all := listenAt(ifc, p.addr, cfg.Port)
 	for _, at := range all {
