@@ -273,17 +273,22 @@ func (p *pair) tried(now time.Time) {
 }
 
 // rejoin renews the memberships of a pair whose interface still has its index. Its sockets stay, and what they have
-// received.
+// received, unless the system takes fewer sources for each socket than before: then more sockets take their place.
 func (s *RxSocket) rejoin(p *pair) {
 	p.left = false
 	for _, c := range p.conns {
 		if err := p.rejoin(c); err != nil {
 			s.retire(p)
-			p.err = err
+			if p.err = err; errors.Is(err, errFewerSources) {
+				s.join(p)
+			}
 			return
 		}
 	}
 }
+
+// errFewerSources is the cause of a membership that cannot be renewed with the sockets it has.
+var errFewerSources = errors.New("the system takes fewer sources for a socket than before")
 
 // retire parts a pair from its sockets, which may still deliver what they have received, but receive nothing more: a
 // membership can come to life again with the index of its interface, and its pair has others by then. Of those that it

@@ -163,7 +163,7 @@ func (p *pair) rejoin(c *conn) error {
 	s.leave(c.ifIndex)
 	rest, err := s.join(c.ifIndex, c.sources)
 	if err == nil && len(rest) > 0 {
-		err = &OpError{Op: "join", Group: p.addr, Source: rest[0], Interface: p.link.ifc.Name, Err: unix.ENOBUFS}
+		err = &OpError{Op: "join", Group: p.addr, Source: rest[0], Interface: p.link.ifc.Name, Err: errFewerSources}
 	}
 	if err == nil {
 		c.blocked, err = s.block(c.ifIndex, p.blocked)
