@@ -1,20 +1,23 @@
-// What sockets live through: their interface deleted while it is sent by, their network namespace left by everybody else, a
-// clock that is set.
+// What sockets live through: their interface deleted while it is sent by, their network namespace left by everybody else or
+// ended under them, deadlines of the wall clock.
 
 package mcast_test
 
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/go-multicast/mcast"
 	"github.com/go-multicast/mcast/mcasttest"
+	"golang.org/x/sys/unix"
 )
 
 // TestInterfaceGoneWhileSending deletes the interface while one goroutine sends by it, datagram by datagram and in
@@ -183,20 +186,143 @@ func TestNamespaceLeft(t *testing.T) {
 		if err := errors.Join(rx.Close(), tx.Close()); err != nil {
 			t.Error(err)
 		}
-		eventually(t, "all threads are here", func() bool {
-			own, err := os.Readlink("/proc/self/ns/net")
-			threads, err2 := os.ReadDir("/proc/self/task")
-			if err != nil || err2 != nil || len(threads) == 0 {
-				t.Fatal(err, err2)
+		eventually(t, "all threads are here", threadsAreHere(t))
+	}
+}
+
+// threadsAreHere returns a function that reports whether no thread of the process is in another network namespace.
+func threadsAreHere(t *testing.T) func() bool {
+	return func() bool {
+		own, err := os.Readlink("/proc/self/ns/net")
+		threads, err2 := os.ReadDir("/proc/self/task")
+		if err != nil || err2 != nil || len(threads) == 0 {
+			t.Fatal(err, err2)
+		}
+		for _, thread := range threads {
+			if its, err := os.Readlink("/proc/self/task/" + thread.Name() + "/ns/net"); err == nil && its != own {
+				return false
 			}
-			for _, thread := range threads {
-				if its, err := os.Readlink("/proc/self/task/" + thread.Name() + "/ns/net"); err == nil && its != own {
+		}
+		return true
+	}
+}
+
+// TestNamespaceDestroyed ends the network namespace of sockets with reads that are blocked, as the end of a container does:
+// nobody has a handle of it any more, and its interface is deleted from outside. The reads stay blocked and use no
+// processor. Close ends them, and then nothing keeps the namespace: the kernel destroys it, and with it the other end of a
+// second cable.
+func TestNamespaceDestroyed(t *testing.T) {
+	noLeaks(t)
+	for _, static := range []bool{false, true} {
+		t.Run(fmt.Sprint("Static ", static), func(t *testing.T) { testNamespaceDestroyed(t, static) })
+	}
+}
+
+func testNamespaceDestroyed(t *testing.T, static bool) {
+	groups, port := []netip.Addr{contractFamilies[0].group, contractFamilies[1].group}, newPort()
+	cut, witness := fmt.Sprint("cut-", static), fmt.Sprint("witness-", static)
+	var rx *mcast.RxSocket
+	var tx *mcast.TxSocket
+	t.Run("open", func(t *testing.T) { // the host's handle ends with it
+		h, here := mcasttest.NewHost(t), strconv.Itoa(os.Getpid())
+		ip := func(host *mcasttest.Host, args ...string) {
+			t.Helper()
+			run(t, host, "", append([]string{"ip"}, args...)...)
+		}
+		for name, far := range map[string]string{"inner": cut, "other": witness} {
+			ip(h, "link", "add", name, "type", "veth", "peer", "name", far, "netns", here)
+			ip(h, "link", "set", name, "addrgenmode", "none")
+			ip(nil, "link", "set", far, "addrgenmode", "none")
+		}
+		ip(h, "address", "add", "10.74.0.1/24", "dev", "inner")
+		ip(h, "address", "add", "fd74::1/64", "dev", "inner", "nodad")
+		ip(nil, "link", "set", cut, "up")
+		ip(h, "link", "set", "inner", "up")
+		h.Do(func() {
+			inner := mustFind(t, "inner")
+			var err error
+			if rx, err = mcast.OpenRx(mcast.RxConfig{Groups: groups, Port: port, Interfaces: inner, Loopback: true, Static: static}); err != nil {
+				t.Fatal(err)
+			}
+			if tx, err = mcast.OpenTx(mcast.TxConfig{Groups: groups, Interfaces: inner, Loopback: true, Static: static}); err != nil {
+				t.Fatal(err)
+			}
+		})
+	})
+	if rx == nil || tx == nil {
+		return // why is reported
+	}
+	t.Cleanup(func() { rx.Close(); tx.Close() })
+	exists := func(name string) bool { _, err := net.InterfaceByName(name); return err == nil }
+	for _, g := range groups {
+		eventually(t, "it is sent", func() bool { // IPv6 learns a moment later that the interface is up
+			_, err := tx.WriteToUDPAddrPort([]byte("datagram"), netip.AddrPortFrom(g, port))
+			return err == nil
+		})
+		rx.SetReadDeadline(time.Now().Add(patience))
+		if o := readers[1].read(rx); o.err != nil || o.payload != "datagram" {
+			t.Fatalf("%+v", o)
+		}
+	}
+	rx.SetReadDeadline(time.Time{})
+	var blocked []<-chan outcome
+	for _, socket := range []net.PacketConn{rx, tx} {
+		blocked = append(blocked, start(func() outcome { _, _, err := socket.ReadFrom(make([]byte, 10)); return outcome{err: err} }))
+	}
+	awaitBlocked(t, 2)
+
+	run(t, nil, "", "ip", "link", "delete", cut)
+	if !static {
+		eventually(t, "the interface is missed", func() bool {
+			for _, m := range rx.Memberships() {
+				if m.Joined {
 					return false
 				}
 			}
 			return true
 		})
 	}
+	for _, g := range groups {
+		var op *mcast.OpError
+		if _, err := tx.WriteToUDPAddrPort([]byte("lost"), netip.AddrPortFrom(g, port)); !errors.As(err, &op) || op.Interface != "inner" {
+			t.Errorf("write without an interface: %v", err)
+		}
+	}
+	awaitIdle(t)
+	awaitBlocked(t, 2)
+	if !exists(witness) {
+		t.Error("the namespace is gone while sockets are open in it")
+	}
+
+	if err := errors.Join(rx.Close(), tx.Close()); err != nil {
+		t.Error(err)
+	}
+	for _, b := range blocked {
+		if o := await(t, b); !errors.Is(o.err, net.ErrClosed) {
+			t.Errorf("a read that was blocked: %v", o.err)
+		}
+	}
+	eventually(t, "all threads are here", threadsAreHere(t))
+	eventually(t, "the namespace is destroyed", func() bool { return !exists(witness) })
+}
+
+// awaitIdle waits until the process uses less than a fifth of a processor. A loop that does not wait for anything uses all
+// that it gets.
+func awaitIdle(t *testing.T) {
+	t.Helper()
+	used := func() time.Duration {
+		var u unix.Rusage
+		if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+			t.Fatal(err)
+		}
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	eventually(t, "the process is idle", func() bool {
+		const window = 100 * time.Millisecond
+		before := used()
+		time.Sleep(window)
+		return used()-before < window/5
+	})
 }
 
 // TestWallClockDeadline sets deadlines that are times of the wall clock only, as from a file or another host. They count
