@@ -30,6 +30,7 @@ func unwritable(t *testing.T) []byte {
 // second, and leaves its error to the next call.
 func leaveError(t *testing.T, fd int) {
 	t.Helper()
+	awaitDelivered(t)
 	b := new(msgBatch)
 	b.point(0, make([]byte, 100), 0)
 	b.point(1, unwritable(t), 0)
@@ -133,6 +134,7 @@ func TestRetiredKeepsError(t *testing.T) {
 		s.send(s.tx)
 		leaveError(t, connOf(s.rx, 0).fd)
 		unread := s.send(s.tx)
+		awaitDelivered(t)
 		s.tell(list()) // the interface is gone
 		s.rx.SetReadDeadline(time.Now().Add(20 * time.Second))
 		buf := make([]byte, 100)

@@ -428,7 +428,7 @@ func openRunsOf(t *testing.T, n int, coalesce bool) *runsPath {
 	return h
 }
 
-// write sends count numbered datagrams to a group in one batch.
+// write sends count numbered datagrams to a group in one batch, and returns when they are in the socket.
 func (h *runsPath) write(t *testing.T, group, count, size int) {
 	t.Helper()
 	var ms []Message
@@ -438,6 +438,7 @@ func (h *runsPath) write(t *testing.T, group, count, size int) {
 	if n, err := h.tx.WriteBatch(ms); n != count || err != nil {
 		t.Fatalf("wrote %d, %v", n, err)
 	}
+	awaitDelivered(t)
 }
 
 // TestCoalescedLeave leaves a group of which a part was read: the rest is gone, and other groups are not.
