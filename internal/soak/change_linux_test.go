@@ -78,103 +78,29 @@ func (l *life) deleted(w int) {
 // from sockets, or one of them has its interface again, nothing else happens before they were told: until then Join says
 // that the interface is gone.
 func (l *life) changeWire(x *wire) {
-	renamed := false
+	name := x.veth.Name()
 	defer func() {
-		if l.states[x.n].shaky || renamed {
+		if l.states[x.n].shaky || x.veth.Name() != name {
 			settle([]*settler{l.told, x.told})
 		}
 	}()
-	choice, pause := l.rng.IntN(12), time.Duration(l.rng.IntN(40))*time.Millisecond
-	which := []*bool{&x.lost4, &x.lost6, &x.extra4, &x.extra6}[l.rng.IntN(4)]
-	happens := func(kind, format string, args ...any) {
-		what := fmt.Sprintf(format, args...)
-		l.record(kind, x.n, "", "wire %d (%s, index %d): %s", x.n, x.veth.Name(), l.index(x), what)
-	}
+	var e *event
 	switch {
 	case !x.there:
-		happens("create", "create")
-		l.disturb(x.n)
-		l.number(x, x.veth.Create)
-		x.there, x.up, x.plugged = true, true, true
-		l.created(x.n)
-		l.disturb(x.n) // of those to whom it has come back
+		e = &repairs[0]
 	case !x.up:
-		happens("up", "up")
-		l.disturb(x.n)
-		x.veth.Up()
-		x.up = true
+		e = &repairs[1]
 	case !x.plugged:
-		happens("plug", "plug")
-		l.disturb(x.n)
-		x.veth.Plug()
-		x.plugged = true
-	case choice < 2:
-		happens("flap", "down and up after %v", pause)
-		l.disturb(x.n)
-		x.veth.Down()
-		time.Sleep(pause)
-		x.veth.Up()
-	case choice == 2:
-		happens("down", "down")
-		l.disturb(x.n)
-		x.veth.Down()
-		x.up = false
-	case choice == 3:
-		happens("flap", "unplug and plug after %v", pause)
-		l.disturb(x.n)
-		x.veth.Unplug()
-		time.Sleep(pause)
-		x.veth.Plug()
-	case choice == 4:
-		happens("unplug", "unplug")
-		l.disturb(x.n)
-		x.veth.Unplug()
-		x.plugged = false
-	case choice == 5:
-		happens("delete", "delete")
-		l.disturb(x.n)
-		x.veth.Delete()
-		x.there = false
-		l.deleted(x.n)
-	case choice == 6:
-		happens("re-create", "delete and create after %v", pause)
-		l.disturb(x.n)
-		x.veth.Delete()
-		l.deleted(x.n)
-		time.Sleep(pause)
-		l.number(x, x.veth.Create)
-		l.created(x.n)
-	case choice == 7:
-		happens("travel", "travel")
-		l.disturb(x.n)
-		l.number(x, x.veth.Travel)
-	case choice < 10:
-		name := x.names[0]
-		if x.veth.Name() == name {
-			name = x.names[1]
-		}
-		happens("rename", "rename to %s", name)
-		if !l.live {
-			l.disturb(x.n)
-		}
-		x.veth.Rename(name)
-		renamed = true
-		l.created(x.n)
-		for _, r := range l.receivers { // one may have it again
-			for g := range groups {
-				r.allow(g)
-			}
-		}
+		e = &repairs[2]
 	default:
-		switch { // without any address of IPv4 there would be nothing to receive
-		case which == &x.lost4 && !x.extra4:
-			which = &x.extra4
-		case which == &x.extra4 && x.lost4:
-			which = &x.lost4
-		}
-		l.readdress(x.n)
-		happens("address", "%s", x.set(which, !*which))
+		e = l.draw()
 	}
+	pause := time.Duration(l.rng.IntN(40)) * time.Millisecond
+	l.record(e.kind, x.n, "", "wire %d (%s, index %d): %s, with %v for it", x.n, name, l.index(x), e.what, pause)
+	if e.disturbs {
+		l.disturb(x.n)
+	}
+	e.do(l, x, pause)
 }
 
 func (l *life) index(x *wire) int {
@@ -189,7 +115,7 @@ func (l *life) changeSocket() {
 	r := l.receivers[l.rng.IntN(len(l.receivers))]
 	g := l.rng.IntN(groupCount)
 	sources := l.somePeers(g)
-	switch choice := l.rng.IntN(20); {
+	switch choice := l.rng.IntN(23); {
 	case choice < 3 && len(l.receivers) < most:
 		l.openOne()
 	case choice < 5 && len(l.receivers) > fewest:
@@ -207,6 +133,14 @@ func (l *life) changeSocket() {
 		}
 	case choice < 19:
 		l.storm()
+	case choice < 21:
+		l.churn(r, g)
+	case choice < 22:
+		s := l.peers[l.rng.IntN(wireCount)]
+		l.record("write deadline", s.wire, "", "a write deadline of sender %d passes", s.wire)
+		if err := s.poke(); err != nil {
+			l.problem(s.wire, "", "sender %d: deadline: %v", s.wire, err)
+		}
 	default:
 		l.reopenSender(l.rng.IntN(2))
 	}
@@ -377,6 +311,17 @@ func (l *life) openOne() {
 		return
 	}
 	l.receivers = append(l.receivers, r)
+}
+
+// churn joins and leaves a group again and again.
+func (l *life) churn(r *receiver, g int) {
+	for range 2 * (1 + l.rng.IntN(20)) {
+		if _, joined := r.groups[g]; joined {
+			l.leave(r, g)
+		} else {
+			l.join(r, g, l.somePeers(g))
+		}
+	}
 }
 
 // storm has several receivers at once open, join, leave and close.

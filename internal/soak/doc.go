@@ -5,6 +5,10 @@
 //	go test -race -v ./internal/soak -soak.time=1m              a minute; without the flag, some seconds
 //	go test -race -v ./internal/soak -soak.seed=7               one life again, as far as chance allows
 //	go test -v -timeout=2h ./internal/soak -soak.time=1h -soak.log
+//	go test -race -v ./internal/soak -soak.events="no IPv6,travel"  only these events of interfaces
+//
+// event_linux_test.go has the table of the events that interfaces meet. One that the library does not survive yet says so
+// there, and is played only if it is asked for.
 //
 // It is a test rather than a program because it is about networks that package mcasttest makes, and these belong to a
 // test. It runs on Linux; elsewhere there is nothing in it.

@@ -66,6 +66,7 @@ type network struct {
 	wires [wireCount]*wire
 	told  *settler
 	live  bool // interfaces can be renamed while they are up
+	few   bool // the host's kernel takes few sources
 
 	mu      sync.RWMutex // held for writing while an interface gets an index
 	indexes map[int]int  // the wire of every index there has been
@@ -82,6 +83,7 @@ type wire struct {
 	there, up, plugged bool
 	extra4, extra6     bool // addresses beyond the first ones
 	lost4, lost6       bool // the first one is not there
+	many               bool // addresses
 }
 
 func newNetwork(t *testing.T) *network {
@@ -207,12 +209,13 @@ func (n *network) restore(w *wire) {
 	w.set(&w.lost6, false)
 	w.set(&w.extra4, false)
 	w.set(&w.extra6, false)
+	w.setMany(false)
 }
 
 // set makes a change to the addresses, which what, one of the wire's own fields, stands for.
-func (w *wire) set(what *bool, value bool) (text string) {
+func (w *wire) set(what *bool, value bool) {
 	if *what == value {
-		return ""
+		return
 	}
 	*what = value
 	p := map[*bool]netip.Prefix{
@@ -220,10 +223,9 @@ func (w *wire) set(what *bool, value bool) (text string) {
 	}[what]
 	if value == (what == &w.extra4 || what == &w.extra6) {
 		w.veth.AddAddress(p)
-		return "add " + p.String()
+		return
 	}
 	w.veth.DelAddress(p)
-	return "delete " + p.String()
 }
 
 // dropped is how many packets the kernel has dropped on the way between a wire's ends: when more wait for a processor
@@ -350,13 +352,13 @@ func settle(all []*settler) {
 		}
 		end := time.Now().Add(patience)
 		for i, s := range all {
-			for next := time.Now().Add(patience / 4); s.count.Load() == before[i]; time.Sleep(time.Millisecond) {
+			for next := time.Now().Add(patience / 20); s.count.Load() == before[i]; time.Sleep(time.Millisecond) {
 				if time.Now().After(end) {
 					s.t.Fatal("nobody was told that the marker had been away")
 				}
 				if time.Now().After(next) { // notices were lost, and then nothing is logged
 					s.marker.Travel()
-					next = next.Add(patience / 4)
+					next = next.Add(patience / 20)
 				}
 			}
 		}

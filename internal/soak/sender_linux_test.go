@@ -72,6 +72,7 @@ type sender struct {
 	// plain sends to groups that are not loud, noisy to those that are, with Loopback.
 	plain, noisy atomic.Pointer[mcast.TxSocket]
 	excused      atomic.Bool // for writing to a socket that was closed
+	poked        atomic.Bool // a write deadline passes
 
 	bufs [][]byte
 	ms   []mcast.Message
@@ -176,17 +177,50 @@ func (s *sender) send(g int, bufs [][]byte, batch bool) {
 		for i, p := range bufs {
 			s.ms[i] = mcast.Message{Buf: p, Addr: dst}
 		}
-		m, err := tx.WriteBatch(s.ms[:n])
-		s.judge(err)
-		if err == nil && m != int(n) {
-			s.problem(s.wire, "", "sender %d: WriteBatch: %d of %d, and no error", s.wire, m, n)
-		}
+		s.sendBatch(tx, s.ms[:n])
 		return
 	}
 	for _, p := range bufs {
 		_, err := tx.WriteToUDPAddrPort(p, dst)
+		for s.late(err) {
+			_, err = tx.WriteToUDPAddrPort(p, dst)
+		}
 		s.judge(err)
 	}
+}
+
+// sendBatch sends what a deadline held back when the deadline is no more: it was not sent, and the rest was.
+func (s *sender) sendBatch(tx *mcast.TxSocket, ms []mcast.Message) {
+	for {
+		n, err := tx.WriteBatch(ms)
+		if s.late(err) {
+			ms = ms[n:]
+			continue
+		}
+		s.judge(err)
+		if err == nil && n != len(ms) {
+			s.problem(s.wire, "", "sender %d: WriteBatch: %d of %d, and no error", s.wire, n, len(ms))
+		}
+		return
+	}
+}
+
+// late reports whether the sender's deadline was the cause of an error, and waits a moment then.
+func (s *sender) late(err error) bool {
+	late := s.poked.Load() && errors.Is(err, os.ErrDeadlineExceeded)
+	if late {
+		time.Sleep(100 * time.Microsecond)
+	}
+	return late
+}
+
+// poke has writes of a peer fail for a moment. It sends by one interface, so what has failed was not sent at all.
+func (s *sender) poke() error {
+	s.poked.Store(true)
+	tx := s.plain.Load()
+	err := tx.SetWriteDeadline(time.Unix(1, 0))
+	time.Sleep(time.Millisecond)
+	return errors.Join(err, tx.SetWriteDeadline(time.Time{}))
 }
 
 // judge looks at an error of sending: the wires that it names must be ones that cannot be sent by.

@@ -371,5 +371,6 @@ func (l *life) end() {
 	for _, x := range l.wires {
 		l.restore(x)
 	}
+	l.setFew(false)
 	l.judge()
 }
