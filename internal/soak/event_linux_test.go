@@ -83,15 +83,18 @@ var events = []event{
 		x.veth.SetMTU(1500)
 	}},
 	{kind: "no IPv6", what: "disable_ipv6 and back, while others join and leave", weight: 2, disturbs: true, do: func(l *life, x *wire, pause time.Duration) {
-		knob := "net/ipv6/conf/" + x.veth.Name() + "/disable_ipv6"
-		l.host.Sysctl(knob, "1")
-		l.joinElsewhere(x, pause)
-		l.host.Sysctl(knob, "0")
+		conf := "net/ipv6/conf/" + x.veth.Name()
+		// The kernel forgets the sources when it has sent its reports about them, the last of which follows this many ms later.
+		l.host.Sysctl(conf+"/mldv2_unsolicited_report_interval", "1")
+		l.host.Sysctl(conf+"/disable_ipv6", "1")
+		l.joinElsewhere(x, 50*time.Millisecond+pause)
+		l.host.Sysctl(conf+"/disable_ipv6", "0")
 		x.veth.Up() // gives it back its addresses
 	}, fails: "IPv6 memberships with sources receive nothing afterwards: the kernel takes IPv6 down without the flag IFF_UP"},
 	{kind: "few sources", what: "igmp_max_msf lowered or raised, and to another namespace and back", weight: 2, disturbs: true,
 		do: func(l *life, x *wire, _ time.Duration) {
 			l.setFew(!l.few)
+			l.wasFew = true
 			l.number(x, x.veth.Travel)
 		}, fails: "sources that the kernel then refuses to block are delivered when the membership is renewed"},
 	{kind: "lost notices", what: "to another namespace and back, and the notices are lost", weight: 1, disturbs: true, do: func(l *life, x *wire, _ time.Duration) {

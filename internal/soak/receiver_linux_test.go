@@ -229,9 +229,18 @@ func (r *receiver) wants(w, g, from int) bool {
 }
 
 // reaches says whether what a sender sends to a group on a wire reaches the receiver's socket, whether or not it is
-// wanted.
+// wanted: the kernel may refuse to block a source, and then the library does.
 func (r *receiver) reaches(w, g, from int) bool {
-	return r.wants(w, g, from) || r.near() && from == fromHost && loud(g) && len(r.groups[g]) == 0
+	switch {
+	case r.wants(w, g, from):
+		return true
+	case !r.near() || len(r.groups[g]) > 0:
+		return false
+	case from == fromPeer:
+		_, joined := r.groups[g]
+		return joined && r.wasFew
+	}
+	return loud(g)
 }
 
 // each calls f for the streams of a group at the receiver.

@@ -118,7 +118,8 @@ type life struct {
 	seed   uint64
 	rng    *rand.Rand
 	counts *counts
-	serial int // of the latest receiver
+	serial int  // of the latest receiver
+	wasFew bool // the kernel took few sources for a while, and memberships of then may be there still
 
 	gate  sync.RWMutex // held for reading by who sends; closed while the books are made up
 	hurry atomic.Bool  // slow receivers are not
