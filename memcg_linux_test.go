@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// memoryCgroup makes a cgroup that limits memory, and returns its directory.
-func memoryCgroup(t *testing.T) (dir string) {
+// memoryCgroup makes a cgroup that limits memory, and returns its directory and that of the cgroup that this process is in.
+func memoryCgroup(t *testing.T) (dir, home string) {
 	t.Helper()
 	const missing = "a memory cgroup (v2) that may be made"
 	root := t.TempDir()
@@ -37,6 +37,15 @@ func memoryCgroup(t *testing.T) (dir string) {
 	if err := os.WriteFile(filepath.Join(root, "cgroup.subtree_control"), []byte("+memory"), 0); err != nil {
 		notHere(t, fmt.Sprintf("%s: %v", missing, err))
 	}
+	own, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(own)) {
+		if path, ok := strings.CutPrefix(line, "0::"); ok { // of version 2 (cgroups(7))
+			home = filepath.Join(root, strings.TrimSpace(path))
+		}
+	}
 	dir = filepath.Join(root, "mcast-test-"+strconv.Itoa(os.Getpid()))
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -44,7 +53,7 @@ func memoryCgroup(t *testing.T) (dir string) {
 	t.Cleanup(func() { // the kernel may still be about to give back what sockets had
 		eventually(t, "the cgroup is removed", func() bool { return os.Remove(dir) == nil })
 	})
-	return dir
+	return dir, home
 }
 
 // TestMemoryCgroupFull fills the receive buffers of sockets whose memory cgroup is at its limit. Some kernels drop there
@@ -55,7 +64,7 @@ func memoryCgroup(t *testing.T) (dir string) {
 // receiver, and need not fear to be killed for its own memory.
 func TestMemoryCgroupFull(t *testing.T) {
 	noLeaks(t)
-	dir := memoryCgroup(t)
+	dir, home := memoryCgroup(t)
 	set := func(name, value string) {
 		t.Helper()
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(value), 0); err != nil {
@@ -89,7 +98,7 @@ func TestMemoryCgroupFull(t *testing.T) {
 	s := map[bool]*station{true: w.station(t, contractFamilies[0].group, 0), false: w.station(t, contractFamilies[1].group, 0)}
 	set("cgroup.procs", "0")
 	rx, err := mcast.OpenRx(onWire(w, port, groups...))
-	if err := os.WriteFile(filepath.Join(filepath.Dir(dir), "cgroup.procs"), []byte("0"), 0); err != nil {
+	if err := os.WriteFile(filepath.Join(home, "cgroup.procs"), []byte("0"), 0); err != nil {
 		t.Fatal(err)
 	}
 	if err != nil {
