@@ -375,7 +375,7 @@ func TestEveryRealCallFails(t *testing.T) {
 			}
 		}},
 		{"rejoin", receiver(plain, func(s *RxSocket) error {
-			change := networkChange{Interfaces: two, Gone: map[int]bool{two[0].Index: true}}
+			change := networkChange{Interfaces: two, Events: watchSeen(eventGone, two[0].Index)}
 			s.prepare(change)
 			return tryAgain(s.follow(change))
 		}, receives)},

@@ -395,7 +395,7 @@ func TestEveryCallOfRejoinFails(t *testing.T) {
 					t.Fatal(err)
 				}
 				failed := failCall(n)
-				change := networkChange{Interfaces: []Interface{ifc}, Gone: map[int]bool{ifc.Index: true}}
+				change := networkChange{Interfaces: []Interface{ifc}, Events: watchSeen(eventGone, ifc.Index)}
 				s.prepare(change)
 				again := s.follow(change) > 0
 				call := failed()

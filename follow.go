@@ -54,7 +54,7 @@ func (k *known) is(n *Interface, change networkChange) bool {
 	if n.Index != k.ifc.Index || n.guid != k.ifc.guid {
 		return false
 	}
-	return n.Name == k.ifc.Name || !k.gone && !change.Gone[n.Index] // else the index may be another's now
+	return n.Name == k.ifc.Name || !k.gone && !change.gone(n.Index) // else the index may be another's now
 }
 
 // successor reports whether an interface in a scan shares a name with k, which is gone: its first name, or an
@@ -85,37 +85,94 @@ func successors(all []*known, change networkChange) []*Interface {
 	return now
 }
 
-// prepare drops the memberships that may be lost, for follow to renew. Linux keeps one in the socket's own list after the
-// interface was away, and takes it from whoever has joined since when it is dropped later: __ip_mc_dec_group in
+// prepare drops the memberships that were lost or may be, for follow to renew. Linux keeps one in the socket's own list after
+// the interface was away, and takes it from another socket that has joined since when it is dropped later: __ip_mc_dec_group in
 // net/ipv4/igmp.c and __ipv6_dev_mc_dec in net/ipv6/mcast.c only count. So all sockets of the process do it before one of
 // them joins again.
-func (s *RxSocket) prepare(change networkChange) {
+//
+// After an overflow most of what may be lost is not. Where no other socket has the group, it is joined again at once, so that
+// the interface is without it for the shortest time.
+func (s *RxSocket) prepare(change networkChange) (dropped bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	for _, link := range s.links {
+		s.eachPair(link, func(p *pair) {
+			if p.err == nil && change.lost(&link.ifc, p) {
+				p.leave()
+				if change.Overflow && !change.gone(link.ifc.Index) && change.joined.alone(p) {
+					if s.rejoin(p); p.err != nil {
+						s.log(slog.LevelWarn, "cannot join", p, p.err)
+					}
+				}
+				dropped = true
+			}
+		})
+	}
+	return dropped
+}
+
+// holds tells which memberships the socket has.
+func (s *RxSocket) holds(j *joinedSet) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return
 	}
-	for _, link := range s.links {
-		s.eachPair(link, func(p *pair) {
-			if change.lost(&link.ifc, p.rxGroup) {
-				p.leave()
+	for _, g := range s.groups {
+		for _, p := range g.pairs {
+			if p.err != nil || p.left {
+				continue
 			}
-		})
+			for _, c := range p.conns {
+				j.hold(c.ifIndex, g.addr, c.sources)
+			}
+		}
 	}
 }
 
-// lost reports whether memberships of a group may be lost on an interface that still has its index. When one goes down,
-// Linux sets the sources of its memberships aside with the report that they were left. It has them no more when the
-// interface comes up, if it has disposed of that report, which it does when anything is joined or left there in the
-// meantime: igmpv3_add_delrec, igmpv3_send_cr and igmpv3_del_delrec in net/ipv4/igmp.c; net/ipv6/mcast.c is alike. Where
-// downLoses is true, all memberships may be lost then.
-func (change *networkChange) lost(ifc *Interface, g *rxGroup) bool {
-	if change.Gone[ifc.Index] || change.Gone6[ifc.Index] && g.addr.Is6() || change.Up[ifc.Index] && (downLoses || len(g.sources) > 0) {
+// losses are what events can take from an interface that keeps its index.
+//
+// Linux sets the sources of memberships aside, with the report that they were left, when an interface or IPv6 on it goes
+// down. It has them no more afterwards if it has disposed of that report, which it does when anything is joined or left there
+// in the meantime: igmpv3_add_delrec, igmpv3_send_cr and igmpv3_del_delrec in net/ipv4/igmp.c; net/ipv6/mcast.c is alike.
+var losses = [...]struct {
+	event       watchEvents
+	v4, v6      bool // from which family
+	sourcesOnly bool // memberships of all sources stay
+}{
+	{event: eventGone, v4: true, v6: true},
+	{event: eventMTU4, v4: true},
+	{event: eventMTU6, v6: true},
+	{event: eventDown, v4: true, v6: true, sourcesOnly: !downLoses},
+	{event: eventIPv6, v6: true, sourcesOnly: true},
+}
+
+// lost reports whether the memberships of a pair were lost on an interface that still has its index. What the kernel says
+// decides. Where it says nothing, they count as lost if an event may have taken them. An interface that was gone has lost
+// them for sure; that others have the group there now changes nothing.
+func (change *networkChange) lost(ifc *Interface, p *pair) bool {
+	if change.gone(ifc.Index) {
 		return true
 	}
-	return change.Overflow && !slices.ContainsFunc(change.Interfaces, func(now Interface) bool {
+	if lost, known := change.joined.lost(p); known {
+		return lost
+	}
+	events := change.Events[ifc.Index]
+	if change.Overflow && !slices.ContainsFunc(change.Interfaces, func(now Interface) bool {
 		return now.Index == ifc.Index && now.since6 == ifc.since6 && now.since6 != 0
-	})
+	}) {
+		events = ^watchEvents(0) // any
+	}
+	for _, l := range losses {
+		family := l.v4 && p.addr.Is4() || l.v6 && p.addr.Is6()
+		if events&l.event != 0 && family && (len(p.sources) > 0 || !l.sourcesOnly) {
+			return true
+		}
+	}
+	return false
 }
 
 // follow brings the table in line with the interfaces there are now. It asks to be called again if some pair cannot be
@@ -237,7 +294,7 @@ func (s *RxSocket) followLink(link *rxLink, found *Interface, change networkChan
 			if was == nil || was.Error() != p.err.Error() {
 				s.log(slog.LevelWarn, "cannot join", p, p.err)
 			}
-		} else if was != nil || !change.Overflow {
+		} else if was != nil || !change.Overflow || change.joined.asked(p.addr) { // else it may not have been lost
 			s.log(slog.LevelInfo, "joined again", p, nil)
 		}
 	})
@@ -395,7 +452,7 @@ func (t *TxSocket) follow(change networkChange) (again time.Duration) {
 			t.logger.log(slog.LevelWarn, "interface is gone", l.ifc, nil)
 			links[i] = l.as(known{l.name, l.ifc, true})
 			continue
-		case l.gone || now.Index != l.ifc.Index || change.Gone[now.Index]:
+		case l.gone || now.Index != l.ifc.Index || change.gone(now.Index):
 			if !l.retry.due(time.Now()) {
 				links[i] = l.as(known{l.name, l.ifc, true})
 				continue

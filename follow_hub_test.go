@@ -150,7 +150,7 @@ func TestFollowUnchanged(t *testing.T) {
 			{"routes", func() { src.tell(watchNotice{routes: true}) }, []bool{true}},
 			{"a notice of nothing", func() { src.tell(watchNotice{}) }, nil},
 			{"another list", func() { src.set(1, 2); src.tell(watchNotice{}) }, []bool{false}},
-			{"lost memberships", func() { src.tell(watchNotice{gone: watchSet(1)}) }, []bool{false}},
+			{"lost memberships", func() { src.tell(watchNotice{seen: watchSeen(eventGone, 1)}) }, []bool{false}},
 			{"lost notices", func() { src.tell(watchNotice{overflow: true}) }, []bool{false}},
 			{"another follower", func() { defer watchFollow(t, hub, func(networkChange) {})(); synctest.Wait() }, nil},
 			{"a call after all this", func() { time.Sleep(time.Minute) }, []bool{true}},
@@ -199,7 +199,7 @@ func TestFollowPrepares(t *testing.T) {
 		var did []string
 		for _, name := range []string{"a", "b"} {
 			one := &watchFollower{
-				prepare: func(networkChange) { did = append(did, "prepare "+name) },
+				prepare: func(networkChange) bool { did = append(did, "prepare "+name); return true },
 				f:       func(networkChange) time.Duration { did = append(did, name); return 0 },
 			}
 			if err := hub.add(one); err != nil {
@@ -213,7 +213,7 @@ func TestFollowPrepares(t *testing.T) {
 			notice watchNotice
 			want   []string
 		}{
-			{watchNotice{gone: watchSet(1)}, []string{"prepare a", "prepare b", "a", "b"}},
+			{watchNotice{seen: watchSeen(eventGone, 1)}, []string{"prepare a", "prepare b", "a", "b"}},
 			{watchNotice{overflow: true}, []string{"prepare a", "prepare b", "a", "b"}},
 			{watchNotice{}, []string{"a", "b"}}, // there is nothing to prepare for
 		} {
@@ -253,7 +253,7 @@ func TestFollowPreparesLate(t *testing.T) {
 				return "anybody joins"
 			}
 			one := &watchFollower{
-				prepare: func(networkChange) { did = append(did, "prepare "+name, may()) },
+				prepare: func(networkChange) bool { did = append(did, "prepare "+name, may()); return true },
 				f:       func(networkChange) time.Duration { did = append(did, name, may()); return 0 },
 			}
 			if err := hub.add(one); err != nil {
@@ -266,7 +266,7 @@ func TestFollowPreparesLate(t *testing.T) {
 		did = nil
 		var stop func()
 		between = func() { stop = follow("late") }
-		src.tell(watchNotice{gone: watchSet(1)})
+		src.tell(watchNotice{seen: watchSeen(eventGone, 1)})
 		time.Sleep(time.Second)
 		synctest.Wait()
 		want := []string{
@@ -350,7 +350,7 @@ func TestFollowDefaultAskedOnce(t *testing.T) {
 		}
 		defer watchFollow(t, hub, func(networkChange) { did = append(did, "needs none") })()
 		synctest.Wait()
-		for n, notice := range []watchNotice{{}, {routes: true}, {gone: watchSet(1)}} {
+		for n, notice := range []watchNotice{{}, {routes: true}, {seen: watchSeen(eventGone, 1)}} {
 			did, calls = nil, 0
 			if n == 0 {
 				(*sources)[0].set(1, 2)

@@ -254,7 +254,7 @@ func (m *model) addMarker() {
 	index := m.marker.Index()
 	m.host.Do(func() {
 		stop, err := processWatch.follow(func(c networkChange) time.Duration {
-			if c.Gone[index] {
+			if c.gone(index) {
 				m.marks.Add(1)
 			}
 			return 0

@@ -133,10 +133,7 @@ func list(interfaces ...Interface) networkChange { return networkChange{Interfac
 
 // gone is a change to a list, and interfaces that were gone in between.
 func gone(c networkChange, indexes ...int) networkChange {
-	c.Gone, c.Gone6 = make(map[int]bool), make(map[int]bool)
-	for _, i := range indexes {
-		c.Gone[i], c.Gone6[i] = true, true
-	}
+	c.Events = watchSeen(eventGone, indexes...)
 	return c
 }
 
@@ -362,7 +359,7 @@ func TestScriptNamed(t *testing.T) {
 
 // attempts makes every call to the system fail, and counts them, while minutes pass in which a follower of home's network is
 // called. The first call comes with the notice that home was away and is back.
-func (s *script) attempts(minutes int, prepare func(networkChange), follow func(networkChange) time.Duration) int {
+func (s *script) attempts(minutes int, prepare func(networkChange) bool, follow func(networkChange) time.Duration) int {
 	at := make(map[time.Time]bool) // an attempt may make several calls, and takes no time
 	hook := func(string) error { at[time.Now()] = true; return errInjected }
 	defer testHookCall.Store(nil)
@@ -376,7 +373,7 @@ func (s *script) attempts(minutes int, prepare func(networkChange), follow func(
 		}
 		synctest.Wait()
 		testHookCall.Store(&hook)
-		src.tell(watchNotice{gone: watchSet(s.home.Index)})
+		src.tell(watchNotice{seen: watchSeen(eventGone, s.home.Index)})
 		time.Sleep(watchQuiet + time.Duration(minutes)*time.Minute)
 		synctest.Wait()
 		one.stop()

@@ -30,11 +30,11 @@ func TestBackoff(t *testing.T) {
 func TestSuccessor(t *testing.T) {
 	list := func(ifaces ...Interface) []Interface { return ifaces }
 	ifc := func(name string, index int) Interface { return Interface{Name: name, Index: index} }
-	gone := map[int]bool{2: true}
+	gone := watchSeen(eventGone, 2)
 	for _, c := range []struct {
 		what   string
 		now    []Interface
-		gone   map[int]bool
+		gone   map[int]watchEvents
 		want   Interface
 		absent bool
 	}{
@@ -50,7 +50,7 @@ func TestSuccessor(t *testing.T) {
 		{"nothing is left", nil, nil, Interface{}, true},
 	} {
 		before := ifc("eth0", 2)
-		now := successors([]*known{{name: "eth0", ifc: before}}, networkChange{Interfaces: c.now, Gone: c.gone})[0]
+		now := successors([]*known{{name: "eth0", ifc: before}}, networkChange{Interfaces: c.now, Events: c.gone})[0]
 		if (now == nil) != c.absent || now != nil && (now.Name != c.want.Name || now.Index != c.want.Index) {
 			t.Errorf("%s: %+v, want %v %d", c.what, now, c.want.Name, c.want.Index)
 		}

@@ -417,6 +417,16 @@ func ifaceParseLink(b []byte) (i Interface, ok bool) {
 	return i, i.Index > 0
 }
 
+// ifaceParseLink6 parses the payload of RTM_NEWLINK that is about IPv6 on an interface. The kernel sends one when it has
+// started IPv6 there, be it for disable_ipv6, and when a router sets other flags (inet6_ifinfo_notify in net/ipv6/addrconf.c).
+func ifaceParseLink6(b []byte) (index int, ok bool) {
+	if len(b) < unix.SizeofIfInfomsg || b[0] != unix.AF_INET6 {
+		return 0, false
+	}
+	index = int(int32(binary.NativeEndian.Uint32(b[4:])))
+	return index, index > 0
+}
+
 // ifaceAltNames takes the alternative names from IFLA_PROP_LIST.
 func ifaceAltNames(b []byte) (names []string) {
 	for typ, v := range ifaceAttrs(b) {

@@ -875,15 +875,13 @@ func FuzzNetlink(f *testing.F) {
 			t.Errorf("the default interface is %d", index)
 		}
 		notice := watchParse(b)
-		for index := range notice.gone {
-			if index <= 0 {
-				t.Errorf("%d is gone", index)
+		for index, e := range notice.seen {
+			if index <= 0 || e == 0 {
+				t.Errorf("events %b of interface %d", e, index)
 			}
 		}
-		for index := range notice.small {
-			if index <= 0 {
-				t.Errorf("%d is small", index)
-			}
+		if index, ok := ifaceParseLink6(b); ok && index <= 0 {
+			t.Errorf("IPv6 was started on interface %d", index)
 		}
 		answer := ifaceAnswer{}
 		_, _ = answer.add(b)

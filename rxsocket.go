@@ -218,7 +218,7 @@ func (s *RxSocket) joinAll() error {
 	defer s.mu.Unlock()
 	if !s.cfg.Static {
 		var err error
-		if s.unfollow, s.again, err = tryFollow(&s.logger, &watchFollower{prepare: s.prepare, f: s.follow}); err != nil {
+		if s.unfollow, s.again, err = tryFollow(&s.logger, &watchFollower{prepare: s.prepare, holds: s.holds, f: s.follow}); err != nil {
 			return err
 		}
 	}
@@ -603,6 +603,8 @@ func (s *RxSocket) Leave(group netip.Addr) error {
 		return errNotOpen("leave")
 	}
 	group = group.Unmap()
+	processWatch.joining.RLock()
+	defer processWatch.joining.RUnlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -626,6 +628,10 @@ type Membership struct {
 	Sources   []netip.Addr // the only ones wanted; empty: all
 	Blocked   []netip.Addr
 
+	// Joined says that the group is joined. On Linux a kernel can lose a membership without an error, for example when an
+	// interface or IPv6 on it goes down and up. After each change of the network, and once a minute, the socket compares
+	// its memberships with /proc/net/igmp, igmp6, mcfilter and mcfilter6, and joins again what is missing there, unless
+	// Static is set. It needs no privileges. Without /proc it joins again what a change may have taken.
 	Joined bool
 	Err    error // why it is not joined; nil if it is
 

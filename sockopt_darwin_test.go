@@ -102,10 +102,10 @@ func TestUpRenewsMemberships(t *testing.T) {
 	testHookCall.Store(&hook)
 	defer testHookCall.Store(nil)
 	for _, test := range []struct {
-		up   map[int]bool
+		up   map[int]watchEvents
 		want int
-	}{{nil, 0}, {watchSet(ifaces[0].Index + 1), 0}, {watchSet(ifaces[0].Index), len(rx.groups)}} {
-		change := networkChange{Interfaces: ifaces, Up: test.up}
+	}{{nil, 0}, {watchSeen(eventDown, ifaces[0].Index+1), 0}, {watchSeen(eventDown, ifaces[0].Index), len(rx.groups)}} {
+		change := networkChange{Interfaces: ifaces, Events: test.up}
 		joined = 0
 		rx.prepare(change)
 		rx.follow(change)

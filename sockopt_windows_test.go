@@ -283,7 +283,7 @@ func TestWindowsUpRenews(t *testing.T) {
 	if got := follow(networkChange{Interfaces: []Interface{ifc}}); got != nil {
 		t.Errorf("though nothing happened: %q", got)
 	}
-	got := follow(networkChange{Interfaces: []Interface{ifc}, Up: map[int]bool{ifc.Index: true}})
+	got := follow(networkChange{Interfaces: []Interface{ifc}, Events: watchSeen(eventDown, ifc.Index)})
 	for _, g := range s.groups {
 		want := []string{"setsockopt IP_DROP_MEMBERSHIP", "setsockopt IP_ADD_MEMBERSHIP"}
 		if g.addr.Is6() { // which leaves by golang.org/x/net

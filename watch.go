@@ -8,8 +8,9 @@
 //	watchNamespace() watchKey          which network that is
 //	watchHere() (there func(f func(error)), err error)
 //	                                   there calls f in that network, or with why it cannot
+//	joinedSource() func(*joinedSet, int)  asks the kernel what is joined there; nil: it does not say
 //
-// Where there is but one network, the latter two are in watch_one.go.
+// Where there is but one network, the latter three are in watch_one.go.
 
 package mcast
 
@@ -36,7 +37,7 @@ const (
 //
 // The list can be equal to the one before it: when an interface was deleted and made anew, went to another network
 // namespace and came back, or went down and up, too quickly for the lists to show it, its memberships suffer all the
-// same; so do, on Windows, sockets that are bound to an address that went and came back, or that is checked for
+// same; so they do when Linux stops and starts IPv6 on an interface; so do, on Windows, sockets that are bound to an address that went and came back, or that is checked for
 // duplicates; and when the system says that it lost some of its notices, nobody knows.
 //
 // A scan that fails is yielded as an error with a nil list; the loop goes on and tries again. If the watch cannot be set up,
@@ -86,21 +87,14 @@ type networkChange struct {
 	// Interfaces is the list now. It is shared: do not modify it.
 	Interfaces []Interface
 
-	// Gone are the indexes of interfaces that were deleted, or left the network namespace, since the last call. An
-	// interface of that index may be in the list again; memberships on it are lost nevertheless.
-	Gone map[int]bool
-
-	// Gone6 are those of Gone and of interfaces whose MTU fell below 1280 or rose from there since the last call. Linux
-	// takes all IPv6 memberships from an interface whose MTU falls, and leaves the IPv4 ones.
-	Gone6 map[int]bool
-
-	// Up are the indexes of interfaces that were down at the last call or since, and are not now. Linux may have taken
-	// the sources from their memberships, macOS and Windows the memberships.
-	Up map[int]bool
+	// Events are what happened to interfaces, by their index, since the last call. An interface that is gone may be in the
+	// list again, under the same index.
+	Events map[int]watchEvents
 
 	// Lost are the addresses that were taken from interfaces since the last call. An interface may have one again;
 	// sockets that are bound to it are of no use nevertheless. Only Windows reports them, where sockets are bound so.
 	Lost map[watchAddr]bool
+
 	// Unchanged says that the list is the one of the last call, and that no memberships were lost since: the follower is
 	// called because it asked for that, or because of Routes.
 	Unchanged bool
@@ -108,8 +102,11 @@ type networkChange struct {
 	// Routes says that there may be another default route, or none.
 	Routes bool
 
-	// Overflow says that notices were lost, so that there may be more of Gone and Gone6.
+	// Overflow says that notices were lost, so that there may be more Events.
 	Overflow bool
+
+	// joined is what the sockets hold and what the kernel says of it; nil: nobody was asked.
+	joined *joinedSet
 
 	// defaults are the default routes, for all followers of one change. nil asks the system each time.
 	defaults *watchDefaults
@@ -146,8 +143,22 @@ func (d *watchDefaults) index(network string) (int, error) {
 
 // loses reports whether memberships may have been lost.
 func (c *networkChange) loses() bool {
-	return len(c.Gone)+len(c.Gone6)+len(c.Up)+len(c.Lost) > 0 || c.Overflow
+	return len(c.Events)+len(c.Lost) > 0 || c.Overflow
 }
+
+// gone reports whether the interface that had this index was deleted, or left the network namespace.
+func (c *networkChange) gone(index int) bool { return c.Events[index]&eventGone != 0 }
+
+// watchEvents is a set of events that can take memberships from an interface. What each of them takes is in losses.
+type watchEvents uint8
+
+const (
+	eventGone watchEvents = 1 << iota // the interface was deleted, or left the network namespace
+	eventMTU4                         // its MTU was too small for IPv4 and is not now, or the other way round
+	eventMTU6                         // the same for IPv6
+	eventDown                         // it was down and is up
+	eventIPv6                         // Linux started IPv6 on it, which it stops and starts also on an interface that stays up
+)
 
 // watchAddr is an address of an interface.
 type watchAddr struct {
@@ -157,7 +168,7 @@ type watchAddr struct {
 
 // processWatch serves the sockets of the whole process: a hundred sockets need no hundred watches. It holds nothing as
 // long as nobody follows.
-var processWatch = watchHub{open: watchOpen, defaults: defaultIndex}
+var processWatch = watchHub{open: watchOpen, defaults: defaultIndex, joined: joinedSource()}
 
 // watchSource is the border to the operating system.
 type watchSource interface {
@@ -172,9 +183,7 @@ type watchSource interface {
 
 // watchNotice is what notices tell beyond "look again".
 type watchNotice struct {
-	gone     map[int]bool // interfaces that were deleted
-	small    map[int]bool // interfaces that were seen with an MTU too small for IPv6
-	down     map[int]bool // interfaces that were seen down
+	seen     map[int]watchEvents // what happened to interfaces, and those states of theirs that an event begins with
 	lost     map[watchAddr]bool
 	routes   bool // a default route changed, or nobody here would know
 	overflow bool // there were more notices
@@ -182,12 +191,23 @@ type watchNotice struct {
 
 // add merges another notice into n.
 func (n *watchNotice) add(o watchNotice) {
-	n.gone = watchUnion(n.gone, o.gone)
-	n.small = watchUnion(n.small, o.small)
-	n.down = watchUnion(n.down, o.down)
+	for index, e := range o.seen {
+		n.note(index, e)
+	}
 	n.lost = watchUnion(n.lost, o.lost)
 	n.routes = n.routes || o.routes
 	n.overflow = n.overflow || o.overflow
+}
+
+// note adds events of an interface.
+func (n *watchNotice) note(index int, e watchEvents) {
+	if e == 0 {
+		return
+	}
+	if n.seen == nil {
+		n.seen = make(map[int]watchEvents)
+	}
+	n.seen[index] |= e
 }
 
 // watchUnion adds the elements of b to a, which it makes if need be.
@@ -248,50 +268,73 @@ func watchRun(src watchSource, quit, wake <-chan struct{}, deliver func(c networ
 		}
 		c := watchCompare(known, now, pending)
 		changed := first || !slices.EqualFunc(known, now, Interface.equal) || c.loses()
-		known, first, pending = now, false, watchNotice{down: watchDown(now, pending.down)}
+		known, first, pending = now, false, watchStillDown(now, pending)
 		if !deliver(c, changed, nil) {
 			return
 		}
 	}
 }
 
-// watchCompare makes of two scans and what was noticed in between what a follower is told.
+// watchCompare makes of two scans and what was noticed in between what a follower is told. A follower that came in between
+// may know of an interface that only the second scan has, and have joined on it before its MTU fell for a moment.
 func watchCompare(before, now []Interface, n watchNotice) networkChange {
 	c := networkChange{Interfaces: now, Lost: n.lost, Routes: n.routes, Overflow: n.overflow}
-	small := func(list []Interface, index int) bool {
-		i := slices.IndexFunc(list, func(i Interface) bool { return i.Index == index })
-		return i >= 0 && list[i].MTU > 0 && list[i].MTU < watchLeastMTU
-	}
-	for _, i := range now {
-		if n.down[i.Index] && i.Flags&net.FlagUp != 0 {
-			c.Up = watchUnion(c.Up, map[int]bool{i.Index: true})
-		}
-	}
-	// What came and went in between concerns nobody. But who opened a socket in between may know of what came only then,
-	// and have joined while the MTU was large for a moment.
+	was, is := watchStates(before), watchStates(now)
 	for _, i := range slices.Concat(before, now) {
-		if n.gone[i.Index] {
-			c.Gone = watchUnion(c.Gone, map[int]bool{i.Index: true})
+		seen, was := n.seen[i.Index], was[i.Index]
+		is, there := is[i.Index]
+		happened := seen & (eventGone | eventIPv6)
+		happened |= (seen | was | is) &^ (was & is) & (eventMTU4 | eventMTU6)
+		if there {
+			happened |= seen &^ is & eventDown
 		}
-		wasSmall, isSmall := small(before, i.Index), small(now, i.Index)
-		if n.gone[i.Index] || (n.small[i.Index] || wasSmall || isSmall) && !(wasSmall && isSmall) {
-			c.Gone6 = watchUnion(c.Gone6, map[int]bool{i.Index: true})
+		if happened != 0 {
+			if c.Events == nil {
+				c.Events = make(map[int]watchEvents)
+			}
+			c.Events[i.Index] = happened
 		}
 	}
 	return c
 }
 
-// watchDown returns those of the interfaces noticed that are down still.
-func watchDown(now []Interface, noticed map[int]bool) (down map[int]bool) {
+// watchStates returns the state of each interface in a list.
+func watchStates(list []Interface) map[int]watchEvents {
+	states := make(map[int]watchEvents, len(list))
+	for _, i := range list {
+		states[i.Index] = watchState(&i)
+	}
+	return states
+}
+
+// watchState returns those states of an interface that an event begins with.
+func watchState(i *Interface) (state watchEvents) {
+	if i.Flags&net.FlagUp == 0 {
+		state |= eventDown
+	}
+	if i.MTU > 0 && i.MTU < watchLeastMTU4 {
+		state |= eventMTU4
+	}
+	if i.MTU > 0 && i.MTU < watchLeastMTU6 {
+		state |= eventMTU6
+	}
+	return state
+}
+
+// The least MTU of IPv4 (RFC 791, section 3.2) and IPv6 (RFC 8200, section 5). Linux takes a family with all its memberships
+// from an interface whose MTU is less: inetdev_event in net/ipv4/devinet.c, addrconf_notify in net/ipv6/addrconf.c.
+const (
+	watchLeastMTU4 = 68
+	watchLeastMTU6 = 1280
+)
+
+// watchStillDown returns that part of a notice which is about interfaces that are down now.
+func watchStillDown(now []Interface, n watchNotice) (down watchNotice) {
 	for _, i := range now {
-		if noticed[i.Index] && i.Flags&net.FlagUp == 0 {
-			down = watchUnion(down, map[int]bool{i.Index: true})
-		}
+		down.note(i.Index, n.seen[i.Index]&watchState(&i)&eventDown)
 	}
 	return down
 }
-
-const watchLeastMTU = 1280 // of IPv6 (RFC 8200, section 5); see addrconf_notify in net/ipv6/addrconf.c of Linux
 
 // watchRead passes on what src tells, until done is closed and src after it. If the reader of notices is slow, they pile up
 // in the system, and when that loses some, it says so.
@@ -318,9 +361,10 @@ func watchRead(src watchSource, notices chan<- watchNotice, done <-chan struct{}
 type watchHub struct {
 	open     func() (watchSource, error)
 	defaults func(network string) (index int, err error) // defaultIndex
+	joined   func(j *joinedSet, piece int)               // asks the kernel what is joined in the calling thread's network; nil: it cannot be asked
 
 	// joining is held for writing while the followers of a network prepare; for reading by who joins, from before it follows
-	// or locks what its prepare needs; and by who closes its sockets, which it does while it still follows.
+	// or locks what its prepare needs; and by who leaves or closes its sockets, which it does while it still follows.
 	joining sync.RWMutex
 
 	mu     sync.Mutex // guards what follows, and the followers of each watch
@@ -332,7 +376,11 @@ type watchShared struct {
 	watchSource
 	hub       *watchHub
 	followers []*watchFollower
-	audience  []*watchFollower // of the latest scan; for the watch's goroutine only
+
+	// What follows is for the watch's goroutine only.
+	audience []*watchFollower  // of the latest scan
+	checkAt  time.Time         // when to ask the kernel what is joined, at the latest
+	missed   map[joinedKey]int // how often in succession the kernel did not have a membership when it was asked
 
 	alarm   *time.Timer // calls call at alarmAt; nil before it is first needed; both are guarded by the hub's lock
 	alarmAt time.Time   // when the first follower is to be called again; zero: none asked for that
@@ -345,8 +393,12 @@ type watchShared struct {
 // watchFollower is one who follows.
 type watchFollower struct {
 	// prepare, if there is one, is called when memberships may have been lost: for all who follow by then, also those who
-	// came so late that f will be called for another scan, before f is for any of them, and while nobody joins.
-	prepare func(networkChange)
+	// came so late that f will be called for another scan, before f is for any of them, and while nobody joins. It reports
+	// whether it has dropped memberships, for f to join again.
+	prepare func(networkChange) (dropped bool)
+
+	// holds, if there is one, tells which memberships the follower has.
+	holds func(*joinedSet)
 
 	// f returns after which time it is to be called again even if nothing changes; 0: never.
 	f      func(networkChange) (again time.Duration)
@@ -466,17 +518,15 @@ func (w *watchShared) scan() ([]Interface, error) {
 	return w.watchSource.scan()
 }
 
-// deliver calls the followers that wait for their first call or asked for another one, and if something changed, all.
+// deliver calls the followers that wait for their first call, asked for another one or have dropped memberships, and if
+// something changed, all.
 func (w *watchShared) deliver(c networkChange, changed bool, err error) bool {
 	if err != nil {
 		return true // it will be tried again
 	}
-	told := w.told(changed || c.Routes)
-	if c.loses() {
-		w.prepare(c)
-	}
+	dropped := w.prepare(&c, changed)
 	c.defaults = &watchDefaults{ask: w.hub.defaults} // not kept for the next scan: not every change of a route is reported
-	for _, one := range told {
+	for _, one := range w.told(changed || c.Routes, dropped) {
 		c.Unchanged = !changed && one.called
 		one.called = true
 		one.run(func() {
@@ -489,16 +539,16 @@ func (w *watchShared) deliver(c networkChange, changed bool, err error) bool {
 	return true
 }
 
-// told returns the followers to call, in this order: all, or those that wait. What they asked for is forgotten, since f asks
-// anew.
-func (w *watchShared) told(all bool) []*watchFollower {
+// told returns the followers to call, in this order: all, or those that wait or have dropped memberships. What they asked for
+// is forgotten, since f asks anew.
+func (w *watchShared) told(all bool, dropped map[*watchFollower]bool) []*watchFollower {
 	w.hub.mu.Lock()
 	defer w.hub.mu.Unlock()
 	audience := w.audience
 	w.audience = nil // until the next scan: it would keep the sockets that stop following before that
 	soon := time.Now().Add(backoffSlack)
 	told := slices.DeleteFunc(audience, func(one *watchFollower) bool {
-		if !all && one.called && (one.due.IsZero() || one.due.After(soon)) {
+		if !all && one.called && !dropped[one] && (one.due.IsZero() || one.due.After(soon)) {
 			return true
 		}
 		one.due = time.Time{}
@@ -528,11 +578,14 @@ func (w *watchShared) ask(one *watchFollower, wait time.Duration) {
 	}
 }
 
-// setAlarm sets the alarm for the follower that is to be called first.
+// setAlarm sets the alarm for the follower that is to be called first, or for the next check.
 func (w *watchShared) setAlarm() {
 	w.hub.mu.Lock()
 	defer w.hub.mu.Unlock()
 	var first time.Time
+	if w.hub.joined != nil && slices.ContainsFunc(w.followers, func(one *watchFollower) bool { return one.holds != nil }) {
+		first = w.checkAt
+	}
 	for _, one := range w.followers {
 		if !one.due.IsZero() && (first.IsZero() || one.due.Before(first)) {
 			first = one.due
@@ -554,18 +607,57 @@ func (w *watchShared) alarmFor(at time.Time) {
 	}
 }
 
-// prepare calls what the followers have for that.
-func (w *watchShared) prepare(c networkChange) {
+// watchCheck is how often the kernel is asked what is joined although nothing changed.
+const watchCheck = time.Minute
+
+// prepare has the followers drop the memberships that were lost, and returns those that did. Who joins and leaves is held
+// up only if something is missing: what is missing at a first look may have been left meanwhile.
+func (w *watchShared) prepare(c *networkChange, changed bool) (dropped map[*watchFollower]bool) {
+	if changed || !time.Now().Before(w.checkAt) {
+		w.checkAt = time.Now().Add(watchCheck)
+		if !c.loses() && (w.hub.joined == nil || !w.compare(c.Interfaces, joinedPiece).missing()) {
+			w.missed = nil
+			return nil
+		}
+	} else if !c.loses() {
+		return nil
+	}
 	w.hub.joining.Lock()
 	defer w.hub.joining.Unlock()
-	w.hub.mu.Lock()
-	all := slices.Clone(w.followers)
-	w.hub.mu.Unlock()
-	for _, one := range all {
+	c.joined = w.compare(c.Interfaces, joinedOtherPiece)
+	if c.joined.missing() { // with an interface that is gone since the scan, for example
+		now, _ := w.watchSource.scan() // none if it fails
+		c.joined.believeOn(now)
+	}
+	w.missed = c.joined.doubt(w.missed)
+	dropped = make(map[*watchFollower]bool)
+	for _, one := range w.all() {
 		if one.prepare != nil {
-			one.run(func() { one.prepare(c) })
+			one.run(func() { dropped[one] = one.prepare(*c) })
 		}
 	}
+	return dropped
+}
+
+// compare asks the followers what they hold, and the kernel what is joined.
+func (w *watchShared) compare(interfaces []Interface, piece int) *joinedSet {
+	j := newJoined(interfaces)
+	for _, one := range w.all() {
+		if one.holds != nil {
+			one.run(func() { one.holds(j) })
+		}
+	}
+	if len(j.counts) > 0 && w.hub.joined != nil {
+		w.hub.joined(j, piece)
+	}
+	return j
+}
+
+// all returns who follows now.
+func (w *watchShared) all() []*watchFollower {
+	w.hub.mu.Lock()
+	defer w.hub.mu.Unlock()
+	return slices.Clone(w.followers)
 }
 
 // run calls f, unless the follower was stopped.

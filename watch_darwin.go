@@ -10,8 +10,7 @@
 // An interface that is detached goes down first, of which there is a notice. If it comes back, the kernel takes up its
 // memberships only if it has the same unique id and the same index (dlil_if_acquire and ifnet_attach in bsd/net/dlil.c,
 // igmp_domifreattach in bsd/netinet/igmp.c). So memberships are renewed on an interface that was down, and there is
-// nothing to put into watchNotice.gone. Nor is there for watchNotice.small, since a small MTU takes no memberships away
-// (nd6_setmtu in bsd/netinet6/nd6.c).
+// no eventGone. A small MTU takes no memberships away (nd6_setmtu in bsd/netinet6/nd6.c).
 
 package mcast
 
@@ -92,7 +91,7 @@ func (w *watchRoute) wait() (watchNotice, error) {
 		case bsdCallsForScan(w.buf[:n]):
 			notice := watchNotice{routes: true} // changes of the default route are not reported
 			if index, down := bsdDown(w.buf[:n]); down {
-				notice.down = map[int]bool{index: true}
+				notice.note(index, eventDown)
 			}
 			return notice, nil
 		}

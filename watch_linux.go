@@ -5,7 +5,6 @@ package mcast
 
 import (
 	"encoding/binary"
-	"net"
 	"os"
 	"runtime"
 	"syscall"
@@ -96,7 +95,7 @@ func watchOpen() (watchSource, error) {
 	}
 	// Room for a burst: a notice of a link takes some 2 KiB. More than net.core.rmem_max is not granted, and no loss.
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<20)
-	groups := uint32(unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR | watchRules)
+	groups := uint32(unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR | unix.RTMGRP_IPV6_IFINFO | watchRules)
 	if watchFilter(fd) == nil { // some sandboxes allow none
 		groups |= watchRoutes
 	}
@@ -204,18 +203,16 @@ func watchParse(b []byte) (n watchNotice) {
 		default:
 			continue
 		}
-		i, ok := ifaceParseLink(b)
-		switch {
+		if index, ok := ifaceParseLink6(b); ok && h.Type == unix.RTM_NEWLINK {
+			n.note(index, eventIPv6)
+			continue
+		}
+		switch i, ok := ifaceParseLink(b); {
 		case !ok:
 		case h.Type == unix.RTM_DELLINK:
-			n.add(watchNotice{gone: map[int]bool{i.Index: true}})
+			n.note(i.Index, eventGone)
 		default:
-			if i.MTU > 0 && i.MTU < watchLeastMTU {
-				n.add(watchNotice{small: map[int]bool{i.Index: true}})
-			}
-			if i.Flags&net.FlagUp == 0 {
-				n.add(watchNotice{down: map[int]bool{i.Index: true}})
-			}
+			n.note(i.Index, watchState(&i))
 		}
 	}
 	return n

@@ -200,7 +200,7 @@ func TestWatchBridge(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if ended(list) && all.small != nil {
+		if ended(list) && sees(all, eventMTU6) {
 			break
 		}
 		n, err := src.wait()
@@ -212,9 +212,14 @@ func TestWatchBridge(t *testing.T) {
 			ifaceIP(t, h, "link set end mtu 1000")
 		}
 	}
-	if len(all.gone) > 0 || all.overflow {
+	if sees(all, eventGone) || all.overflow {
 		t.Errorf("the notices tell %+v", all)
 	}
+}
+
+// sees reports whether a notice has an event of any interface.
+func sees(n watchNotice, e watchEvents) bool {
+	return slices.ContainsFunc(slices.Collect(maps.Values(n.seen)), func(seen watchEvents) bool { return seen&e != 0 })
 }
 
 // watchTestSource opens the ear on a host's network.
@@ -284,14 +289,14 @@ func TestFollowNetworkGone(t *testing.T) {
 	events, stop := watchTestFollow(t, h)
 	defer stop()
 	first := events.untilList(t, "the beginning", watchHas("eth"))
-	if len(first.Gone)+len(first.Gone6) != 0 || first.Overflow {
+	if len(first.Events) != 0 || first.Overflow {
 		t.Errorf("the first call tells %+v", first)
 	}
 
 	index := eth.Index()
 	eth.Travel()
-	change := events.until(t, "there and back", func(c networkChange) bool { return c.Gone[index] && c.Gone6[index] })
-	if change.Gone[bystander.Index()] {
+	change := events.until(t, "there and back", func(c networkChange) bool { return c.gone(index) })
+	if change.gone(bystander.Index()) {
 		t.Error("the bystander is gone, too")
 	}
 	if !watchHas("eth")(change.Interfaces) { // it came back only now
@@ -302,13 +307,13 @@ func TestFollowNetworkGone(t *testing.T) {
 
 	bystander.SetMTU(1279)
 	bystander.SetMTU(1500)
-	change = events.until(t, "the dip of the MTU", func(c networkChange) bool { return c.Gone6[bystander.Index()] })
-	if change.Gone[bystander.Index()] {
+	change = events.until(t, "the dip of the MTU", func(c networkChange) bool { return c.Events[bystander.Index()]&eventMTU6 != 0 })
+	if change.gone(bystander.Index()) {
 		t.Errorf("the dip of the MTU is told as %+v", change)
 	}
 
 	eth.Delete()
-	change = events.until(t, "deleted", func(c networkChange) bool { return c.Gone[index] })
+	change = events.until(t, "deleted", func(c networkChange) bool { return c.gone(index) })
 	if watchHas("eth")(change.Interfaces) {
 		t.Error("it is still in the list")
 	}
@@ -403,7 +408,7 @@ func TestWatchOverflow(t *testing.T) {
 		if n.overflow {
 			t.Error("an overflow is told twice")
 		}
-		if len(n.gone) > 0 {
+		if sees(n, eventGone) {
 			break
 		}
 	}
@@ -436,32 +441,34 @@ func TestWatchClose(t *testing.T) {
 }
 
 func TestWatchParse(t *testing.T) {
+	state := func(typ uint16, family byte, index int, flags uint32, mtu int) []byte {
+		return ifaceTestMessage(typ, ifaceTestLink(family, 1, index, flags), ifaceTestUint32(unix.IFLA_MTU, uint32(mtu)))
+	}
 	link := func(typ uint16, family byte, index, mtu int) []byte {
-		return ifaceTestMessage(typ, ifaceTestLink(family, 1, index, 0), ifaceTestUint32(unix.IFLA_MTU, uint32(mtu)))
+		return state(typ, family, index, unix.IFF_UP, mtu)
 	}
 	for _, test := range []struct {
-		name        string
-		in          []byte
-		gone, small map[int]bool
+		name string
+		in   []byte
+		seen map[int]watchEvents
 	}{
-		{"nothing", nil, nil, nil},
-		{"new", link(unix.RTM_NEWLINK, unix.AF_UNSPEC, 7, 1500), nil, nil},
-		{"deleted", link(unix.RTM_DELLINK, unix.AF_UNSPEC, 7, 1500), watchSet(7), nil},
-		{"released by a bridge", link(unix.RTM_DELLINK, unix.AF_BRIDGE, 7, 1500), nil, nil},
-		{"MTU 1280", link(unix.RTM_NEWLINK, unix.AF_UNSPEC, 7, 1280), nil, nil},
-		{"MTU 1279", link(unix.RTM_NEWLINK, unix.AF_UNSPEC, 7, 1279), nil, watchSet(7)},
-		{"no MTU", ifaceTestMessage(unix.RTM_NEWLINK, ifaceTestLink(unix.AF_UNSPEC, 1, 7, 0)), nil, nil},
-		{"several", slices.Concat(link(unix.RTM_DELLINK, 0, 7, 1500), link(unix.RTM_NEWLINK, 0, 8, 1000), link(unix.RTM_DELLINK, 0, 9, 0)), watchSet(7, 9), watchSet(8)},
+		{"nothing", nil, nil},
+		{"new", link(unix.RTM_NEWLINK, unix.AF_UNSPEC, 7, 1500), nil},
+		{"deleted", link(unix.RTM_DELLINK, unix.AF_UNSPEC, 7, 1500), watchSeen(eventGone, 7)},
+		{"released by a bridge", link(unix.RTM_DELLINK, unix.AF_BRIDGE, 7, 1500), nil},
+		{"IPv6 started", link(unix.RTM_NEWLINK, unix.AF_INET6, 7, 1500), watchSeen(eventIPv6, 7)},
+		{"IPv6 ended", link(unix.RTM_DELLINK, unix.AF_INET6, 7, 1500), nil},
+		{"MTU 1280", link(unix.RTM_NEWLINK, unix.AF_UNSPEC, 7, 1280), nil},
+		{"MTU 1279", link(unix.RTM_NEWLINK, unix.AF_UNSPEC, 7, 1279), watchSeen(eventMTU6, 7)},
+		{"MTU 68", link(unix.RTM_NEWLINK, unix.AF_UNSPEC, 7, 68), watchSeen(eventMTU6, 7)},
+		{"MTU 67", link(unix.RTM_NEWLINK, unix.AF_UNSPEC, 7, 67), watchSeen(eventMTU4|eventMTU6, 7)},
+		{"no MTU", ifaceTestMessage(unix.RTM_NEWLINK, ifaceTestLink(unix.AF_UNSPEC, 1, 7, unix.IFF_UP)), nil},
+		{"down", state(unix.RTM_NEWLINK, unix.AF_UNSPEC, 8, 0, 1500), watchSeen(eventDown, 8)},
+		{"several", slices.Concat(link(unix.RTM_DELLINK, 0, 7, 1500), link(unix.RTM_NEWLINK, 0, 8, 1000), link(unix.RTM_DELLINK, 0, 9, 0)),
+			map[int]watchEvents{7: eventGone, 8: eventMTU6, 9: eventGone}},
 	} {
-		n := watchParse(test.in)
-		if !maps.Equal(n.gone, test.gone) || !maps.Equal(n.small, test.small) || n.overflow {
+		if n := watchParse(test.in); !maps.Equal(n.seen, test.seen) || n.overflow {
 			t.Errorf("%s: got %+v", test.name, n)
 		}
-	}
-	state := func(index int, flags uint32) []byte {
-		return ifaceTestMessage(unix.RTM_NEWLINK, ifaceTestLink(unix.AF_UNSPEC, 1, index, flags))
-	}
-	if n := watchParse(slices.Concat(state(7, unix.IFF_UP), state(8, 0))); !maps.Equal(n.down, watchSet(8)) {
-		t.Errorf("up and down: got %+v", n)
 	}
 }

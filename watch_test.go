@@ -127,12 +127,13 @@ func watchRecord(src watchSource, quit chan struct{}) *[]watchEvent {
 	return events
 }
 
-func watchSet(indexes ...int) map[int]bool {
-	set := make(map[int]bool)
+// watchSeen has the same events for all these interfaces.
+func watchSeen(e watchEvents, indexes ...int) map[int]watchEvents {
+	seen := make(map[int]watchEvents)
 	for _, i := range indexes {
-		set[i] = true
+		seen[i] = e
 	}
-	return set
+	return seen
 }
 
 func TestWatchChange(t *testing.T) {
@@ -200,7 +201,7 @@ func TestWatchFlood(t *testing.T) {
 	calls := make(chan int)
 	go watchRun(src, quit, nil, func(c networkChange, changed bool, err error) bool {
 		select {
-		case calls <- len(c.Gone):
+		case calls <- len(c.Events):
 		case <-quit:
 		}
 		return true
@@ -210,7 +211,7 @@ func TestWatchFlood(t *testing.T) {
 		defer close(flooded)
 		for {
 			select {
-			case src.notices <- watchNotice{gone: watchSet(1)}:
+			case src.notices <- watchNotice{seen: watchSeen(eventGone, 1)}:
 			case <-src.closed:
 				return
 			}
@@ -229,26 +230,30 @@ func TestWatchFlood(t *testing.T) {
 func TestWatchGone(t *testing.T) {
 	small := Interface{Name: "small", Index: 5, MTU: 1000}
 	for _, test := range []struct {
-		name        string
-		notices     []watchNotice
-		now         []int
-		yields      bool
-		gone, gone6 map[int]bool
-		overflow    bool
+		name     string
+		notices  []watchNotice
+		now      []int
+		yields   bool
+		events   map[int]watchEvents
+		overflow bool
 	}{
-		{"nothing", []watchNotice{{}}, []int{1, 2}, false, nil, nil, false},
-		{"deleted", []watchNotice{{gone: watchSet(2)}}, []int{1}, true, watchSet(2), watchSet(2), false},
-		{"and back", []watchNotice{{gone: watchSet(2)}, {}}, []int{1, 2}, true, watchSet(2), watchSet(2), false},
-		{"two, one by one", []watchNotice{{gone: watchSet(2)}, {gone: watchSet(1)}}, []int{1, 2}, true, watchSet(1, 2), watchSet(1, 2), false},
-		{"never seen", []watchNotice{{gone: watchSet(9)}}, []int{1, 2}, false, nil, nil, false},
+		{"nothing", []watchNotice{{}}, []int{1, 2}, false, nil, false},
+		{"deleted", []watchNotice{{seen: watchSeen(eventGone, 2)}}, []int{1}, true, watchSeen(eventGone, 2), false},
+		{"and back", []watchNotice{{seen: watchSeen(eventGone, 2)}, {}}, []int{1, 2}, true, watchSeen(eventGone, 2), false},
+		{"two, one by one", []watchNotice{{seen: watchSeen(eventGone, 2)}, {seen: watchSeen(eventGone, 1)}}, []int{1, 2}, true, watchSeen(eventGone, 1, 2), false},
+		{"never seen", []watchNotice{{seen: watchSeen(eventGone, 9)}}, []int{1, 2}, false, nil, false},
 		// Who opened a socket when it was there before, after the first scan, has lost its memberships.
-		{"new after gone", []watchNotice{{gone: watchSet(9)}}, []int{1, 2, 9}, true, watchSet(9), watchSet(9), false},
-		{"MTU dip", []watchNotice{{small: watchSet(1)}}, []int{1, 2}, true, nil, watchSet(1), false},
-		{"MTU dip of a new one", []watchNotice{{small: watchSet(9)}}, []int{1, 2, 9}, true, nil, watchSet(9), false},
-		{"MTU small as ever", []watchNotice{{small: watchSet(5)}}, []int{1, 2}, false, nil, nil, false},
-		{"both", []watchNotice{{small: watchSet(1)}, {gone: watchSet(2)}}, []int{1, 2}, true, watchSet(2), watchSet(1, 2), false},
-		{"overflow", []watchNotice{{overflow: true}, {}}, []int{1, 2}, true, nil, nil, true},
-		{"overflow and gone", []watchNotice{{gone: watchSet(2)}, {overflow: true}}, []int{1, 2}, true, watchSet(2), watchSet(2), true},
+		{"new after gone", []watchNotice{{seen: watchSeen(eventGone, 9)}}, []int{1, 2, 9}, true, watchSeen(eventGone, 9), false},
+		{"MTU dip", []watchNotice{{seen: watchSeen(eventMTU6, 1)}}, []int{1, 2}, true, watchSeen(eventMTU6, 1), false},
+		{"MTU dip of a new one", []watchNotice{{seen: watchSeen(eventMTU6, 9)}}, []int{1, 2, 9}, true, watchSeen(eventMTU6, 9), false},
+		{"deep MTU dip", []watchNotice{{seen: watchSeen(eventMTU4|eventMTU6, 1)}}, []int{1, 2}, true, watchSeen(eventMTU4|eventMTU6, 1), false},
+		{"MTU small as ever", []watchNotice{{seen: watchSeen(eventMTU6, 5)}}, []int{1, 2}, false, nil, false},
+		{"deeper MTU dip", []watchNotice{{seen: watchSeen(eventMTU4|eventMTU6, 5)}}, []int{1, 2}, true, watchSeen(eventMTU4, 5), false},
+		{"IPv6 was started", []watchNotice{{seen: watchSeen(eventIPv6, 1)}}, []int{1, 2}, true, watchSeen(eventIPv6, 1), false},
+		{"both", []watchNotice{{seen: watchSeen(eventMTU6, 1)}, {seen: watchSeen(eventGone, 2)}}, []int{1, 2}, true, map[int]watchEvents{1: eventMTU6, 2: eventGone}, false},
+		{"two of one", []watchNotice{{seen: watchSeen(eventMTU6, 1)}, {seen: watchSeen(eventIPv6, 1)}}, []int{1, 2}, true, watchSeen(eventMTU6|eventIPv6, 1), false},
+		{"overflow", []watchNotice{{overflow: true}, {}}, []int{1, 2}, true, nil, true},
+		{"overflow and gone", []watchNotice{{seen: watchSeen(eventGone, 2)}, {overflow: true}}, []int{1, 2}, true, watchSeen(eventGone, 2), true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -270,7 +275,7 @@ func TestWatchGone(t *testing.T) {
 					t.Errorf("got %+v", yielded)
 				case test.yields:
 					e := yielded[0]
-					if !maps.Equal(e.Gone, test.gone) || !maps.Equal(e.Gone6, test.gone6) || e.Overflow != test.overflow {
+					if !maps.Equal(e.Events, test.events) || e.Overflow != test.overflow {
 						t.Errorf("got %+v", e.networkChange)
 					}
 				}
@@ -321,12 +326,12 @@ func TestWatchUp(t *testing.T) {
 		for i, step := range []struct {
 			flags  net.Flags
 			notice watchNotice
-			up     map[int]bool
+			up     map[int]watchEvents
 		}{
-			{0, watchNotice{down: watchSet(2, 9)}, nil},
-			{net.FlagUp, watchNotice{}, watchSet(2)},
+			{0, watchNotice{seen: watchSeen(eventDown, 2, 9)}, nil},
+			{net.FlagUp, watchNotice{}, watchSeen(eventDown, 2)},
 			{net.FlagUp | net.FlagRunning, watchNotice{}, nil},
-			{net.FlagUp | net.FlagRunning, watchNotice{down: watchSet(2)}, watchSet(2)},
+			{net.FlagUp | net.FlagRunning, watchNotice{seen: watchSeen(eventDown, 2)}, watchSeen(eventDown, 2)},
 			{net.FlagUp, watchNotice{}, nil},
 		} {
 			before := len(*events)
@@ -334,12 +339,12 @@ func TestWatchUp(t *testing.T) {
 			src.tell(step.notice)
 			time.Sleep(time.Second)
 			synctest.Wait()
-			var up map[int]bool
+			var up watchNotice
 			for _, e := range (*events)[before:] {
-				up = watchUnion(up, e.Up)
+				up.add(watchNotice{seen: e.Events})
 			}
-			if !maps.Equal(up, step.up) {
-				t.Errorf("step %d: %v have come up, want %v", i, up, step.up)
+			if !maps.Equal(up.seen, step.up) {
+				t.Errorf("step %d: %v have come up, want %v", i, up.seen, step.up)
 			}
 		}
 		close(quit)
@@ -353,7 +358,7 @@ func TestWatchScanFails(t *testing.T) {
 		events := watchRecord(src, quit)
 		broken := errors.New("broken")
 		src.fail(broken)
-		src.tell(watchNotice{gone: watchSet(1)})
+		src.tell(watchNotice{seen: watchSeen(eventGone, 1)})
 		time.Sleep(watchQuiet + watchRetry)
 		synctest.Wait()
 		if len(*events) != 3 || (*events)[1].err != broken || (*events)[2].err != broken || (*events)[2].Interfaces != nil {
@@ -362,7 +367,7 @@ func TestWatchScanFails(t *testing.T) {
 		src.fail(nil)
 		time.Sleep(watchRetry)
 		synctest.Wait()
-		if len(*events) != 4 || (*events)[3].err != nil || !maps.Equal((*events)[3].Gone, watchSet(1)) {
+		if len(*events) != 4 || (*events)[3].err != nil || !maps.Equal((*events)[3].Events, watchSeen(eventGone, 1)) {
 			t.Fatalf("got %+v", *events)
 		}
 		time.Sleep(time.Hour)

@@ -61,18 +61,10 @@ func (w *watchMib) scan() ([]Interface, error) {
 	list, err := w.list()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.notice.down = watchUnion(w.notice.down, watchAllDown(list))
-	return list, err
-}
-
-// watchAllDown returns those interfaces that are down.
-func watchAllDown(list []Interface) (down map[int]bool) {
 	for _, i := range list {
-		if i.Flags&net.FlagUp == 0 {
-			down = watchUnion(down, map[int]bool{i.Index: true})
-		}
+		w.notice.note(i.Index, watchState(&i)&eventDown)
 	}
-	return down
+	return list, err
 }
 
 // close ends the registrations. That waits for callbacks that run, so it must not be called from one, nor with a lock held
@@ -141,7 +133,7 @@ var watchCallbacks = sync.OnceValues(func() (onInterface, onAddress uintptr) {
 // the interface, so that memberships of the other may live on; joining those again does no harm.
 func watchParse(row *watchRow, kind uint32) (n watchNotice) {
 	if row != nil && kind == windows.MibDeleteInstance {
-		n.gone = map[int]bool{int(row.index): true}
+		n.note(int(row.index), eventGone)
 	}
 	return n
 }

@@ -118,15 +118,15 @@ func TestWatchParseMib(t *testing.T) {
 	for _, test := range []struct {
 		row  *watchRow
 		kind uint32
-		gone map[int]bool
+		seen map[int]watchEvents
 	}{
-		{row, windows.MibDeleteInstance, watchSet(12)},
+		{row, windows.MibDeleteInstance, watchSeen(eventGone, 12)},
 		{row, windows.MibAddInstance, nil},
 		{row, windows.MibParameterNotification, nil},
 		{nil, windows.MibInitialNotification, nil},
 		{nil, windows.MibDeleteInstance, nil},
 	} {
-		if n := watchParse(test.row, test.kind); !maps.Equal(n.gone, test.gone) || n.small != nil || n.overflow {
+		if n := watchParse(test.row, test.kind); !maps.Equal(n.seen, test.seen) || n.overflow {
 			t.Errorf("%v, %d: got %+v", test.row, test.kind, n)
 		}
 	}
@@ -148,7 +148,7 @@ func TestWatchParseMibAddress(t *testing.T) {
 		{nil, windows.MibDeleteInstance, nil},
 		{nil, windows.MibInitialNotification, nil},
 	} {
-		if n := watchParseAddress(test.row, test.kind); !maps.Equal(n.lost, test.lost) || n.gone != nil || n.overflow {
+		if n := watchParseAddress(test.row, test.kind); !maps.Equal(n.lost, test.lost) || n.seen != nil || n.overflow {
 			t.Errorf("%v, %d: got %+v", test.row, test.kind, n)
 		}
 	}
@@ -165,21 +165,21 @@ func TestWatchMibDown(t *testing.T) {
 		}
 		return list, nil
 	}
-	want := func(when string, down map[int]bool) {
+	want := func(when string, down map[int]watchEvents) {
 		t.Helper()
 		w.tell(watchNotice{})
-		if n, err := w.wait(); err != nil || !maps.Equal(n.down, down) {
+		if n, err := w.wait(); err != nil || !maps.Equal(n.seen, down) {
 			t.Errorf("%s: got %+v, %v, want %v to be down", when, n, err, down)
 		}
 	}
-	want("at a notice", watchSet(8, 9))
+	want("at a notice", watchSeen(eventDown, 8, 9))
 	flags[7], flags[8] = 0, net.FlagUp
-	want("at the next", watchSet(7, 9))
+	want("at the next", watchSeen(eventDown, 7, 9))
 	if _, err := w.scan(); err != nil {
 		t.Fatal(err)
 	}
 	flags[7], flags[9] = net.FlagUp, net.FlagUp
-	want("at a scan before", watchSet(7, 9))
+	want("at a scan before", watchSeen(eventDown, 7, 9))
 	want("when all are up", nil)
 }
 
@@ -201,16 +201,16 @@ func TestWatchMibCallbacks(t *testing.T) {
 	row := winTestRow(windows.AF_INET, 4, lost.addr.AsSlice(), 7)
 	syscall.SyscallN(onAddress, uintptr(unsafe.Pointer(w)), uintptr(unsafe.Pointer(&row[0])), windows.MibDeleteInstance|garbage)
 	n, err := w.wait()
-	if err != nil || !maps.Equal(n.gone, watchSet(7, 9)) || !maps.Equal(n.lost, map[watchAddr]bool{lost: true}) {
+	if err != nil || !maps.Equal(n.seen, watchSeen(eventGone, 7, 9)) || !maps.Equal(n.lost, map[watchAddr]bool{lost: true}) {
 		t.Errorf("got %+v, %v", n, err)
 	}
 
 	syscall.SyscallN(onAddress, uintptr(unsafe.Pointer(w)), 0, windows.MibAddInstance)
 	n, err = w.wait()
-	if err != nil || n.gone != nil || n.lost != nil {
+	if err != nil || n.seen != nil || n.lost != nil {
 		t.Errorf("got %+v, %v, want nothing that was told before", n, err)
 	}
-	if other.notice.gone != nil || other.notice.lost != nil {
+	if other.notice.seen != nil || other.notice.lost != nil {
 		t.Errorf("the other watch heard %+v", other.notice)
 	}
 }
