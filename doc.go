@@ -103,7 +103,7 @@
 // local, or 239.192.0.0/14, for an organization (RFC 2365); 224.0.0.0/24 never leaves a link. How far a datagram goes
 // is up to its TTL and the routers. IPv6 groups are ff00::/8, and their fourth hexadecimal digit is their scope (RFC
 // 4291, section 2.7): ff12:: to a link, ff15:: to a site, ff1e:: anywhere; the 1 marks groups that nobody has
-// assigned. README.md has more for who is new to multicast.
+// assigned. docs/multicast.md explains the basics of multicast.
 //
 // # Following the network
 //
@@ -137,7 +137,7 @@
 // scanned then, and the socket does not follow the network, which it tells the Logger.
 //
 // Elsewhere the module compiles and lists interfaces, and [OpenRx] and [OpenTx] fail with an error that wraps
-// [errors.ErrUnsupported] and names the system. README.md says what has been run on which system.
+// [errors.ErrUnsupported] and names the system. docs/platforms.md says what has been run on which system.
 //
 // Package [github.com/go-multicast/mcast/mcasttest] is for tests of programs that use this one.
 package mcast

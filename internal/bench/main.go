@@ -10,7 +10,7 @@
 // either root or a system that gives namespaces to every user.
 //
 //	go run . -run send                  rows whose scenario has "send" in its name; -list shows all
-//	go run . -md                        the table of the README
+//	go run . -md                        the rows as a Markdown table
 //	go run . -svg scaling.svg           the cost of a datagram from 1 to 4000 pairs, drawn
 //	go run -tags mcast_portable . -run merge     the library with the merge of macOS and Windows
 //
@@ -65,7 +65,7 @@ func parse(args []string) (*options, error) {
 	run := flags.String("run", "", "only rows whose scenario matches this `expression`")
 	on := flags.String("net", "", "only rows on a network, lo or veth, that matches this `expression`")
 	flags.BoolVar(&o.list, "list", false, "show what there is to measure")
-	flags.BoolVar(&o.md, "md", false, "print the Markdown table of the README")
+	flags.BoolVar(&o.md, "md", false, "print a Markdown table")
 	flags.StringVar(&o.svg, "svg", "", "draw how the cost of a datagram grows with the pairs into this `file`, and measure nothing else")
 	flags.BoolVar(&o.quick, "quick", false, "measure hardly anything, to see that all works")
 	flags.DurationVar(&o.row, "time", full.row, "how long to measure each row")

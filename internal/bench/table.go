@@ -1,6 +1,6 @@
 //go:build linux
 
-// How results are shown: as text for who measures, as Markdown for the README.
+// How results are shown: as text for who measures, as Markdown for documents.
 
 package main
 
@@ -94,7 +94,7 @@ func (t *textTable) add(r *result) {
 		t.name, r.title(), t.peer, r.against, r.figure(), r.goal, r.verdict(), cost)
 }
 
-// markdown shows the rows that promise something, for the README, and what nobody can go below.
+// markdown shows the rows that promise something, for documents, and what nobody can go below.
 func markdown(out io.Writer, machine string, results []*result) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "| Work | Against | Ratio (quartiles) | Goal |\n| --- | --- | --- | --- |\n")
