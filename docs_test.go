@@ -136,6 +136,7 @@ const docsSetup = `package docs
 import (
 	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"testing"
 	"time"
@@ -148,7 +149,7 @@ func TestMain(m *testing.M) { mcasttest.Main(m) }
 
 func run(t *testing.T, fragment func(context.Context, *mcast.RxSocket, *mcast.TxSocket)) {
 	groups := []netip.Addr{netip.MustParseAddr("239.1.2.3"), netip.MustParseAddr("ff15::1234")}
-	const port, other = 12345, 12346
+	const port, other = 12345, 12346 // of the fragments, and of the socket that they are given
 	lan := mcasttest.NewLAN(t, 2)
 	var neighbour *mcast.TxSocket
 	var err error
@@ -159,21 +160,10 @@ func run(t *testing.T, fragment func(context.Context, *mcast.RxSocket, *mcast.Tx
 	defer neighbour.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	done := make(chan struct{})
-	stop := make(chan struct{})
-	defer func() { close(stop); <-done }()
 	go func() {
-		defer close(done)
-		for {
-			select {
-			case <-stop:
-				return
-			case <-time.After(20 * time.Millisecond):
-			}
-			for _, group := range groups {
-				neighbour.WriteToUDPAddrPort([]byte("hello"), netip.AddrPortFrom(group, port))
-				neighbour.WriteToUDPAddrPort([]byte("hello"), netip.AddrPortFrom(group, other))
-			}
+		for i, err := 0, error(nil); !errors.Is(err, net.ErrClosed); i++ {
+			_, err = neighbour.WriteToUDPAddrPort([]byte("hello"), netip.AddrPortFrom(groups[i%2], uint16(port+i/2%2)))
+			time.Sleep(5 * time.Millisecond)
 		}
 	}()
 	lan.Hosts[0].Do(func() {
@@ -230,11 +220,12 @@ func TestReadmeOneMachine(t *testing.T) {
 	}
 	follow := strings.NewReplacer("Config{", "Config{Loopback: true, ", `"hello"`, `"hello, me"`)
 	for name, title := range map[string]string{"receive": "Receive", "send": "Send"} {
-		found := blocks("README.md", section(readme, title))
-		if len(found) == 0 {
+		found := blocks("README.md", readme)
+		i := slices.IndexFunc(found, func(b block) bool { return strings.Contains(section(readme, title), b.code) })
+		if i < 0 {
 			t.Fatalf("README.md has no block of Go in %q", title)
 		}
-		b := found[0]
+		b := found[i]
 		write(name+"/main.go", b.file(t, "main", "func main() {\n"))
 		b.code = follow.Replace(b.code)
 		write(name+"own/main.go", b.file(t, "main", "func main() {\n"))
@@ -310,39 +301,30 @@ func (b block) file(t *testing.T, pkg, function string) string {
 	if err != nil {
 		t.Fatalf("%v, in\n%s", err, b.code)
 	}
-	var statements []ast.Stmt
-	if !declarations {
-		list := file.Decls[len(file.Decls)-1].(*ast.FuncDecl).Body.List
-		statements = list[len(list)-1].(*ast.BlockStmt).List
-	}
 	uses := make(map[string]int)
-	for _, s := range statements {
-		ast.Inspect(s, func(n ast.Node) bool {
-			if id, ok := n.(*ast.Ident); ok {
-				uses[id.Name]++
-			}
-			return true
-		})
-	}
-	imports := make(map[string]bool)
 	ast.Inspect(file, func(n ast.Node) bool {
-		if id, ok := n.(*ast.Ident); ok && docsPackages[id.Name] != "" {
-			imports[docsPackages[id.Name]] = true
+		if id, ok := n.(*ast.Ident); ok {
+			uses[id.Name]++
 		}
 		return true
 	})
-	var unused, importing strings.Builder // what a reader would go on with
-	for _, s := range statements {
-		if def, ok := s.(*ast.AssignStmt); ok && def.Tok == token.DEFINE {
-			for _, x := range def.Lhs {
-				if id := x.(*ast.Ident); uses[id.Name] == 1 {
-					fmt.Fprintf(&unused, "_ = %s\n", id.Name)
+	var unused, importing strings.Builder
+	for name, p := range docsPackages {
+		if uses[name] > 0 {
+			fmt.Fprintf(&importing, "import %q\n", p)
+		}
+	}
+	if !declarations {
+		body := file.Decls[len(file.Decls)-1].(*ast.FuncDecl).Body.List[0]
+		for _, s := range body.(*ast.BlockStmt).List { // what a reader would go on with
+			if def, ok := s.(*ast.AssignStmt); ok && def.Tok == token.DEFINE {
+				for _, x := range def.Lhs {
+					if name := x.(*ast.Ident).Name; name != "_" {
+						fmt.Fprintf(&unused, "_ = %s\n", name)
+					}
 				}
 			}
 		}
-	}
-	for p := range imports {
-		fmt.Fprintf(&importing, "import %q\n", p)
 	}
 	return "package " + pkg + "\n" + importing.String() + head + line + b.code + unused.String() + tail
 }
