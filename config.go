@@ -137,7 +137,9 @@ func checkInterfaces(ifaces []Interface, groups families, mixed bool) ([]Interfa
 				return fail(fmt.Errorf("the interface is down and has no %s address, but a group is %[1]s", family.name), "bring it up")
 			default:
 				hint := "give the interface an address"
-				if mixed {
+				if ifc.isPort() {
+					hint = "it is a port: name its master " + ifc.masterName
+				} else if mixed {
 					hint += ", or open one socket for each family"
 				}
 				return fail(noInterface("the interface has no "+family.name+" address, but a group is "+family.name), hint)

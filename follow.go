@@ -206,7 +206,7 @@ func (s *RxSocket) follow(change networkChange) (again time.Duration) {
 	now := time.Now()
 	for _, g := range s.groups {
 		for _, p := range g.pairs {
-			if p.err != nil && !p.link.gone {
+			if p.err != nil && !p.link.gone && !p.link.ifc.isPort() {
 				again = soonest(again, max(p.retry.left(now), 1))
 			}
 		}
@@ -253,16 +253,21 @@ func (s *RxSocket) letGo(g *rxGroup) {
 // received, if interfaces come and go for ever.
 const maxOrphans = 16
 
-// followLink looks at one interface, which is now as given; nil: it is gone.
+// followLink looks at one interface, which is now as given; nil: it is gone. Without named interfaces, one that has become a
+// port is let go as if it were.
 func (s *RxSocket) followLink(link *rxLink, found *Interface, change networkChange) {
 	before := link.ifc
-	if found == nil {
+	if found == nil || s.all && found.isPort() {
 		if !link.gone {
 			link.gone = true
 			s.eachPair(link, func(p *pair) {
 				s.retire(p)
 				p.err = p.goneError()
-				s.log(slog.LevelWarn, "interface is gone", p, nil)
+				if found == nil {
+					s.log(slog.LevelWarn, "interface is gone", p, nil)
+				} else {
+					s.log(slog.LevelInfo, "interface is a port now", p, nil, slog.String("master", found.masterName))
+				}
 			})
 		}
 		return
@@ -271,7 +276,7 @@ func (s *RxSocket) followLink(link *rxLink, found *Interface, change networkChan
 	link.ifc, link.gone = now, false
 	stale := make(map[*pair]bool) // retired before any of them joins: where pairs share an OS socket, they need a new one
 	s.eachPair(link, func(p *pair) {
-		if p.err == nil && (now.Index != before.Index || slices.ContainsFunc(p.conns, func(c *conn) bool { return c.stale(&now, change.Lost) })) {
+		if p.err == nil && (now.Index != before.Index || now.isPort() || slices.ContainsFunc(p.conns, func(c *conn) bool { return c.stale(&now, change.Lost) })) {
 			stale[p] = true
 			s.retire(p)
 		}
@@ -419,8 +424,8 @@ func (s *RxSocket) eachPair(link *rxLink, f func(*pair)) {
 	}
 }
 
-func (s *RxSocket) log(level slog.Level, what string, p *pair, err error) {
-	s.logger.log(level, what, p.link.ifc, err, slog.String("group", p.addr.String()))
+func (s *RxSocket) log(level slog.Level, what string, p *pair, err error, more ...slog.Attr) {
+	s.logger.log(level, what, p.link.ifc, err, append(more, slog.String("group", p.addr.String()))...)
 }
 
 // follow makes the sender's sockets send by the interfaces as they are now. The sockets stay, and so do their

@@ -54,6 +54,15 @@ type Interface struct {
 	// macOS a device that is unplugged and comes back usually has its old index.
 	Index int
 
+	// Master is the index of the interface that this one belongs to: of a bridge, bond, team or VRF on Linux. 0: none, or
+	// another system. A bridge, bond or team receives in place of its ports, and so does every other master but a VRF: a
+	// group that is joined on a port receives nothing.
+	Master int
+
+	// kind and masterKind are what Linux calls the kinds of the interface and of its master: "bridge", "vrf". They are empty
+	// where it names none, as for a network card, and on other systems. masterName is the master's name.
+	kind, masterKind, masterName string
+
 	// MTU is the largest packet, in bytes, with the IP header. 0 if the system does not tell, or knows no limit, as for
 	// loopback on Windows.
 	MTU int
@@ -85,6 +94,24 @@ type Interface struct {
 // IsLoopback reports whether this is a loopback interface, which leads nowhere but back to this host.
 func (i Interface) IsLoopback() bool { return i.Flags&net.FlagLoopback != 0 }
 
+// isPort reports whether the master receives in place of the interface, as far as a scan has told. A VRF leaves the
+// datagrams to its members. So does B.A.T.M.A.N., which takes frames of its own type only (net/batman-adv/hard-interface.c).
+func (i *Interface) isPort() bool {
+	return i.masterName != "" && i.masterKind != kindVRF && i.masterKind != "batadv"
+}
+
+const kindVRF = "vrf"
+
+// portError is the error of joining on a port.
+func (i *Interface) portError(op string) *OpError {
+	of := i.masterName
+	if i.masterKind != "" {
+		of = "the " + i.masterKind + " " + of
+	}
+	return &OpError{Op: op, Interface: i.Name, Err: fmt.Errorf("the interface is a port of %s, which receives in its place", of),
+		Hint: "name " + i.masterName}
+}
+
 // clone returns a copy that shares no memory with i.
 func (i Interface) clone() Interface {
 	i.AltNames, i.HardwareAddr = slices.Clone(i.AltNames), slices.Clone(i.HardwareAddr)
@@ -104,7 +131,7 @@ func ifaceCloneAll(list []Interface) []Interface {
 // equal reports whether two scans saw the same thing.
 func (i Interface) equal(o Interface) bool {
 	return i.Index == o.Index && i.Name == o.Name && i.FriendlyName == o.FriendlyName && i.guid == o.guid &&
-		i.MTU == o.MTU && i.Flags == o.Flags && bytes.Equal(i.HardwareAddr, o.HardwareAddr) &&
+		i.Master == o.Master && i.kind == o.kind && i.masterKind == o.masterKind && i.MTU == o.MTU && i.Flags == o.Flags && bytes.Equal(i.HardwareAddr, o.HardwareAddr) &&
 		slices.Equal(i.AltNames, o.AltNames) && slices.Equal(i.IPv4, o.IPv4) && slices.Equal(i.IPv6, o.IPv6) &&
 		slices.Equal(i.tentative, o.tentative)
 }

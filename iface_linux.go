@@ -384,7 +384,17 @@ func ifaceParseLinks(b []byte) []Interface {
 		}
 	}
 	slices.SortStableFunc(list, func(a, b Interface) int { return cmp.Compare(a.Index, b.Index) })
+	for n := range list {
+		if at, ok := ifaceAt(list, list[n].Master); ok {
+			list[n].masterName = list[at].Name
+		}
+	}
 	return list
+}
+
+// ifaceAt finds an index in a list that is sorted by it.
+func ifaceAt(list []Interface, index int) (at int, ok bool) {
+	return slices.BinarySearchFunc(list, index, func(i Interface, index int) int { return cmp.Compare(i.Index, index) })
 }
 
 // ifaceParseLink parses the payload of RTM_NEWLINK or RTM_DELLINK. It is not ok for what is not about an interface as
@@ -402,6 +412,10 @@ func ifaceParseLink(b []byte) (i Interface, ok bool) {
 			i.Name = unix.ByteSliceToString(v)
 		case unix.IFLA_MTU:
 			i.MTU = int(ifaceUint32(v))
+		case unix.IFLA_MASTER:
+			i.Master = int(ifaceUint32(v))
+		case unix.IFLA_LINKINFO:
+			i.kind, i.masterKind = ifaceKinds(v)
 		case unix.IFLA_PROP_LIST:
 			i.AltNames = ifaceAltNames(v)
 		case unix.IFLA_AF_SPEC:
@@ -425,6 +439,19 @@ func ifaceParseLink6(b []byte) (index int, ok bool) {
 	}
 	index = int(int32(binary.NativeEndian.Uint32(b[4:])))
 	return index, index > 0
+}
+
+// ifaceKinds takes the kinds of an interface and of its master from IFLA_LINKINFO.
+func ifaceKinds(b []byte) (own, master string) {
+	for typ, v := range ifaceAttrs(b) {
+		switch typ {
+		case unix.IFLA_INFO_KIND:
+			own = unix.ByteSliceToString(v)
+		case unix.IFLA_INFO_SLAVE_KIND:
+			master = unix.ByteSliceToString(v)
+		}
+	}
+	return own, master
 }
 
 // ifaceAltNames takes the alternative names from IFLA_PROP_LIST.
@@ -536,7 +563,7 @@ func ifaceParseAddrs(list []Interface, b []byte) {
 		if !ok {
 			continue
 		}
-		at, ok := slices.BinarySearchFunc(list, index, func(i Interface, index int) int { return cmp.Compare(i.Index, index) })
+		at, ok := ifaceAt(list, index)
 		switch {
 		case !ok:
 		case prefix.Addr().Is4():

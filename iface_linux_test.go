@@ -287,6 +287,17 @@ func TestScan(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		ports, err := SelectInterfaces(list, "port0", "port1", "br0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		free, port, bridge := ports[0], ports[1], ports[2]
+		if port.Master != bridge.Index || !port.isPort() || free.Master != 0 || free.isPort() || bridge.Master != 0 {
+			t.Errorf("the port's master is %d, want %d; free %+v, bridge %+v", port.Master, bridge.Index, free, bridge)
+		}
+		if port.masterKind != "bridge" || port.kind != "veth" || bridge.kind != "bridge" {
+			t.Errorf("the kinds are %q of %q, and %q", port.kind, port.masterKind, bridge.kind)
+		}
 		if names := eth0[0].AltNames; !slices.Equal(names, []string{"wan"}) {
 			t.Errorf("the alternative names are %q", names)
 		}

@@ -284,6 +284,9 @@ func TestInterfaceEqual(t *testing.T) {
 		func(i *Interface) { i.AltNames = []string{"uplink"} },
 		func(i *Interface) { i.guid = "{6A2F40B1-5C1D-4E7B-9A3E-0C2D5B8F7E61}" },
 		func(i *Interface) { i.Index++ },
+		func(i *Interface) { i.Master++ },
+		func(i *Interface) { i.kind = "bridge" },
+		func(i *Interface) { i.masterKind = "bridge" },
 		func(i *Interface) { i.MTU++ },
 		func(i *Interface) { i.HardwareAddr = net.HardwareAddr{2, 0, 0, 0, 0, 2} },
 		func(i *Interface) { i.Flags &^= net.FlagRunning },
@@ -304,7 +307,8 @@ func TestInterfaceEqual(t *testing.T) {
 // ifaceTestFull returns an interface all of whose fields are set.
 func ifaceTestFull() Interface {
 	return Interface{
-		Name: "eth0", FriendlyName: "Ethernet", AltNames: []string{"uplink"}, guid: "{6A2F}", since6: 1, Index: 2, MTU: 1500,
+		Name: "eth0", FriendlyName: "Ethernet", AltNames: []string{"uplink"}, guid: "{6A2F}", since6: 1, Index: 2,
+		Master: 3, kind: "veth", masterKind: "bridge", masterName: "br0", MTU: 1500,
 		HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Flags: net.FlagUp,
 		IPv4: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")},
 		IPv6: []netip.Prefix{netip.MustParsePrefix("2001:db8::1/64")}, tentative: groups("2001:db8::1"),

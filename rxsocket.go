@@ -36,7 +36,11 @@ type RxConfig struct {
 	// of them, opening fails. Each needs an address of the family of each group, except that Linux and macOS join IPv4
 	// groups on an interface without an IPv4 address.
 	//
-	// nil stands for every non-loopback interface that is up, supports multicast and has an address of the group's family.
+	// A port of a bridge, bond or team is refused, since its master receives in its place: name that. When an interface
+	// becomes a port later, its memberships have that as their Err until it is released.
+	//
+	// nil stands for every non-loopback interface that is up, supports multicast, is no such port and no VRF, and has an
+	// address of the group's family. The members of a VRF are joined like other interfaces.
 	// Each group must then be joined on at least one interface. Memberships has the others with their Err. A group of a
 	// family that no interface has waits: it is joined when an interface has an address, unless Static is set. If all groups
 	// would have to wait, opening fails with ErrNoInterface.
@@ -285,6 +289,11 @@ func (cfg RxConfig) check() (_ RxConfig, err error) {
 		return cfg, err
 	}
 	if cfg.Interfaces != nil {
+		for i := range cfg.Interfaces {
+			if ifc := &cfg.Interfaces[i]; ifc.isPort() {
+				return cfg, ifc.portError("open")
+			}
+		}
 		cfg.Interfaces, err = checkInterfaces(cfg.Interfaces, families{v4: f.v4 && !joinsWithoutIPv4, v6: f.v6}, f.v4 && f.v6)
 		return cfg, err
 	}
@@ -303,7 +312,7 @@ func (cfg RxConfig) check() (_ RxConfig, err error) {
 // joinsByItself reports whether a socket without a list of interfaces joins its groups on ifc.
 func joinsByItself(ifc *Interface) bool {
 	const want = net.FlagUp | net.FlagMulticast
-	return ifc.Flags&want == want && !ifc.IsLoopback()
+	return ifc.Flags&want == want && !ifc.IsLoopback() && !ifc.isPort() && ifc.kind != kindVRF
 }
 
 // noUsable is the error of groups that no interface can be joined on without being named.
@@ -418,12 +427,22 @@ func (s *RxSocket) join(p *pair) {
 		p.err = p.goneError()
 		return
 	}
+	if p.link.ifc.isPort() {
+		p.err = p.portError()
+		return
+	}
 	p.left = false
 	p.err = s.open(p, p.sources)
 }
 
 func (p *pair) goneError() error {
 	return &OpError{Op: "join", Group: p.addr, Interface: p.link.ifc.Name, Err: ErrNoInterface, Hint: cure.Gone}
+}
+
+func (p *pair) portError() error {
+	e := p.link.ifc.portError("join")
+	e.Group = p.addr
+	return e
 }
 
 // open adds sockets for the given sources to a pair: all of them, or none.

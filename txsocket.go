@@ -31,7 +31,8 @@ type TxConfig struct {
 	Groups []netip.Addr
 
 	// Interfaces to send on, as FindInterfaces or Interfaces returned them: every datagram leaves on each of them. Each
-	// needs an address of every family of Groups.
+	// needs an address of every family of Groups. A port of a bridge, bond or team sends on its own wire only, and replies
+	// arrive on its master: unless you mean that wire, name the master.
 	//
 	// nil stands for the interface of the default route of each group's family, as DefaultInterface returns it. It must
 	// support multicast, which that of a VPN usually does not. Unless Static is set, the socket follows the default route.

@@ -31,7 +31,7 @@
 //	no-carrier             L  no cable, or nobody at its other end
 //	no-multicast-flag         the interface says that it cannot multicast
 //	no-address                the interface has no address of the group's family
-//	bridge-port            L  the interface belongs to a bridge or a bond, which gets the datagrams in its place
+//	bridge-port            L  the interface belongs to a bridge, bond or team, which gets the datagrams in its place
 //	rp-filter              L  the reverse path filter drops the sources (RFC 3704)
 //	accept-local           L  a source is this machine itself, and would have to come in by a wire
 //	lo-route               L  IPv6 multicast over lo has no route, or a wrong one

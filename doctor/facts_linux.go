@@ -5,6 +5,7 @@
 package doctor
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -123,11 +124,11 @@ func number(b []byte) int {
 	return int(binary.NativeEndian.Uint32(b))
 }
 
-// master is the name of the bridge or bond that gets what comes in by the interface, or empty. That of a VRF gets
-// nothing.
+// master is the name of the bridge, bond or other master that gets what comes in by the interface, or empty. A VRF gets
+// nothing, and B.A.T.M.A.N. gets frames of its own type only.
 func (s *system) master(index int) string {
 	l := s.links[index]
-	if l.master == 0 || !slices.Contains([]string{"bridge", "bond", "team"}, l.slaveKind) {
+	if l.master == 0 || l.slaveKind == "vrf" || l.slaveKind == "batadv" {
 		return ""
 	}
 	return s.links[l.master].name
@@ -149,8 +150,8 @@ func (c *checkup) checkSystem(s *system) {
 		if master := s.master(i.Index); master != "" {
 			c.add(Finding{Code: BridgePort, Severity: Error, Interface: i.Name,
 				Summary: fmt.Sprintf("the interface belongs to %s, which gets what comes in", master),
-				Detail: fmt.Sprintf("rtnetlink shows %s as its master, which is a %s. A group that is joined on the "+
-					"interface itself receives nothing.", master, s.links[i.Index].slaveKind),
+				Detail: fmt.Sprintf("rtnetlink shows %s as its master (%s). A group that is joined on the interface itself "+
+					"receives nothing.", master, cmp.Or(s.links[i.Index].slaveKind, "of an unnamed kind")),
 				Fix: cure.JoinMaster(master, i.Name)})
 		}
 		if i.IsLoopback() {

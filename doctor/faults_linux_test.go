@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -293,9 +294,13 @@ func TestBridgePort(t *testing.T) {
 	host := mcasttest.NewLAN(t, 1).Hosts[0]
 	never(t, examine(t, host, asks(group4), "eth0"), doctor.BridgePort)
 	command(t, host, "ip link add br7 type bridge; ip link set dev br7 up; ip link set dev eth0 master br7")
-	f := want(t, examine(t, host, asks(group4), "eth0"), doctor.BridgePort, doctor.Error, "eth0", noGroup)
+	r := examine(t, host, asks(group4), "eth0")
+	f := want(t, r, doctor.BridgePort, doctor.Error, "eth0", noGroup)
 	if !strings.Contains(f.Fix, "br7") {
 		t.Errorf("which bridge? %+v", f)
+	}
+	if slices.ContainsFunc(r.Findings, func(f doctor.Finding) bool { return f.Code == doctor.NotJoined && f.Severity == doctor.Error }) {
+		t.Errorf("what follows from it is a finding of its own:\n%s", r)
 	}
 	never(t, examine(t, host, asks(group4)), doctor.BridgePort) // nobody named it
 }

@@ -43,7 +43,7 @@ func (c *checkup) listen(groups []netip.Addr, sources func(netip.Addr) []netip.A
 	clamped := false
 	for _, group := range groups {
 		for _, ifc := range c.ifaces {
-			if !usable(ifc, group) {
+			if !usable(ifc, group) || s.master(ifc.Index) != "" {
 				continue
 			}
 			rx, err := mcast.OpenRx(mcast.RxConfig{Groups: []netip.Addr{group}, Port: c.Port, Interfaces: []mcast.Interface{ifc},
