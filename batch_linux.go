@@ -49,8 +49,9 @@ func (s *rawSockaddr) setAddrPort(addr netip.AddrPort, scope int) uint32 {
 	return unix.SizeofSockaddrInet6
 }
 
-// addrPort is the address the kernel stored, with its zone as a number.
-func (s *rawSockaddr) addrPort(zones *zoneCache) netip.AddrPort {
+// addrPort is the address the kernel stored, with its zone as a number. index is the interface that the socket receives on, or
+// 0: in a VRF the kernel gives the VRF for the zone (vrf_ip6_rcv in drivers/net/vrf.c), which is of no use for a reply.
+func (s *rawSockaddr) addrPort(zones *zoneCache, index int) netip.AddrPort {
 	port := binary.BigEndian.Uint16(s[2:])
 	switch binary.NativeEndian.Uint16(s[0:]) {
 	case unix.AF_INET:
@@ -58,6 +59,9 @@ func (s *rawSockaddr) addrPort(zones *zoneCache) netip.AddrPort {
 	case unix.AF_INET6:
 		ip := netip.AddrFrom16([16]byte(s[8:24]))
 		if scope := binary.NativeEndian.Uint32(s[24:]); scope != 0 {
+			if index != 0 {
+				scope = uint32(index)
+			}
 			ip = ip.WithZone(zones.zone(scope))
 		}
 		return netip.AddrPortFrom(ip, port)
@@ -200,7 +204,7 @@ func (m *merge) readMany(c *conn, ms []Message) (got, kept int, err error) {
 	}
 	for i := range ms[:got] {
 		h := &b.hdrs[i].hdr
-		src := b.names[i].addrPort(&m.zones)
+		src := b.names[i].addrPort(&m.zones, c.ifIndex)
 		var meta metadata
 		if h.Controllen > 0 {
 			meta = parseControl(b.control[i][:h.Controllen], controlHere)

@@ -15,7 +15,7 @@ func FuzzSockaddr(f *testing.F) {
 		var raw rawSockaddr
 		copy(raw[:], ip)
 		var zones zoneCache
-		raw.addrPort(&zones) // whatever it is, no panic
+		raw.addrPort(&zones, 0) // whatever it is, no panic
 
 		a, ok := netip.AddrFromSlice(ip)
 		if !ok || scope > 1<<30 {
@@ -26,7 +26,7 @@ func FuzzSockaddr(f *testing.F) {
 		if a.Is6() && scope != 0 {
 			want = netip.AddrPortFrom(a.WithZone(zones.zone(scope)), port)
 		}
-		if got := raw.addrPort(&zones); got != want {
+		if got := raw.addrPort(&zones, 0); got != want {
 			t.Errorf("%v with scope %d comes back as %v", want, scope, got)
 		}
 	})

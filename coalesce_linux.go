@@ -59,7 +59,7 @@ func (q *coalesced) receive(c *conn, zones *zoneCache) (refused int, err error) 
 	q.conn, q.left = c, q.runs[:0]
 	for i := range got {
 		meta := parseControl(q.control[i][:q.hdrs[i].hdr.Controllen], controlHere)
-		src := q.names[i].addrPort(zones)
+		src := q.names[i].addrPort(zones, c.ifIndex)
 		data := q.bufs[i][:q.hdrs[i].len]
 		if meta.segment <= 0 { // a single datagram
 			meta.segment = max(1, len(data))

@@ -203,6 +203,9 @@ func (s *RxSocket) follow(change networkChange) (again time.Duration) {
 		s.followNew(change)
 		again = s.followReplies()
 	}
+	if err := s.replies.moveTo(s.vrf()); err != nil {
+		s.logger.log(slog.LevelWarn, "cannot reply in the VRF", Interface{}, err)
+	}
 	now := time.Now()
 	for _, g := range s.groups {
 		for _, p := range g.pairs {
@@ -436,6 +439,7 @@ func (t *TxSocket) follow(change networkChange) (again time.Duration) {
 	if t.closed.Load() {
 		return 0
 	}
+	_ = t.closeRetired() // no write of before that is left
 	links := slices.Clone(*t.links.Load())
 	if !change.Unchanged {
 		t.opening = nil
@@ -457,12 +461,13 @@ func (t *TxSocket) follow(change networkChange) (again time.Duration) {
 			t.logger.log(slog.LevelWarn, "interface is gone", l.ifc, nil)
 			links[i] = l.as(known{l.name, l.ifc, true})
 			continue
-		case l.gone || now.Index != l.ifc.Index || change.gone(now.Index):
+		case l.gone || now.Index != l.ifc.Index || change.gone(now.Index) || l.unbound(now):
 			if !l.retry.due(time.Now()) {
 				links[i] = l.as(known{l.name, l.ifc, true})
 				continue
 			}
-			if err := l.direct(now); err != nil {
+			anew, err := t.direct(l, now)
+			if err != nil {
 				if l.retry.failed(now.Index, err) {
 					t.logger.log(slog.LevelWarn, "cannot send by the interface that came back", *now, err)
 				}
@@ -470,6 +475,7 @@ func (t *TxSocket) follow(change networkChange) (again time.Duration) {
 				continue
 			}
 			t.logger.log(slog.LevelInfo, "sends again", *now, nil)
+			l = anew
 			l.retry = txRetry{}
 		}
 		links[i] = l.as(known{l.name, *now, false})
@@ -607,15 +613,16 @@ func (t *TxSocket) move(l *txLink, to Interface) *txLink {
 	if l.moving.index == to.Index && !l.moving.due(time.Now()) {
 		return l
 	}
-	if err := l.direct(&to); err != nil {
+	anew, err := t.direct(l, &to)
+	if err != nil {
 		if l.moving.failed(to.Index, err) {
 			t.logger.log(slog.LevelWarn, "cannot send by the interface of the default route", to, err)
 		}
 		return l
 	}
 	t.logger.log(slog.LevelInfo, "sends by the new default route", to, nil)
-	l.retry, l.moving = txRetry{}, txRetry{}
-	return l.as(known{name: to.Name, ifc: to})
+	anew.retry, anew.moving = txRetry{}, txRetry{}
+	return anew.as(known{name: to.Name, ifc: to})
 }
 
 // defaultSender finds the interface of the default route of a family, if it can send multicast. The error is that the system
@@ -633,11 +640,6 @@ func (change *networkChange) defaultSender(v4 bool) (ifc Interface, ok bool, err
 		return ifc, false, nil
 	}
 	return change.Interfaces[at], true, nil
-}
-
-// direct has l's OS socket send on an interface.
-func (l *txLink) direct(ifc *Interface) error {
-	return call("setsockopt IP_MULTICAST_IF", func() error { return setMulticastInterface(l.to, l.v4, ifc) })
 }
 
 // successors finds what has become of the interfaces of links. Those of different families may share one.

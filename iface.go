@@ -102,6 +102,14 @@ func (i *Interface) isPort() bool {
 
 const kindVRF = "vrf"
 
+// vrf returns the index of the VRF that the interface belongs to, or 0.
+func (i *Interface) vrf() int {
+	if i.masterKind == kindVRF {
+		return i.Master
+	}
+	return 0
+}
+
 // portError is the error of joining on a port.
 func (i *Interface) portError(op string) *OpError {
 	of := i.masterName
@@ -392,6 +400,8 @@ func ifaceListText(from []Interface) string {
 // as the main table has one, so that the answer stays the local network while a VPN diverts unicast traffic by policy rules
 // (as wg-quick does): multicast is not what such rules divert. Only if the main table has none is the kernel asked by which
 // interface it would send something far away, which honours policy rules.
+//
+// The routes of a VRF are in a table of its own, so its members are not found, unless policy rules lead there: name them.
 //
 // On Windows it is the default route of the lowest metric, to which the interface's own metric counts, of those whose
 // interface is up. A VPN that diverts unicast traffic by routes to the two halves of all addresses does not change it.

@@ -4,13 +4,20 @@ package mcast_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-multicast/mcast"
+	"github.com/go-multicast/mcast/doctor"
 	"github.com/go-multicast/mcast/mcasttest"
 )
 
@@ -188,4 +195,263 @@ func TestWatchMaster(t *testing.T) {
 		}
 		t.Errorf("not reported: masters %v", want)
 	})
+}
+
+// kind is a kind of interface. Its script makes k0 on top of $E, the host's end of a cable, without addresses. $L and $R are
+// the addresses of the cable's two ends, $N is the number of the host, 1 or 2.
+type kind struct {
+	name, script string
+	there        string // the script of the other host, if that differs; "none": there is no other host
+	failover     string // what happens while the sockets are open
+	beside       bool   // what arrives on $E without a tag is not for k0, and the reverse
+}
+
+const (
+	vlanScript = "ip link add link $E name k0 type vlan id 5"
+	twoVLANs   = "for v in 5 6; do ip link show s$v >/dev/null 2>&1 || ip link add link $E name s$v type vlan id $v; ip link set s$v down; ip link set s$v master k0; ip link set s$v up; done"
+	vrfScript  = "ip link show v7 >/dev/null 2>&1 || ip link add v7 type vrf table 7; ip link set v7 up; "
+	wgScript   = `case $N in
+		1) own=YAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk= peer=Bj/5NNEiKaOU9iOaPMtixPCKFMMZSKd6ym5nRRBw1VE= ;;
+		2) own=cHLUjYFfOyDZgGDnB4pMJBOCYA8KYmDSg1yJWtIp3kY= peer=$(echo YAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk= | wg pubkey) ;;
+	esac
+	[ $N = 2 ] || peer=$(echo cHLUjYFfOyDZgGDnB4pMJBOCYA8KYmDSg1yJWtIp3kY= | wg pubkey)
+	ip link add k0 type wireguard
+	echo $own | wg set k0 listen-port 51820 private-key /proc/self/fd/0 peer $peer endpoint $R:51820 allowed-ips 0.0.0.0/0,::/0`
+)
+
+var kinds = []kind{
+	{name: "dummy", script: "ip link add k0 type dummy", there: "none"},
+	{name: "tun without the multicast flag", script: "ip tuntap add k0 mode tun; ip link set k0 multicast off", there: "none"},
+	{name: "VLAN", script: vlanScript, beside: true},
+	{name: "macvlan", script: "ip link add link $E name k0 type macvlan mode bridge"},
+	{name: "IPVLAN", script: "ip link add link $E name k0 type ipvlan mode l2"},
+	{name: "bridge", script: "ip link add k0 type bridge forward_delay 0 mcast_snooping 0; ip link set $E master k0"},
+	{name: "bond", script: "ip link add k0 type bond mode active-backup miimon 10; " + twoVLANs, failover: "ip link set s5 down; until ip -d link show k0 | grep -q 'active_slave s6'; do sleep 0.1; done",
+		there: "ip link add k0 type bridge forward_delay 0 mcast_snooping 0; " + twoVLANs},
+	{name: "GRE", script: "ip link add k0 type gre local $L remote $R ttl 8"},
+	{name: "VXLAN", script: "ip link add k0 type vxlan id 7 local $L remote $R dstport 4789"},
+	{name: "WireGuard", script: wgScript},
+	{name: "VRF", script: vrfScript + vlanScript + "; ip link set k0 master v7", there: vlanScript},
+}
+
+// kindHost is one of the two hosts of a test of a kind.
+type kindHost struct {
+	*mcasttest.Host
+	env    []string
+	script string
+	number byte
+}
+
+// make makes k0 and gives it its addresses. They stay the same when it is made anew, so that the other host need not notice.
+func (h *kindHost) make() error {
+	return h.sh(h.script + `
+ip link set k0 addrgenmode none; ip link set k0 address 02:00:00:00:09:0$N 2>/dev/null || true
+ip address add 10.77.9.$N/24 dev k0; ip address add fd77:9::$N/64 dev k0 nodad
+ip link set k0 up; ip address add fe80::9:$N/64 dev k0 nodad`)
+}
+
+func (h *kindHost) sh(script string) error {
+	cmd := exec.Command("sh", "-ec", script)
+	cmd.Env = append(os.Environ(), h.env...)
+	var out []byte
+	var err error
+	h.Do(func() { out, err = cmd.CombinedOutput() })
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
+}
+
+// TestKinds checks that each kind of interface sends and receives both families, with and without sources, with replies in both
+// directions, also after it was deleted and made anew, and that the doctor finds nothing wrong. A kernel that lacks a kind
+// skips it; in a run with MCAST_TEST_KINDS=all that is a failure.
+func TestKinds(t *testing.T) {
+	mcasttest.Require(t)
+	for _, k := range kinds {
+		a := &kindHost{Host: mcasttest.NewHost(t), number: 1, script: k.script}
+		cable := a.NewVeth("e0", netip.MustParsePrefix("10.76.0.1/24"))
+		b := &kindHost{Host: cable.Peer(), number: 2, script: cmp.Or(k.there, k.script)}
+		a.env = []string{"E=e0", "L=10.76.0.1", "R=10.76.0.254", "N=1"}
+		b.env = []string{"E=eth0", "L=10.76.0.254", "R=10.76.0.1", "N=2"}
+		if err := a.make(); err != nil {
+			lacks := fmt.Sprintf("this machine cannot make a %s: %v", k.name, err)
+			switch {
+			case os.Getenv("MCAST_TEST_KINDS") == "all":
+				t.Error(lacks)
+			case os.Getenv("MCAST_TEST_STRICT") == "1": // a kernel is not part of what strict tests demand
+				t.Log(lacks)
+			default:
+				t.Run(k.name, func(t *testing.T) { t.Skip(lacks) })
+			}
+			continue
+		}
+		t.Run(k.name, func(t *testing.T) { testKind(t, k, a, b) })
+	}
+}
+
+// kindGroups are the groups of a test of a kind; those of the second half are joined for the other host's addresses only.
+var kindGroups = groupsOf("239.77.1.1", "ff02::77:1", "ff15::77:1", "232.77.1.1", "ff32::77:1", "ff35::77:1")
+
+// kindEnd are the sockets on one host.
+type kindEnd struct {
+	*kindHost
+	rx, ssm *mcast.RxSocket
+	tx      *mcast.TxSocket
+}
+
+// open opens the sockets, which receive from a host.
+func (h *kindHost) open(t *testing.T, port uint16, from *kindHost) *kindEnd {
+	t.Helper()
+	e := &kindEnd{kindHost: h}
+	half := len(kindGroups) / 2
+	sources := []netip.Addr{netip.AddrFrom4([4]byte{10, 77, 9, from.number})}
+	for _, prefix := range []string{"fd77:9::", "fe80::9:"} {
+		sources = append(sources, addr(fmt.Sprint(prefix, from.number)))
+	}
+	h.Do(func() {
+		k0 := mustFind(t, "k0")
+		e.rx = openRx(t, mcast.RxConfig{Groups: kindGroups[:half], Port: port, Interfaces: k0, Loopback: h == from})
+		e.ssm = openRx(t, mcast.RxConfig{Groups: kindGroups[half:], Port: port, Interfaces: k0, Sources: sources, Loopback: h == from})
+		e.tx = openTx(t, mcast.TxConfig{Groups: kindGroups, Interfaces: k0, Loopback: h == from})
+	})
+	return e
+}
+
+// index returns the index of k0, once it has a carrier. One without another host needs none.
+func (h *kindHost) index(t *testing.T, carrier bool) (index int) {
+	t.Helper()
+	h.Do(func() {
+		eventually(t, "k0 has a carrier", func() bool {
+			k0 := mustFind(t, "k0")[0]
+			index = k0.Index
+			return !carrier || k0.Flags&net.FlagRunning != 0
+		})
+	})
+	return index
+}
+
+// followed waits until the sockets have followed k0 to its index.
+func (e *kindEnd) followed(t *testing.T, index int) {
+	t.Helper()
+	eventually(t, "the sockets follow", func() bool {
+		for _, m := range append(e.rx.Memberships(), e.ssm.Memberships()...) {
+			if !m.Joined || m.IfIndex != index {
+				return false
+			}
+		}
+		return e.tx.Interfaces()[0].Index == index
+	})
+}
+
+// exchange sends to every group from one end. The other end receives it on its k0, and nothing before it, and replies.
+func exchange(t *testing.T, from, to *kindEnd, port uint16, index int, what string) {
+	t.Helper()
+	for i, group := range kindGroups {
+		rx := to.rx
+		if i >= len(kindGroups)/2 {
+			rx = to.ssm
+		}
+		payload := fmt.Sprintf("%s to %s", what, group)
+		write(t, from.tx, group, port, payload)
+		rx.SetReadDeadline(time.Now().Add(patience))
+		m := mcast.Message{Buf: make([]byte, 100)}
+		ms := []mcast.Message{m}
+		if _, err := rx.ReadBatch(ms); err != nil {
+			t.Fatalf("%s: %v", payload, err)
+		}
+		if m = ms[0]; string(m.Buf[:m.N]) != payload || m.Group != group || m.IfIndex != index {
+			t.Errorf("%q to %s on %d, want %q on %d", m.Buf[:m.N], m.Group, m.IfIndex, payload, index)
+		}
+		if _, err := rx.WriteToUDPAddrPort([]byte("reply to "+payload), m.Addr); err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := readTx(t, from.tx); got != "reply to "+payload {
+			t.Errorf("the reply is %q", got)
+		}
+	}
+}
+
+func testKind(t *testing.T, k kind, a, b *kindHost) {
+	noLeaks(t)
+	pair := k.there != "none"
+	if !pair {
+		b = a
+	} else if err := b.make(); err != nil {
+		t.Fatal(err)
+	}
+	port := newPort()
+	indexA, indexB := a.index(t, pair), b.index(t, pair)
+	var parent *mcast.RxSocket
+	if k.beside {
+		a.Do(func() {
+			parent = openRx(t, mcast.RxConfig{Groups: kindGroups[:1], Port: port, Interfaces: mustFind(t, "e0")})
+		})
+	}
+	endA := a.open(t, port, b)
+	endB := endA
+	if pair {
+		endB = b.open(t, port, a)
+	}
+	both := func(what string) {
+		t.Helper()
+		exchange(t, endB, endA, port, indexA, what+" in")
+		if pair {
+			exchange(t, endA, endB, port, indexB, what+" out")
+		}
+		if k.beside {
+			newStation(t, b.Host, "eth0", addr("10.76.0.254")).send(kindGroups[0], port, what+" without a tag")
+			got := arrivals(t, parent, what+" without a tag")
+			if len(got) != 1 {
+				t.Errorf("the parent received %v", got)
+			}
+		}
+	}
+	both("first")
+	if pair {
+		doctorFindsNothing(t, a, endB, port)
+	}
+	if k.failover != "" {
+		if err := a.sh(k.failover); err != nil {
+			t.Fatal(err)
+		}
+		both("after the failover")
+	}
+	if err := a.sh("ip link delete k0"); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.make(); err != nil {
+		t.Fatal(err)
+	}
+	indexA = a.index(t, pair)
+	endA.followed(t, indexA)
+	both("again")
+}
+
+// doctorFindsNothing runs the doctor on a host while another one sends.
+func doctorFindsNothing(t *testing.T, h *kindHost, from *kindEnd, port uint16) {
+	t.Helper()
+	groups := kindGroups[:len(kindGroups)/2]
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ; ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
+			for _, g := range groups {
+				from.tx.WriteToUDPAddrPort([]byte("for the doctor"), netip.AddrPortFrom(g, port+1))
+			}
+		}
+	}()
+	var report *doctor.Report
+	var err error
+	h.Do(func() {
+		report, err = doctor.Run(ctx, doctor.Config{Groups: groups, Port: port + 1, Interfaces: mustFind(t, "k0"), Watch: time.Second})
+	})
+	cancel()
+	<-done
+	if err != nil {
+		t.Fatal(err)
+	}
+	if report.Worst() > doctor.Info {
+		t.Errorf("the doctor reports\n%s", report)
+	}
 }

@@ -627,7 +627,7 @@ func (m *merge) readPlain(c *conn, p []byte) (size int, src netip.AddrPort, ok b
 	if m.fresh {
 		m.delivers(c)
 	}
-	src = name.addrPort(&m.zones)
+	src = name.addrPort(&m.zones, c.ifIndex)
 	if c.refuses(src.Addr(), 1) {
 		return 0, netip.AddrPort{}, false, nil // a read that ends without a datagram must not name this source
 	}

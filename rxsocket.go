@@ -381,10 +381,32 @@ func (s *RxSocket) joinGroup(g *rxGroup) (err error) {
 			s.log(slog.LevelWarn, "cannot join", p, p.err)
 		}
 	}
-	if err := s.replies.allow(g.addr); err != nil {
+	err = s.replies.moveTo(s.vrf())
+	if err == nil {
+		err = s.replies.allow(g.addr)
+	}
+	if err != nil {
 		return &OpError{Op: "join", Group: g.addr, Err: err, Hint: openHint(err)}
 	}
 	return nil
+}
+
+// vrf returns the VRF that all interfaces of the socket belong to, or 0. While none is there it is the one of before.
+func (s *RxSocket) vrf() (vrf int) {
+	known := false
+	for _, link := range s.links {
+		if link.gone {
+			continue
+		}
+		if known && link.ifc.vrf() != vrf {
+			return 0
+		}
+		known, vrf = true, link.ifc.vrf()
+	}
+	if !known {
+		return s.replies.vrf
+	}
+	return vrf
 }
 
 // canHave reports whether a group is to be joined on link. A named interface needs no IPv4 address where the system does
@@ -807,7 +829,8 @@ func (s *RxSocket) WriteTo(p []byte, addr net.Addr) (n int, err error) {
 }
 
 // WriteToUDPAddrPort sends a unicast datagram, such as a reply, from the socket's port. The source address is the
-// one that the system's routes choose. The zone of a link-local destination may be an interface's index or name.
+// one that the system's routes choose: on Linux those of a VRF if all interfaces of the socket belong to it, else those of
+// the main table. So a socket for each VRF can reply in all of them. The zone of a link-local destination may be an interface's index or name.
 // It blocks while the send buffer is full.
 //
 // It does not allocate, unless the zone is a name. A name is looked up in each call, because it can pass to another
@@ -887,6 +910,8 @@ type replies struct {
 	v4, v6 reply
 
 	mu       sync.Mutex // guards what is below, the groups of v4 and v6, and the settings of their sockets
+	vrf      int        // that all interfaces of the RxSocket belong to; 0: there is no such one
+	retired  []*sender  // of another VRF, for writes that have begun
 	deadline time.Time
 	closed   bool
 }
@@ -930,11 +955,41 @@ func (r *replies) open(family *reply, group netip.Addr) error {
 	if err == nil {
 		err = conn.SetWriteDeadline(r.deadline)
 	}
+	if err == nil && r.vrf != 0 {
+		_, err = bindSender(to.raw, r.vrf)
+	}
 	if err != nil {
 		conn.Close()
 		return err
 	}
 	family.to.Store(to)
+	return nil
+}
+
+// moveTo has replies leave through a VRF, 0: by the main table. Sockets that are open are opened anew.
+func (r *replies) moveTo(vrf int) (err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed || r.vrf == vrf {
+		return nil
+	}
+	before := r.vrf
+	r.vrf = vrf
+	for _, old := range r.retired {
+		old.conn.Close()
+	}
+	r.retired = nil
+	for _, family := range []*reply{&r.v4, &r.v6} {
+		old := family.to.Load()
+		if old == nil {
+			continue
+		}
+		if err := r.open(family, family.group); err != nil {
+			r.vrf = before
+			return err
+		}
+		r.retired = append(r.retired, old)
+	}
 	return nil
 }
 
@@ -974,6 +1029,9 @@ func (r *replies) close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.closed = true
+	for _, old := range r.retired {
+		old.conn.Close()
+	}
 	return r.each((*net.UDPConn).Close)
 }
 

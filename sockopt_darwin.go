@@ -241,7 +241,7 @@ func (c *conn) stale(*Interface, map[watchAddr]bool) bool { return false }
 
 // listenReply opens a socket that sends from port and joins nothing.
 func listenReply(group netip.Addr, port uint16) (*net.UDPConn, error) {
-	udp, err := listenUDP(anyAddr(group.Is4(), port), true)
+	udp, err := listenUDP(anyAddr(group.Is4(), port), true, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -346,7 +346,10 @@ func (c *conn) stats() (readBuffer int) {
 func isPortTaken(error) bool { return false }
 
 // unbalance: there is no second attempt.
-func unbalance(*net.UDPConn) error { return nil }
+func unbalance(*net.UDPConn, int) error { return nil }
+
+// bindSender: there are no VRFs.
+func bindSender(syscall.RawConn, int) (bound bool, err error) { return false, nil }
 
 // joinHint says what to do about an error of opening a pair's socket, where that is known.
 func joinHint(err error, p *pair) string {

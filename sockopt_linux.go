@@ -133,6 +133,9 @@ func tryOpenConn(cfg *RxConfig, p *pair, sources []netip.Addr, again bool) (_ *c
 			return nil, nil, err
 		}
 	}
+	if !bound && p.link.ifc.vrf() != 0 && !receivesInVRF(s.fd) {
+		return nil, nil, &OpError{Op: "join", Group: p.addr, Interface: c.ifName, Err: errVRF, Hint: cure.UnboundInVRF}
+	}
 	if err := reusePort(s.fd, bound || p.addr.Is6()); err != nil {
 		return nil, nil, s.fail(err)
 	}
@@ -227,9 +230,9 @@ func setShared(rc syscall.RawConn, v4, share, again bool) error {
 }
 
 // unbalance takes a sender's socket, after a second attempt to bind, out of the group of those that have SO_REUSEPORT: the
-// kernel would give it a part of the multicast that others have joined; see bindPort. Any setting of the device does, as
-// here that to none (sock_bindtoindex_locked in net/core/sock.c). Kernels that do not know the option balance no multicast.
-func unbalance(udp *net.UDPConn) error {
+// kernel would give it a part of the multicast that others have joined; see bindPort. Any setting of the device does, also
+// that to none (sock_bindtoindex_locked in net/core/sock.c). Kernels that do not know the option balance no multicast.
+func unbalance(udp *net.UDPConn, device int) error {
 	rc, err := udp.SyscallConn()
 	if err != nil {
 		return err
@@ -238,10 +241,7 @@ func unbalance(udp *net.UDPConn) error {
 		if err := reusePort(fd, false); err != nil {
 			return err
 		}
-		err := call("setsockopt SO_BINDTOIFINDEX", func() error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, 0) })
-		if errors.Is(err, unix.ENOPROTOOPT) || errors.Is(err, unix.EPERM) {
-			return nil
-		}
+		_, err := bindDeviceFD(fd, device)
 		return err
 	})
 }
@@ -266,14 +266,47 @@ func setSharedFD(fd, domain int, share bool) error {
 	return nil
 }
 
-// bindDevice binds the socket to the interface, if the kernel can (SO_BINDTOIFINDEX is of 5.1) and may (before 5.7 it took
-// CAP_NET_RAW).
+// bindDevice binds the socket to the interface, if the kernel can.
 func (s *pairSocket) bindDevice(index int) (bound bool, err error) {
-	err = s.set("SO_BINDTOIFINDEX", unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, index)
+	if bound, err = bindDeviceFD(s.fd, index); err != nil {
+		err = s.fail(err)
+	}
+	return bound, err
+}
+
+// bindDeviceFD binds a socket to an interface, if the kernel can (SO_BINDTOIFINDEX is of 5.1) and may (before 5.7 it took
+// CAP_NET_RAW; after, it does if the socket is bound to another).
+func bindDeviceFD(fd, index int) (bound bool, err error) {
+	err = call("setsockopt SO_BINDTOIFINDEX", func() error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, index) })
 	if errors.Is(err, unix.ENOPROTOOPT) || errors.Is(err, unix.EPERM) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// bindSender binds a sender's socket to its interface, or to the VRF of that. In a VRF a socket without a device gets no
+// replies (inet_bound_dev_eq in include/net/inet_sock.h), and its unicast takes the main table.
+func bindSender(raw syscall.RawConn, index int) (bound bool, err error) {
+	err = control(raw, func(fd int) (err error) {
+		if bound, err = bindDeviceFD(fd, index); err != nil || bound {
+			return err
+		}
+		now, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX)
+		if bound = now == index; !bound && !receivesInVRF(fd) {
+			return errVRF
+		}
+		return nil
+	})
+	return bound, err
+}
+
+var errVRF = errors.New("the kernel does not let the socket be bound to the interface, as its VRF requires")
+
+// receivesInVRF reports whether a socket that could not be bound to a member of a VRF receives there: it is bound to the VRF
+// already, as `ip vrf exec` does it, or the kernel does not insist.
+func receivesInVRF(fd int) bool {
+	bound, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX)
+	return bound != 0 || cure.Value("net.ipv4.udp_l3mdev_accept") == "1"
 }
 
 // ask sets what the user wants to be told, and the buffer.

@@ -45,11 +45,14 @@ func (*conn) leave()                                                   {}
 func probeSource(*Interface, netip.Addr) (a netip.Addr, err error)     { return a, errSystem }
 func isExhausted(error) bool                                           { return false }
 func isPortTaken(error) bool                                           { return false }
-func unbalance(*net.UDPConn) error                                     { return nil }
-func (*conn) stale(*Interface, map[watchAddr]bool) bool                { return false }
-func isTransient(error) bool                                           { return false }
-func isTruncation(error) bool                                          { return false }
-func isHarmless(error) bool                                            { return false }
-func isUnheard(error, bool, netip.Addr) bool                           { return false }
-func openHint(error) string                                            { return "" }
-func sendHint(error, *Interface, netip.Addr) string                    { return "" }
+func unbalance(*net.UDPConn, int) error                                { return nil }
+
+// bindSender: there are no VRFs.
+func bindSender(syscall.RawConn, int) (bound bool, err error) { return false, nil }
+func (*conn) stale(*Interface, map[watchAddr]bool) bool       { return false }
+func isTransient(error) bool                                  { return false }
+func isTruncation(error) bool                                 { return false }
+func isHarmless(error) bool                                   { return false }
+func isUnheard(error, bool, netip.Addr) bool                  { return false }
+func openHint(error) string                                   { return "" }
+func sendHint(error, *Interface, netip.Addr) string           { return "" }

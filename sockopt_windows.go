@@ -125,7 +125,7 @@ func openInbox(cfg *RxConfig, ifc *Interface, all []netip.AddrPort) (*inbox, err
 	err := os.NewSyscallError("bind", windows.WSAEADDRNOTAVAIL)
 	for _, at := range all {
 		var udp *net.UDPConn
-		if udp, err = listenUDP(at, true); errors.Is(err, windows.WSAEADDRNOTAVAIL) {
+		if udp, err = listenUDP(at, true, 0); errors.Is(err, windows.WSAEADDRNOTAVAIL) {
 			continue
 		}
 		if err != nil {
@@ -357,7 +357,7 @@ func (c *conn) stale(now *Interface, lost map[watchAddr]bool) bool {
 
 // listenReply opens a socket that sends from port and joins nothing.
 func listenReply(group netip.Addr, port uint16) (*net.UDPConn, error) {
-	return listenUDP(anyAddr(group.Is4(), port), true)
+	return listenUDP(anyAddr(group.Is4(), port), true, 0)
 }
 
 // replyConn makes the reading side of a sender's socket part of a merge. The socket stays the sender's. Packet
@@ -547,7 +547,10 @@ func sendHint(err error, _ *Interface, dst netip.Addr) string {
 func isPortTaken(error) bool { return false }
 
 // unbalance: there is no second attempt.
-func unbalance(*net.UDPConn) error { return nil }
+func unbalance(*net.UDPConn, int) error { return nil }
+
+// bindSender: there are no VRFs.
+func bindSender(syscall.RawConn, int) (bound bool, err error) { return false, nil }
 
 // joinsWithoutIPv4: a socket for IPv4 is bound to an address of its interface.
 const joinsWithoutIPv4 = false

@@ -105,6 +105,7 @@ type TxSocket struct {
 
 	mu            sync.Mutex // guards what is below and the settings of the OS sockets; never held while a read or write waits
 	unheard       []*conn    // whose replies nobody has asked for yet
+	retired       []*sender  // of links that were opened anew, for writes that have begun
 	ttl           int        // as TxConfig has it, of the links to come as well
 	writeDeadline time.Time
 	clamped       bool             // the logger knows that the send buffers are smaller than WriteBuffer
@@ -121,6 +122,8 @@ type txLink struct {
 	source *atomic.Pointer[netip.Addr] // what receivers see; the zero Addr if the interface has no address to send from
 
 	// What follows is guarded by TxSocket.mu. All else stays as it is.
+	bound     int     // the interface that the OS socket is bound to; 0: none
+	replies   *conn   // of the OS socket
 	retry     txRetry // to direct it to its interface, which came back
 	moving    txRetry // to direct it to the interface of the default route
 	unsourced backoff // its address cannot be used yet
@@ -138,7 +141,7 @@ func (l *txLink) as(k known) *txLink {
 		l.to.reroute()
 	}
 	return &txLink{known: k, zone: strconv.Itoa(k.ifc.Index), v4: l.v4, to: l.to, source: l.source,
-		retry: l.retry, moving: l.moving, unsourced: l.unsourced}
+		bound: l.bound, replies: l.replies, retry: l.retry, moving: l.moving, unsourced: l.unsourced}
 }
 
 // groupLike returns a group of a family of the socket.
@@ -290,7 +293,15 @@ func network(v4 bool) string {
 
 // open opens the OS socket of a link. t.mu is held.
 func (t *TxSocket) open(l *txLink) error {
-	udp, err := listenUDP(anyAddr(l.v4, t.cfg.Port), t.cfg.Port != 0)
+	if l.ifc.vrf() != 0 {
+		return t.openOn(l, t.cfg.Port, l.ifc.Index)
+	}
+	return t.openOn(l, t.cfg.Port, 0)
+}
+
+// openOn opens the OS socket of a link on a port. It is bound to the device, if that is not 0.
+func (t *TxSocket) openOn(l *txLink, port uint16, device int) error {
+	udp, err := listenUDP(anyAddr(l.v4, port), t.cfg.Port != 0, device)
 	if err != nil {
 		return err
 	}
@@ -298,7 +309,62 @@ func (t *TxSocket) open(l *txLink) error {
 		udp.Close()
 		return err
 	}
+	return t.bind(l, device)
+}
+
+// bind binds the OS socket of a link to a device, 0: to none. Where the kernel does not allow it, the link sends but gets no
+// replies.
+func (t *TxSocket) bind(l *txLink, device int) error {
+	if device == 0 || l.bound == device {
+		return nil
+	}
+	bound, err := bindSender(l.to.raw, device)
+	if bound {
+		l.bound = device
+		t.m.update(func() { l.replies.ifIndex = device })
+	} else if err != nil {
+		t.logger.log(slog.LevelWarn, "replies cannot be received in the VRF", l.ifc, &OpError{Op: "bind", Interface: l.ifc.Name, Err: err, Hint: openHint(err)})
+	}
 	return nil
+}
+
+// direct returns l with its OS socket sending on an interface. One that is bound to another interface is opened anew, since
+// to bind it again takes CAP_NET_RAW. It keeps its port: the kernel keeps the sockets of two devices apart. A socket that is
+// bound stays bound when the interface leaves its VRF, which changes nothing. t.mu is held.
+func (t *TxSocket) direct(l *txLink, ifc *Interface) (*txLink, error) {
+	if l.bound == 0 || l.bound == ifc.Index {
+		err := call("setsockopt IP_MULTICAST_IF", func() error { return setMulticastInterface(l.to, l.v4, ifc) })
+		if err == nil && ifc.vrf() != 0 {
+			err = t.bind(l, ifc.Index)
+		}
+		return l, err
+	}
+	anew := l.as(known{name: l.name, ifc: *ifc})
+	anew.bound, anew.replies = 0, nil
+	port := l.to.conn.LocalAddr().(*net.UDPAddr).Port
+	if err := t.openOn(anew, uint16(port), ifc.Index); err != nil {
+		return l, err
+	}
+	t.unheard = slices.DeleteFunc(t.unheard, func(c *conn) bool { return c == l.replies })
+	if t.listening.Load() {
+		t.m.remove(l.replies)
+	}
+	t.retired = append(t.retired, l.to)
+	return anew, nil
+}
+
+// unbound reports whether the OS socket of a link must be bound to its interface and is not: it is in a VRF now.
+func (l *txLink) unbound(now *Interface) bool {
+	return now.vrf() != 0 && l.ifc.vrf() == 0 && l.bound == 0
+}
+
+// closeRetired closes the OS sockets that direct replaced before.
+func (t *TxSocket) closeRetired() (err error) {
+	for _, to := range t.retired {
+		err = cmp.Or(err, to.conn.Close())
+	}
+	t.retired = nil
+	return err
 }
 
 // anyAddr is the unspecified address of a family, with a port.
@@ -309,22 +375,26 @@ func anyAddr(v4 bool, port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(netip.IPv6Unspecified(), port)
 }
 
-// listenUDP opens an OS socket that is bound to a unicast address, or to any.
-func listenUDP(at netip.AddrPort, share bool) (udp *net.UDPConn, err error) {
-	udp, err = tryListenUDP(at, share, false)
+// listenUDP opens an OS socket that is bound to a unicast address, or to any, and if device is not 0 to that interface.
+func listenUDP(at netip.AddrPort, share bool, device int) (udp *net.UDPConn, err error) {
+	udp, err = tryListenUDP(at, share, false, device)
 	if share && isPortTaken(err) {
-		udp, err = tryListenUDP(at, share, true)
+		udp, err = tryListenUDP(at, share, true, device)
 	}
 	return udp, err
 }
 
-func tryListenUDP(at netip.AddrPort, share, again bool) (udp *net.UDPConn, err error) {
+func tryListenUDP(at netip.AddrPort, share, again bool, device int) (udp *net.UDPConn, err error) {
 	v4, network := at.Addr().Is4(), "udp6"
 	if v4 {
 		network = "udp4"
 	}
 	lc := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) error {
-		return call("setsockopt", func() error { return setShared(rc, v4, share, again) })
+		if err := call("setsockopt", func() error { return setShared(rc, v4, share, again) }); err != nil || device == 0 || again {
+			return err
+		}
+		bindSender(rc, device) // that it is not bound is found out later, by TxSocket.bind
+		return nil
 	}}
 	err = bindCall(at, func() error {
 		pc, err := lc.ListenPacket(context.Background(), network, at.String())
@@ -334,7 +404,7 @@ func tryListenUDP(at netip.AddrPort, share, again bool) (udp *net.UDPConn, err e
 		return err
 	})
 	if err == nil && again {
-		if err = unbalance(udp); err != nil {
+		if err = unbalance(udp, device); err != nil {
 			udp.Close()
 			return nil, err
 		}
@@ -366,7 +436,7 @@ func (t *TxSocket) use(l *txLink, udp *net.UDPConn) error {
 	} else {
 		t.unheard = append(t.unheard, c)
 	}
-	l.to = to
+	l.to, l.replies = to, c
 	return err
 }
 
@@ -866,7 +936,7 @@ func (t *TxSocket) Close() error {
 	if closed {
 		return nil
 	}
-	err := cmp.Or(t.m.close(), t.each(func(to *sender) error { return to.conn.Close() }))
+	err := cmp.Or(t.m.close(), t.each(func(to *sender) error { return to.conn.Close() }), t.closeRetired())
 	if t.unfollow != nil {
 		t.unfollow()
 	}

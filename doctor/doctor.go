@@ -292,6 +292,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	watched := wait(ctx, cfg.Watch)
 	end := c.look()
 	c.report(listeners, watched)
+	c.checkFlags()
 	c.checkDefaults()
 	c.checkWatched(before, start, end)
 	c.checkFirewall(ctx, before, watched)

@@ -134,7 +134,13 @@ func (s *system) master(index int) string {
 	return s.links[l.master].name
 }
 
-func (s *system) inVRF(index int) bool { return s.links[index].slaveKind == "vrf" }
+// vrf is the index of the VRF that the interface belongs to, or 0.
+func (s *system) vrf(index int) int {
+	if l := s.links[index]; l.slaveKind == "vrf" {
+		return l.master
+	}
+	return 0
+}
 
 // parameter reads a kernel parameter.
 func parameter(path string) (int, bool) {
@@ -258,16 +264,16 @@ func (c *checkup) checkPathFilter(s *system) {
 		if !source.Is4() {
 			continue
 		}
-		r, err := lookUp(source)
-		if err != nil {
-			c.notVisible(fmt.Sprintf("the route to %s (%v)", source, err))
-			return
-		}
 		var drops []Finding
 		taken := false
 		for _, i := range c.ifaces {
 			if !usable(i, source) {
 				continue // that is found elsewhere
+			}
+			r, err := lookUp(source, s.vrf(i.Index))
+			if err != nil {
+				c.notVisible(fmt.Sprintf("the route to %s (%v)", source, err))
+				return
 			}
 			if f, dropped := filtered(i, source, r, s); dropped {
 				drops = append(drops, f)
@@ -282,10 +288,10 @@ func (c *checkup) checkPathFilter(s *system) {
 }
 
 // filtered tells whether the kernel drops packets of a source that come in by the interface, as fib_validate_source in
-// net/ipv4/fib_frontend.c decides. Of loopback, VRFs and what cannot be read it says that they are taken.
+// net/ipv4/fib_frontend.c decides. Of loopback and what cannot be read it says that they are taken.
 func filtered(i mcast.Interface, source netip.Addr, r lookedUp, s *system) (f Finding, dropped bool) {
 	mode, modeText, ok := pathFilter(i.Name)
-	if !ok || i.IsLoopback() || s.inVRF(i.Index) {
+	if !ok || i.IsLoopback() {
 		return f, false
 	}
 	conf := "net/ipv4/conf/" + i.Name
@@ -324,14 +330,17 @@ type lookedUp struct {
 	hops []int
 }
 
-// lookUp asks the kernel for its route to an address.
-func lookUp(dst netip.Addr) (found lookedUp, err error) {
+// lookUp asks the kernel for its route to an address, in a VRF if that is not 0.
+func lookUp(dst netip.Addr, vrf int) (found lookedUp, err error) {
 	// RTM_F_FIB_MATCH (4.13) has the kernel show the entry of the table, with all its next hops, and not one that it
 	// chose.
 	body := make([]byte, unix.SizeofRtMsg)
 	body[0], body[1] = unix.AF_INET, 32
 	binary.NativeEndian.PutUint32(body[8:], unix.RTM_F_FIB_MATCH)
 	body = append(body, encodeAttribute(unix.RTA_DST, dst.AsSlice())...)
+	if vrf != 0 {
+		body = append(body, encodeAttribute(unix.RTA_OIF, binary.NativeEndian.AppendUint32(nil, uint32(vrf)))...)
+	}
 	err = ask(unix.NETLINK_ROUTE, unix.RTM_GETROUTE, 0, body, func(typ uint16, answer []byte) error {
 		if typ == unix.RTM_NEWROUTE {
 			found = parseRoute(answer)

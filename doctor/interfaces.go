@@ -104,7 +104,7 @@ func (c *checkup) checkInterfaces() {
 			c.add(Finding{Code: NoMulticastFlag, Severity: Warning, Interface: i.Name,
 				Summary: "the interface says that it cannot multicast",
 				Detail: fmt.Sprintf("A scan shows its flags as %s. Receivers that name no interface pass it by, "+
-					"and tunnels without the flag carry no multicast.", i.Flags),
+					"and some tunnels without the flag carry no multicast.", i.Flags),
 				Fix: cure.NoMulticastFlag(i.Name)})
 		}
 		for _, v4 := range []bool{true, false} {
@@ -122,6 +122,17 @@ func (c *checkup) checkInterfaces() {
 			Summary: "the machine has no network interface but the loopback",
 			Detail:  "A scan found no other one, or only ports of bridges.",
 			Fix:     cure.AnyInterface})
+	}
+}
+
+// checkFlags comes after the watch: an interface on which multicast arrived carries it, whatever its flags say.
+func (c *checkup) checkFlags() {
+	for n := range c.Report.Findings {
+		f := &c.Report.Findings[n]
+		came := func(t Traffic) bool { return t.Interface == f.Interface && t.Datagrams > 0 }
+		if f.Code == NoMulticastFlag && slices.ContainsFunc(c.Report.Facts.Traffic, came) {
+			f.Severity = Info
+		}
 	}
 }
 

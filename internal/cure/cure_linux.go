@@ -13,6 +13,7 @@ import (
 const (
 	PortPrivileged = "ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE"
 	Refused        = "a firewall of this machine refuses it: look at the OUTPUT rules"
+	UnboundInVRF   = "use Linux 5.7 or later, give the program CAP_NET_RAW, or set net.ipv4.udp_l3mdev_accept to 1"
 	NotAllowed     = "the system does not allow it: look at the limits of the sandbox or container"
 )
 
