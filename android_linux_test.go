@@ -1,21 +1,22 @@
 //go:build amd64 || arm64
 
-// Android is a Linux that lets no application use netlink (golang.org/issue/40569). Here a process has seccomp(2) refuse
-// it the same, and does what an application can do: name interfaces that it has made up from what the Java side tells.
+// Android is a Linux that lets no application use netlink (golang.org/issue/40569), and some sandboxes do not either. Here a
+// process has seccomp(2) refuse it the same.
 
 package mcast_test
 
 import (
+	"bufio"
 	"bytes"
-	"errors"
+	"fmt"
+	"io"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
-	"time"
 	"unsafe"
 
 	"github.com/go-multicast/mcast"
@@ -26,67 +27,112 @@ import (
 const androidChild = "MCAST_TEST_ANDROID"
 
 func TestAndroid(t *testing.T) {
+	testRefused(t, "TestAndroid", nil, refusal{unix.SYS_SOCKET, domainArgument, unix.AF_NETLINK})
+}
+
+// TestContainer has a process that may do what one may in a container without privileges: /proc and /sys are read-only, and
+// bpf(2) and the diagnosis of sockets are refused. Nothing is missing there.
+func TestContainer(t *testing.T) {
+	readOnly := []string{"unshare", "--mount", "sh", "-ec",
+		`for at in /proc /sys; do mount --rbind $at $at; mount -o remount,ro,bind $at; done; ! touch /proc/sys/net/ipv4/ip_forward 2>/dev/null; exec "$0" "$@"`}
+	testRefused(t, "TestContainer", readOnly, refusal{unix.SYS_BPF, 0, 0}, refusal{unix.SYS_SOCKET, protocolArgument, unix.NETLINK_SOCK_DIAG})
+}
+
+// testRefused runs a test as a process of its own, which is refused some system calls: it sends and receives on all
+// interfaces, also on one that comes later.
+func testRefused(t *testing.T, name string, prefix []string, refused ...refusal) {
 	mcasttest.Require(t)
 	if os.Getenv(androidChild) == "" {
-		child := exec.Command(os.Args[0], "-test.run=^TestAndroid$", "-test.v", "-test.count=1", "-test.timeout="+patience.String())
+		args := append(prefix, os.Args[0], "-test.run=^"+name+"$", "-test.v", "-test.count=1", "-test.timeout="+(2*patience).String())
+		child := exec.Command(args[0], args[1:]...)
+		if child.Err != nil {
+			unavailable(t, child.Err.Error())
+		}
 		child.Env = append(os.Environ(), androidChild+"=1")
-		out, err := child.CombinedOutput()
-		if err != nil || !bytes.Contains(out, []byte("--- PASS: TestAndroid")) {
-			t.Errorf("the child: %v\n%s", err, out)
+		child.Stderr = os.Stderr
+		out, err := child.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := child.Start(); err != nil {
+			t.Fatal(err)
+		}
+		var said bytes.Buffer
+		for lines := bufio.NewScanner(io.TeeReader(out, &said)); lines.Scan(); {
+			if lines.Text() == androidReady { // the child may not change the network
+				mcasttest.NewVeth(t, "late", netip.MustParsePrefix("10.79.5.1/24"))
+			}
+		}
+		if err := child.Wait(); err != nil || !bytes.Contains(said.Bytes(), []byte("--- PASS: "+name)) {
+			t.Errorf("the child: %v\n%s", err, &said)
 		}
 		return
 	}
-	refuseNetlink(t)
-
-	if _, err := mcast.Interfaces(); !errors.Is(err, unix.EACCES) || !strings.Contains(err.Error(), "Android") {
-		t.Errorf("Interfaces: %v, want EACCES with a hint", err)
-	}
-	group := []netip.Addr{addr("239.77.1.1")}
-	if _, err := mcast.OpenRx(mcast.RxConfig{Groups: group, Port: 5000}); !errors.Is(err, unix.EACCES) {
-		t.Errorf("without interfaces: %v, want EACCES", err)
-	}
-
-	own := []mcast.Interface{{Name: "lo", Index: 1, MTU: 65536, Flags: net.FlagUp | net.FlagLoopback,
-		IPv4: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/8")}}}
-	var told bytes.Buffer
-	logger := slog.New(slog.NewTextHandler(&told, nil))
-	rx := openRx(t, mcast.RxConfig{Groups: group, Port: 5000, Interfaces: own, Logger: logger})
-	tx := openTx(t, mcast.TxConfig{Groups: group, Interfaces: own, Logger: logger})
-	if _, err := tx.WriteToUDPAddrPort([]byte("hello"), netip.AddrPortFrom(group[0], 5000)); err != nil {
+	want, err := mcast.Interfaces()
+	if err != nil {
 		t.Fatal(err)
 	}
-	rx.SetReadDeadline(time.Now().Add(patience))
-	buf := make([]byte, 10)
-	n, src, err := rx.ReadFromUDPAddrPort(buf)
-	if err != nil || string(buf[:n]) != "hello" {
-		t.Fatalf("read %q, %v", buf[:n], err)
+	refuse(t, refused...)
+	netlink := len(refused) > 1
+
+	got, err := mcast.Interfaces()
+	if err != nil || len(got) != len(want) {
+		t.Fatalf("Interfaces: %+v, %v", got, err)
 	}
-	if _, err := rx.WriteToUDPAddrPort([]byte("reply"), src); err != nil {
-		t.Error(err)
+	for i, g := range got {
+		w := want[i]
+		order := func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) }
+		for _, list := range [][]netip.Prefix{g.IPv4, g.IPv6, w.IPv4, w.IPv6} {
+			slices.SortFunc(list, order)
+		}
+		if g.Name != w.Name || g.Index != w.Index || g.MTU != w.MTU || g.Flags != w.Flags || !slices.Equal(g.IPv4, w.IPv4) || !slices.Equal(g.IPv6, w.IPv6) ||
+			netlink && !slices.Equal(g.HardwareAddr, w.HardwareAddr) {
+			t.Errorf("without netlink\n%+v, with it\n%+v", g, w)
+		}
 	}
+
+	var told bytes.Buffer
+	logger := slog.New(slog.NewTextHandler(&told, nil))
+	groups := groupsOf("239.77.1.1", "ff15::77:1")
+	rx := openRx(t, mcast.RxConfig{Groups: groups, Port: 5000, Loopback: true, Logger: logger})
+	tx := openTx(t, mcast.TxConfig{Groups: groups, Loopback: true, Logger: logger})
+	mc0 := mustFind(t, "mc0")[0].Index
+	for _, g := range groups {
+		write(t, tx, g, 5000, "hello")
+		wantArrivals(t, rx, arrival{"hello", g, mc0})
+	}
+	fmt.Println(androidReady)
+	eventually(t, "the new interface is joined", func() bool {
+		return slices.ContainsFunc(rx.Memberships(), func(m mcast.Membership) bool { return m.Interface == "late" && m.Joined })
+	})
 	rx.Close()
 	tx.Close() // nothing is logged after that
-	if strings.Count(told.String(), "cannot follow the network") != 2 {
+	if polls := strings.Count(told.String(), "follows the network by looking every few seconds"); polls != 2 && !netlink || polls != 0 && netlink {
 		t.Errorf("the log is\n%s", &told)
 	}
 }
 
-// refuseNetlink has the kernel say EACCES to this process, from now on, when it wants a netlink socket.
-func refuseNetlink(t *testing.T) {
+const androidReady = "ready for a new interface"
+
+// refusal is a system call that is refused if an argument has a value. argument is its place in struct seccomp_data; 0: always.
+type refusal struct{ call, argument, value uint32 }
+
+const domainArgument, protocolArgument = 16, 32
+
+// refuse has the kernel say EACCES to this process, from now on, when it makes one of the calls.
+func refuse(t *testing.T, refused ...refusal) {
 	t.Helper()
-	statement := func(code uint16, k uint32) unix.SockFilter { return unix.SockFilter{Code: code, K: k} }
-	jump := func(k uint32, otherwise uint8) unix.SockFilter {
-		return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: otherwise, K: k}
+	const load, equal, end = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_RET | unix.BPF_K
+	var filter []unix.SockFilter
+	for _, r := range refused {
+		test := unix.SockFilter{Code: equal, K: r.value, Jf: 1}
+		if r.argument == 0 {
+			test = unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JA}
+		}
+		filter = append(filter, unix.SockFilter{Code: load}, unix.SockFilter{Code: equal, K: r.call, Jf: 3},
+			unix.SockFilter{Code: load, K: r.argument}, test, unix.SockFilter{Code: end, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EACCES)})
 	}
-	const number, firstArgument = 0, 16 // in struct seccomp_data
-	filter := []unix.SockFilter{
-		statement(unix.BPF_LD|unix.BPF_W|unix.BPF_ABS, number),
-		jump(unix.SYS_SOCKET, 3),
-		statement(unix.BPF_LD|unix.BPF_W|unix.BPF_ABS, firstArgument),
-		jump(unix.AF_NETLINK, 1),
-		statement(unix.BPF_RET|unix.BPF_K, unix.SECCOMP_RET_ERRNO|uint32(unix.EACCES)),
-		statement(unix.BPF_RET|unix.BPF_K, unix.SECCOMP_RET_ALLOW),
-	}
+	filter = append(filter, unix.SockFilter{Code: end, K: unix.SECCOMP_RET_ALLOW})
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	if _, err := unix.PrctlRetInt(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		t.Fatal(err)

@@ -132,9 +132,9 @@
 //   - Permission: from macOS 15 on, the user has to allow a program to use the local network. Until then sending fails
 //     with EHOSTUNREACH, which the error explains, and nothing comes in.
 //
-// Android is a Linux that tells apps nothing about interfaces (golang.org/issue/40569). There the configuration has to
-// name them, each as an [Interface] made of what the Java side knows: Name, Index, Flags and the addresses. Nothing is
-// scanned then, and the socket does not follow the network, which it tells the Logger.
+// Android is a Linux that refuses rtnetlink to apps (golang.org/issue/40569), and some sandboxes do the same. There the
+// sockets look at the interfaces every three seconds, which the Logger reports, and [Interfaces] says what it cannot see.
+// A configuration can name each as an [Interface] made of what the Java side knows: Name, Index, Flags and the addresses.
 //
 // Elsewhere the module compiles and lists interfaces, and [OpenRx] and [OpenTx] fail with an error that wraps
 // [errors.ErrUnsupported] and names the system. docs/platforms.md says what has been run on which system.

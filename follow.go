@@ -660,14 +660,17 @@ func (t *TxSocket) successors(links []*txLink, change networkChange) []*Interfac
 	return now
 }
 
-// tryFollow follows the network, or logs that it cannot: Android refuses netlink to applications, which can use the library
-// with interfaces that they name. A lack of resources is an error.
+// tryFollow follows the network. It logs that it cannot, or that it learns of changes late: Android refuses netlink to
+// applications. A lack of resources is an error.
 func tryFollow(l *logger, one *watchFollower) (stop, again func(), err error) {
 	if err := processWatch.add(one); isExhausted(err) {
 		return nil, nil, err
 	} else if err != nil {
 		l.log(slog.LevelWarn, "cannot follow the network", Interface{}, err)
 		return func() {}, func() {}, nil
+	}
+	if one.polls != nil {
+		l.log(slog.LevelWarn, "follows the network by looking every few seconds", Interface{}, one.polls)
 	}
 	return one.stop, one.again, nil
 }

@@ -169,9 +169,10 @@ func (i *Interface) checking(a netip.Addr) bool {
 //
 // On Linux the list is that of the calling thread's network namespace, and costs two netlink requests however many
 // interfaces there are. Interfaces and addresses come one after the other, so that an interface made in between is
-// missing, and one changed in between may have the addresses of a moment later. Android refuses the request to
-// applications (golang.org/issue/40569): build the list of what the Java side can see there, and give it to [OpenRx] and
-// [OpenTx], which then ask for nothing.
+// missing, and one changed in between may have the addresses of a moment later. Where the requests are refused, as on Android
+// (golang.org/issue/40569), netdevice(7) and /proc/net are asked. The list then has no alternative names, hardware addresses
+// and masters, and where /proc/net cannot be read either, no IPv6 addresses and no interface without an IPv4 address. Build
+// it from what the Java side knows then.
 //
 // On Windows an interface is not in the list as long as neither IPv4 nor IPv6 is bound to it. On macOS and all others it is
 // package net that asks, which costs two system calls for every interface.

@@ -29,11 +29,19 @@ import (
 // ifaceScan lists the interfaces of the calling thread's network namespace, sorted by index.
 func ifaceScan() ([]Interface, error) {
 	c, err := ifaceDial()
+	var list []Interface
 	if err != nil {
-		return nil, ifaceError("scan", err)
+		err = ifaceError("scan", err)
+	} else {
+		defer c.close()
+		list, err = c.scan()
 	}
-	defer c.close()
-	return c.scan()
+	if isRefused(err) {
+		if list, err2 := ioctlScan(); err2 == nil {
+			return list, nil
+		}
+	}
+	return list, err
 }
 
 // defaultIndex returns the index of the interface of the default route, as DefaultInterface describes.
@@ -48,6 +56,9 @@ func defaultIndex(network string) (int, error) {
 	index, err := ifaceAsk(func(c *ifaceNetlink) (int, error) { return c.mainDefault(family) })
 	if err == nil && index == 0 {
 		index, err = ifaceAsk(func(c *ifaceNetlink) (int, error) { return c.farIndex(family) })
+	}
+	if isRefused(err) {
+		index, err = ioctlDefault(ifaceFar(family))
 	}
 	if err != nil {
 		return 0, ifaceError("default interface", err)
@@ -91,12 +102,7 @@ func (c *ifaceNetlink) mainDefault(family byte) (index int, err error) {
 
 // farIndex returns the interface by which the kernel would send something far away, and 0 if there is none.
 func (c *ifaceNetlink) farIndex(family byte) (index int, err error) {
-	// No packet is sent to these. They are root servers of the DNS rather than addresses for documentation, since
-	// careful administrators have routes that reject the latter.
-	far := netip.MustParseAddr("198.41.0.4")
-	if family == unix.AF_INET6 {
-		far = netip.MustParseAddr("2001:503:ba3e::2:30")
-	}
+	far := ifaceFar(family)
 	body := []byte{0: family, 1: byte(far.BitLen()), unix.SizeofRtMsg - 1: 0}
 	body = binary.NativeEndian.AppendUint16(body, uint16(unix.SizeofRtAttr+far.BitLen()/8))
 	body = binary.NativeEndian.AppendUint16(body, unix.RTA_DST)
@@ -111,6 +117,15 @@ func (c *ifaceNetlink) farIndex(family byte) (index int, err error) {
 		}
 	}
 	return 0, nil
+}
+
+// ifaceFar is a host far away. No packet is sent to it. It is a root server of the DNS rather than an address for documentation,
+// since careful administrators have routes that reject the latter.
+func ifaceFar(family byte) netip.Addr {
+	if family == unix.AF_INET6 {
+		return netip.MustParseAddr("2001:503:ba3e::2:30")
+	}
+	return netip.MustParseAddr("198.41.0.4")
 }
 
 // ifaceNetlink is a socket for questions to rtnetlink. It is for one goroutine at a time, and asks about the network

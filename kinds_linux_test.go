@@ -455,3 +455,74 @@ func doctorFindsNothing(t *testing.T, h *kindHost, from *kindEnd, port uint16) {
 		t.Errorf("the doctor reports\n%s", report)
 	}
 }
+
+// TestContainerNetworks checks what README says of containers: on a bridge network one receives what others on the bridge
+// send, and nothing from outside; with the host's network or a macvlan it receives what the host receives.
+func TestContainerNetworks(t *testing.T) {
+	noLeaks(t)
+	lan := mcasttest.NewLAN(t, 2)
+	machine, outside := lan.Hosts[0], lan.Hosts[1]
+	cable := machine.NewVeth("veth0")
+	container := cable.Peer()
+	container.Interface("eth0").AddAddress(netip.MustParsePrefix("172.17.0.2/16"))
+	machine.Sysctl("net/ipv4/ip_forward", "1")
+	run(t, machine, strings.Join([]string{"link add docker0 type bridge forward_delay 0", "address add 172.17.0.1/16 dev docker0",
+		"link set docker0 up", "link set veth0 master docker0"}, "\n"), "ip", "-batch", "-")
+	run(t, container, "route add default via 172.17.0.1\n", "ip", "-batch", "-")
+
+	group, port := addr("239.77.1.1"), newPort()
+	open := func(h *mcasttest.Host) (rx *mcast.RxSocket) {
+		t.Helper()
+		h.Do(func() { rx = openRx(t, mcast.RxConfig{Groups: []netip.Addr{group}, Port: port}) })
+		return rx
+	}
+	bridged, host := open(container), open(machine)
+	lan.WaitJoined(machine, group)
+	receivers := []*mcast.RxSocket{host}
+	far := mcasttest.NewHost(t)
+	if err := moveMacvlan(machine, far, netip.AddrFrom4([4]byte{10, outside.IPv4.As4()[1], 0, 200})); err == nil {
+		receivers = append(receivers, open(far))
+	} else {
+		t.Logf("this kernel has no macvlan: %v", err)
+	}
+	outside.Do(func() {
+		tx := openTx(t, mcast.TxConfig{Groups: []netip.Addr{group}, TTL: 8})
+		write(t, tx, group, port, "from outside")
+	})
+	for _, rx := range receivers {
+		if got := arrivals(t, rx, "from outside"); len(got) != 1 {
+			t.Errorf("received %v", got)
+		}
+	}
+	machine.Do(func() {
+		write(t, openTx(t, mcast.TxConfig{Groups: []netip.Addr{group}, Interfaces: mustFind(t, "docker0")}), group, port, "on the bridge")
+	})
+	if got := arrivals(t, bridged, "on the bridge"); len(got) != 1 {
+		t.Errorf("the container received %v", got)
+	}
+}
+
+// moveMacvlan gives a host a macvlan of the machine's eth0, with an address.
+func moveMacvlan(machine, to *mcasttest.Host, at netip.Addr) error {
+	hold := exec.Command("sleep", "60")
+	if err := to.Start(hold); err != nil {
+		return err
+	}
+	defer func() { hold.Process.Kill(); hold.Wait() }()
+	var out []byte
+	var err error
+	machine.Do(func() {
+		out, err = exec.Command("ip", "link", "add", "link", "eth0", "name", "eth0", "netns", fmt.Sprint(hold.Process.Pid),
+			"type", "macvlan", "mode", "bridge").CombinedOutput()
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	to.Do(func() {
+		out, err = exec.Command("sh", "-ec", "ip address add "+at.String()+"/24 dev eth0; ip link set eth0 up").CombinedOutput()
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
+}

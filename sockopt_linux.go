@@ -134,7 +134,7 @@ func tryOpenConn(cfg *RxConfig, p *pair, sources []netip.Addr, again bool) (_ *c
 		}
 	}
 	if !bound && p.link.ifc.vrf() != 0 && !receivesInVRF(s.fd) {
-		return nil, nil, &OpError{Op: "join", Group: p.addr, Interface: c.ifName, Err: errVRF, Hint: cure.UnboundInVRF}
+		return nil, nil, &OpError{Op: "join", Group: p.addr, Interface: c.ifName, Err: errVRF, Hint: openHint(errVRF)}
 	}
 	if err := reusePort(s.fd, bound || p.addr.Is6()); err != nil {
 		return nil, nil, s.fail(err)
@@ -530,14 +530,7 @@ func probeSource(ifc *Interface, group netip.Addr) (source netip.Addr, err error
 	if err := unix.Connect(fd, sockaddr(netip.AddrPortFrom(group, 9), ifc.Index)); err != nil {
 		return source, err
 	}
-	local, err := unix.Getsockname(fd)
-	switch local := local.(type) {
-	case *unix.SockaddrInet4:
-		source = netip.AddrFrom4(local.Addr)
-	case *unix.SockaddrInet6:
-		source = netip.AddrFrom16(local.Addr)
-	}
-	return source, err
+	return localAddr(fd)
 }
 
 // isTransient tells the errors of an address that is not usable yet.
@@ -592,6 +585,8 @@ func openHint(err error) string {
 		return cure.PortPrivileged
 	case errors.Is(err, unix.EPERM):
 		return cure.NotAllowed
+	case errors.Is(err, errVRF):
+		return cure.UnboundInVRF
 	case errors.Is(err, unix.EADDRNOTAVAIL), errors.Is(err, unix.ENODEV):
 		return cure.ScanAgain
 	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH):

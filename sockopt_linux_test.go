@@ -3,9 +3,12 @@
 package mcast
 
 import (
+	"bytes"
 	"errors"
+	"log/slog"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -122,5 +125,45 @@ func TestFileConnErrorWithoutFileName(t *testing.T) {
 	named := (*os.SyscallError)(nil)
 	if _, err = fileConn(r); !errors.Is(err, unix.ENOTSOCK) || !errors.As(err, &named) || err.Error() != named.Error() {
 		t.Errorf("a pipe as a socket: %v", err)
+	}
+}
+
+// TestVRFWithoutDevice has a kernel that binds no socket to a device. On a member of a VRF a receiver then fails and says why,
+// and a sender logs that it gets no replies. On other interfaces all is well.
+func TestVRFWithoutDevice(t *testing.T) {
+	mcasttest.Require(t)
+	mc0 := interfaces(t, "mc0")
+	member := []Interface{mc0[0].clone()}
+	member[0].Master, member[0].masterKind, member[0].masterName = 4242, kindVRF, "v7"
+	hook := func(name string) error {
+		if name == "setsockopt SO_BINDTOIFINDEX" {
+			return unix.EPERM
+		}
+		return nil
+	}
+	testHookCall.Store(&hook)
+	t.Cleanup(func() { testHookCall.Store(nil) })
+	for _, group := range groups("239.1.1.1", "ff15::1234") {
+		var log bytes.Buffer
+		open := func(on []Interface) error {
+			rx, err := OpenRx(RxConfig{Groups: []netip.Addr{group}, Port: 5000, Interfaces: on, Static: true})
+			rx.Close()
+			tx, txErr := OpenTx(TxConfig{Groups: []netip.Addr{group}, Interfaces: on, Static: true, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+			if txErr != nil {
+				t.Fatal(txErr)
+			}
+			tx.Close()
+			return err
+		}
+		if err := open(mc0); err != nil || log.Len() > 0 {
+			t.Errorf("%s outside of a VRF: %v; the log is %s", group, err, &log)
+		}
+		op := (*OpError)(nil)
+		if err := open(member); !errors.As(err, &op) || !errors.Is(err, errVRF) || !strings.Contains(op.Hint, "CAP_NET_RAW") {
+			t.Errorf("%s in a VRF: %v", group, err)
+		}
+		if !strings.Contains(log.String(), "replies cannot be received in the VRF") {
+			t.Errorf("the log is %s", &log)
+		}
 	}
 }

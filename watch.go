@@ -405,6 +405,7 @@ type watchFollower struct {
 	routes bool // f needs the default route. It is called after the followers that do not: they need not wait for the answer
 	called bool // for the watch's goroutine only
 
+	polls error     // why the system does not notify, so that f is called some seconds late; nil: it does
 	stop  func()    // ends it
 	again func()    // has f called again after backoffFirst at the latest
 	due   time.Time // when f is to be called again; zero: after a change only; guarded by the hub's lock
@@ -475,6 +476,9 @@ func (h *watchHub) add(one *watchFollower) error {
 	}
 	one.stop = sync.OnceFunc(func() { h.unfollow(key, w, one) })
 	one.again = func() { w.ask(one, backoffFirst) }
+	if p, ok := w.watchSource.(interface{ polls() error }); ok {
+		one.polls = p.polls()
+	}
 	w.followers = append(w.followers, one)
 	w.call()
 	return nil

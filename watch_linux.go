@@ -83,7 +83,19 @@ const watchRoutes = unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV6_ROUTE | 1<<(unix.R
 //
 // Of routes it hears only the default ones: the thousands of notices a second that a router can produce about others
 // would push those that matter out of the buffer.
+//
+// Where the process may not use rtnetlink, it looks every few seconds, at what can be had without.
 func watchOpen() (watchSource, error) {
+	src, err := watchListen()
+	if isRefused(err) {
+		if _, err2 := ioctlScan(); err2 == nil {
+			return watchPoll{make(chan struct{}), err}, nil
+		}
+	}
+	return src, err
+}
+
+func watchListen() (watchSource, error) {
 	questions, err := ifaceDial()
 	if err != nil {
 		return nil, ifaceError("watch", err)
