@@ -100,9 +100,6 @@ func (j *joinedSet) misses(key joinedKey, n *joinedCount) bool {
 
 // missing reports whether any membership was lost.
 func (j *joinedSet) missing() bool {
-	if j == nil {
-		return false
-	}
 	for key, n := range j.counts {
 		if j.misses(key, n) {
 			return true
@@ -122,20 +119,20 @@ func (j *joinedSet) believeOn(interfaces []Interface) {
 	}
 }
 
-// doubt marks what is missing although it has been joined again before, but for the first time, the second, the fourth, the
-// eighth and so on: the answer may be that of another network, or of a sandbox that has none. It takes and returns how often
-// in succession each was missing.
-func (j *joinedSet) doubt(before map[joinedKey]int) (now map[joinedKey]int) {
-	if j == nil {
-		return nil
-	}
+// doubt marks what is missing although it has been joined again before, but for the second time, the fourth, the eighth and so
+// on: the answer may be that of another network, or of a sandbox that has none. It takes and returns how often in succession
+// each was missing. What an event explains counts as the first time.
+func (j *joinedSet) doubt(before map[joinedKey]int, explained func(index int) bool) (now map[joinedKey]int) {
 	now = make(map[joinedKey]int)
 	for key, n := range j.counts {
-		if j.misses(key, n) {
-			times := before[key] + 1
-			now[key] = times
-			n.doubted = n.doubted || times&(times-1) != 0
+		if !j.misses(key, n) {
+			continue
 		}
+		now[key] = 1
+		if !explained(key.index) {
+			now[key] += before[key]
+		}
+		n.doubted = n.doubted || now[key]&(now[key]-1) != 0
 	}
 	return now
 }

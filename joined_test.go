@@ -128,18 +128,19 @@ func TestFollowChecks(t *testing.T) {
 		for _, step := range []struct {
 			name        string
 			first, then int
-			minutes     time.Duration
+			wait        time.Duration
 			want        [3]int // looks, dropped, called
 		}{
-			{"nothing is missing", 1, 1, 10, [3]int{10, 0, 0}},
-			{"not missing at the second look", 0, 1, 10, [3]int{20, 0, 0}},
-			{"missing", 0, 0, 1, [3]int{2, 1, 1}},
-			{"missing for ever", 0, 0, 15, [3]int{30, 4, 4}}, // the 2nd, 4th, 8th and 16th time
-			{"there again", 1, 1, 1, [3]int{1, 0, 0}},
-			{"missing again", 0, 0, 1, [3]int{2, 1, 1}},
+			{"nothing is missing", 1, 1, 10 * watchCheck, [3]int{10, 0, 0}},
+			{"not missing at the second look", 0, 1, 10 * watchCheck, [3]int{20, 0, 0}},
+			// A second after a drop it looks again. It drops at the first, second, fourth and eighth time.
+			{"missing", 0, 0, watchCheck + 5*time.Second, [3]int{6, 2, 2}},
+			{"missing for ever", 0, 0, 10 * watchCheck, [3]int{24, 2, 2}},
+			{"there again", 1, 1, watchCheck, [3]int{1, 0, 0}},
+			{"missing again", 0, 0, watchCheck + 5*time.Second, [3]int{6, 2, 2}},
 		} {
 			set(step.first, step.then)
-			if got := wait(step.minutes * watchCheck); got != step.want {
+			if got := wait(step.wait); got != step.want {
 				t.Errorf("%s: %v looks, drops and calls, want %v", step.name, got, step.want)
 			}
 		}

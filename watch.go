@@ -633,11 +633,14 @@ func (w *watchShared) prepare(c *networkChange, changed bool) (dropped map[*watc
 		now, _ := w.watchSource.scan() // none if it fails
 		c.joined.believeOn(now)
 	}
-	w.missed = c.joined.doubt(w.missed)
+	w.missed = c.joined.doubt(w.missed, func(index int) bool { return c.Overflow || c.Events[index] != 0 })
 	dropped = make(map[*watchFollower]bool)
 	for _, one := range w.all() {
 		if one.prepare != nil {
 			one.run(func() { dropped[one] = one.prepare(*c) })
+			if dropped[one] && c.joined.missing() {
+				w.checkAt = time.Now().Add(backoffFirst) // to see whether it has helped
+			}
 		}
 	}
 	return dropped
