@@ -114,7 +114,7 @@ func (s *RxSocket) prepare(change networkChange) (dropped bool) {
 	return dropped
 }
 
-// holds tells which memberships the socket has.
+// holds adds the memberships that the socket holds to j.
 func (s *RxSocket) holds(j *joinedSet) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -94,7 +94,7 @@ type Interface struct {
 // IsLoopback reports whether this is a loopback interface, which leads nowhere but back to this host.
 func (i Interface) IsLoopback() bool { return i.Flags&net.FlagLoopback != 0 }
 
-// isPort reports whether the master receives in place of the interface, as far as a scan has told. A VRF leaves the
+// isPort reports whether the master receives in place of the interface, as far as the scan could see. A VRF leaves the
 // datagrams to its members. So does B.A.T.M.A.N., which takes frames of its own type only (net/batman-adv/hard-interface.c).
 func (i *Interface) isPort() bool {
 	return i.masterName != "" && i.masterKind != kindVRF && i.masterKind != "batadv"

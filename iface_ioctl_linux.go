@@ -1,5 +1,5 @@
 // The interfaces of a process that may not use rtnetlink(7): an Android application, a strict sandbox. netdevice(7) and
-// /proc/net, as far as they can be read, tell most of it, and instead of notices there is a look every few seconds.
+// /proc/net have most of it, as far as they can be read. Instead of notices there is a scan every few seconds.
 
 package mcast
 
@@ -187,7 +187,7 @@ func localAddr(fd int) (a netip.Addr, err error) {
 // watchInterval is how often the interfaces are looked at. What happens and is undone in between goes unseen.
 const watchInterval = 3 * time.Second
 
-// watchPoll is a watchSource of a process that is not told. It is closed to close it.
+// watchPoll is the watchSource of a process that gets no notices. close closes quit.
 type watchPoll struct {
 	quit chan struct{}
 	why  error

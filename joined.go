@@ -32,7 +32,7 @@ type joinedSet struct {
 	v4, v6 joinedAnswers
 }
 
-// joinedAnswers says what the kernel has told of a family.
+// joinedAnswers says which of a family's files could be read completely.
 type joinedAnswers struct{ groups, sources bool }
 
 // The kernel goes on with a list where it was by number, and so passes over an entry if another one before it was removed
@@ -146,7 +146,7 @@ func (j *joinedSet) alone(p *pair) bool {
 	return n != nil && n.held == 1
 }
 
-// asked reports whether the kernel has told of the family of group.
+// asked reports whether the kernel has answered for the family of group.
 func (j *joinedSet) asked(group netip.Addr) bool { return j != nil && j.answers(group).groups }
 
 // lost reports whether the memberships of a pair were lost, if that is known.

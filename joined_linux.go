@@ -18,9 +18,9 @@ import (
 // joinedSource returns what asks the kernel.
 func joinedSource() func(*joinedSet, int) { return askJoined }
 
-// askJoined reads the files of the families that are held, in pieces of the given size. What cannot be read, for want of
-// /proc or of a descriptor, stays unknown. rtnetlink would be no substitute: RTM_GETMULTICAST tells neither the number of
-// sockets nor the sources.
+// askJoined reads the files of the families that are held, in pieces of the given size. What cannot be read, without /proc or
+// without a free descriptor, stays unknown. rtnetlink is no substitute: RTM_GETMULTICAST has neither the number of sockets nor
+// the sources.
 func askJoined(j *joinedSet, piece int) {
 	index := 0
 	j.askFamily(true, piece, "igmp", "mcfilter", func(line []byte) { index = j.parseIGMP(line, index) })

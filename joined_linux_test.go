@@ -165,7 +165,7 @@ func (w watchLosing) wait() (watchNotice, error) {
 	return n, err
 }
 
-// TestFollowLostNoticesSpareKnown loses notices where no number of the kernel tells how old the interface is. What the kernel
+// TestFollowLostNoticesSpareKnown loses notices where no number of the kernel shows how old the interface is. What the kernel
 // has is not renewed, whether others have joined the same groups or not; what it has no more is.
 func TestFollowLostNoticesSpareKnown(t *testing.T) {
 	forEachAnswer(t, func(t *testing.T, asked bool) {
@@ -223,7 +223,7 @@ func TestFollowLostNoticesSpareKnown(t *testing.T) {
 	})
 }
 
-// TestFollowLostNoticesOneByOne prepares for what lost notices may have told. A group that one socket has is there again at
+// TestFollowLostNoticesOneByOne prepares for what lost notices may have reported. A group that one socket has is there again at
 // once, before others are dropped; one that several have is dropped by all of them first.
 func TestFollowLostNoticesOneByOne(t *testing.T) {
 	f := openFollowed(t, func(c *RxConfig) { c.Static = true })

@@ -82,7 +82,7 @@ func watchIterate(ctx context.Context, open func() (watchSource, error)) iter.Se
 	}
 }
 
-// networkChange is what a follower of the network is told.
+// networkChange is what a follower of the network gets to know.
 type networkChange struct {
 	// Interfaces is the list now. It is shared: do not modify it.
 	Interfaces []Interface
@@ -275,7 +275,7 @@ func watchRun(src watchSource, quit, wake <-chan struct{}, deliver func(c networ
 	}
 }
 
-// watchCompare makes of two scans and what was noticed in between what a follower is told. A follower that came in between
+// watchCompare makes a change of two scans and the notices in between. A follower that came in between
 // may know of an interface that only the second scan has, and have joined on it before its MTU fell for a moment.
 func watchCompare(before, now []Interface, n watchNotice) networkChange {
 	c := networkChange{Interfaces: now, Lost: n.lost, Routes: n.routes, Overflow: n.overflow}
@@ -397,7 +397,7 @@ type watchFollower struct {
 	// whether it has dropped memberships, for f to join again.
 	prepare func(networkChange) (dropped bool)
 
-	// holds, if there is one, tells which memberships the follower has.
+	// holds, if there is one, adds the memberships that the follower holds to the set.
 	holds func(*joinedSet)
 
 	// f returns after which time it is to be called again even if nothing changes; 0: never.
@@ -530,7 +530,7 @@ func (w *watchShared) deliver(c networkChange, changed bool, err error) bool {
 	}
 	dropped := w.prepare(&c, changed)
 	c.defaults = &watchDefaults{ask: w.hub.defaults} // not kept for the next scan: not every change of a route is reported
-	for _, one := range w.told(changed || c.Routes, dropped) {
+	for _, one := range w.callees(changed || c.Routes, dropped) {
 		c.Unchanged = !changed && one.called
 		one.called = true
 		one.run(func() {
@@ -543,22 +543,22 @@ func (w *watchShared) deliver(c networkChange, changed bool, err error) bool {
 	return true
 }
 
-// told returns the followers to call, in this order: all, or those that wait or have dropped memberships. What they asked for
+// callees returns the followers to call, in this order: all, or those that wait or have dropped memberships. What they asked for
 // is forgotten, since f asks anew.
-func (w *watchShared) told(all bool, dropped map[*watchFollower]bool) []*watchFollower {
+func (w *watchShared) callees(all bool, dropped map[*watchFollower]bool) []*watchFollower {
 	w.hub.mu.Lock()
 	defer w.hub.mu.Unlock()
 	audience := w.audience
 	w.audience = nil // until the next scan: it would keep the sockets that stop following before that
 	soon := time.Now().Add(backoffSlack)
-	told := slices.DeleteFunc(audience, func(one *watchFollower) bool {
+	callees := slices.DeleteFunc(audience, func(one *watchFollower) bool {
 		if !all && one.called && !dropped[one] && (one.due.IsZero() || one.due.After(soon)) {
 			return true
 		}
 		one.due = time.Time{}
 		return false
 	})
-	slices.SortStableFunc(told, func(a, b *watchFollower) int {
+	slices.SortStableFunc(callees, func(a, b *watchFollower) int {
 		switch {
 		case a.routes == b.routes:
 			return 0
@@ -567,7 +567,7 @@ func (w *watchShared) told(all bool, dropped map[*watchFollower]bool) []*watchFo
 		}
 		return 1
 	})
-	return told
+	return callees
 }
 
 // ask has a follower called again in a while, or earlier.
