@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-multicast/mcast/internal/slow"
 	"github.com/go-multicast/mcast/mcasttest"
 )
 
@@ -125,7 +126,7 @@ func TestNoAllocationsWithZone(t *testing.T) {
 			t.Errorf("sending to %s: %v allocations", dst, n)
 		}
 	}
-	rx.SetReadDeadline(time.Now().Add(20 * time.Second))
+	rx.SetReadDeadline(time.Now().Add(slow.Limit(20 * time.Second)))
 	_, src, err := rx.ReadFromUDPAddrPort(buf)
 	if err != nil || src.Addr().Zone() != index {
 		t.Fatalf("read from %s, %v; want the zone %s", src, err, index)
@@ -135,7 +136,7 @@ func TestNoAllocationsWithZone(t *testing.T) {
 	}
 	named := netip.AddrPortFrom(src.Addr().WithZone("mc0"), src.Port())
 	must(t, 0, errOf(rx.WriteToUDPAddrPort([]byte("by name"), named)))
-	tx.SetReadDeadline(time.Now().Add(20 * time.Second))
+	tx.SetReadDeadline(time.Now().Add(slow.Limit(20 * time.Second)))
 	for text := ""; text != "by name"; {
 		n, _, err := tx.ReadFromUDPAddrPort(buf)
 		text = string(buf[:must(t, n, err)])

@@ -9,6 +9,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/go-multicast/mcast/internal/slow"
 )
 
 // queue opens a receiver that has n datagrams waiting, and room for them and more.
@@ -85,7 +87,7 @@ func TestReadBatchEnds(t *testing.T) {
 			if tt.want == net.ErrClosed {
 				return
 			}
-			rx.SetReadDeadline(time.Now().Add(20 * time.Second))
+			rx.SetReadDeadline(time.Now().Add(slow.Limit(20 * time.Second)))
 			if rest, err := rx.ReadBatch(ms); rest != n-k || err != nil {
 				t.Errorf("then read %d: %v; want the rest of %d", rest, err, n-k)
 			}

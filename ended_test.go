@@ -7,6 +7,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/go-multicast/mcast/internal/slow"
 )
 
 // TestWriteBatchEnds has a batch end that would go on for a long time: when its deadline passes, when the socket is closed,
@@ -59,7 +61,7 @@ func TestWriteBatchEnds(t *testing.T) {
 			for i := range ms {
 				ms[i] = Message{Buf: buf, Addr: netip.AddrPortFrom(all[i%2], port)}
 			}
-			first.SetReadDeadline(time.Now().Add(20 * time.Second))
+			first.SetReadDeadline(time.Now().Add(slow.Limit(20 * time.Second)))
 			ended := make(chan error, 1)
 			go func() {
 				_, _, err := first.ReadFromUDPAddrPort(make([]byte, 10))

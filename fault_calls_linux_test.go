@@ -24,6 +24,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/go-multicast/mcast/internal/slow"
 )
 
 // watchedCalls are the calls that are asked about: all that the operations make, but for those of memory and threads.
@@ -295,7 +297,7 @@ func TestEveryRealCallFails(t *testing.T) {
 	reading := func(change func(*RxConfig), read func(*RxSocket) error) func(*testing.T) realAttempt {
 		return func(t *testing.T) realAttempt {
 			s := open(t, change)
-			s.SetReadDeadline(time.Now().Add(20 * time.Second))
+			s.SetReadDeadline(time.Now().Add(slow.Limit(20 * time.Second)))
 			send(t, tx, both[0], "early")
 			return realAttempt{
 				do: func() error { return read(s) },
@@ -529,7 +531,7 @@ func wantEachBy(t *testing.T, tx *TxSocket, rx *RxSocket) {
 		ifIndex int
 	}
 	got := make(map[arrival]bool)
-	rx.SetReadDeadline(time.Now().Add(20 * time.Second))
+	rx.SetReadDeadline(time.Now().Add(slow.Limit(20 * time.Second)))
 	ms := []Message{{Buf: make([]byte, 10)}}
 	want := 0
 	for _, m := range rx.Memberships() {

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/go-multicast/mcast/internal/slow"
 	"github.com/go-multicast/mcast/mcasttest"
 )
 
@@ -80,7 +81,7 @@ func TestWithoutBindToDevice(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { s.Close() })
-			s.SetReadDeadline(time.Now().Add(20 * time.Second))
+			s.SetReadDeadline(time.Now().Add(slow.Limit(20 * time.Second)))
 			return s
 		}
 		rx, other := open(both[0]), open(both[1])

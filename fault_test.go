@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-multicast/mcast/internal/slow"
 	"github.com/go-multicast/mcast/mcasttest"
 )
 
@@ -56,7 +57,7 @@ func count(t *testing.T) resources {
 func wantResources(t *testing.T, before resources) {
 	t.Helper()
 	var now resources
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(slow.Limit(10 * time.Second)); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		if now = count(t); now.fds <= before.fds+descriptorSlack && now.goroutines <= before.goroutines {
 			return
 		}
@@ -363,7 +364,7 @@ func wantDelivery(t *testing.T, s *RxSocket, ifaces []Interface) {
 	if _, err := tx.WriteToUDPAddrPort([]byte("alive"), netip.AddrPortFrom(s.cfg.Groups[0], s.cfg.Port)); err != nil {
 		t.Fatal(err)
 	}
-	s.SetReadDeadline(time.Now().Add(20 * time.Second))
+	s.SetReadDeadline(time.Now().Add(slow.Limit(20 * time.Second)))
 	for range ifaces {
 		buf := make([]byte, 16)
 		if n, _, err := s.ReadFromUDPAddrPort(buf); err != nil || string(buf[:n]) != "alive" {
@@ -433,7 +434,7 @@ func wantEachOnce(t *testing.T, tx *TxSocket, s *RxSocket) {
 		}
 	}
 	buf := make([]byte, 100)
-	s.SetReadDeadline(time.Now().Add(20 * time.Second))
+	s.SetReadDeadline(time.Now().Add(slow.Limit(20 * time.Second)))
 	for len(missing) > 0 {
 		n, _, err := s.ReadFromUDPAddrPort(buf)
 		if err != nil || !missing[string(buf[:n])] {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-multicast/mcast/internal/slow"
 	"github.com/go-multicast/mcast/mcasttest"
 )
 
@@ -44,7 +45,7 @@ func TestFollowDAD(t *testing.T) {
 	}
 	await := func(what string, condition func() bool) {
 		t.Helper()
-		for end := time.Now().Add(30 * time.Second); !condition(); time.Sleep(time.Millisecond) {
+		for end := time.Now().Add(slow.Limit(30 * time.Second)); !condition(); time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatalf("in vain: %s", what)
 			}
@@ -109,7 +110,7 @@ func TestFollowDAD(t *testing.T) {
 			}
 		}
 		for _, rx := range sockets {
-			rx.SetReadDeadline(time.Now().Add(20 * time.Second))
+			rx.SetReadDeadline(time.Now().Add(slow.Limit(20 * time.Second)))
 			for range all {
 				if _, _, err := rx.ReadFromUDPAddrPort(make([]byte, 100)); err != nil {
 					t.Fatal(err)

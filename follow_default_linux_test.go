@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-multicast/mcast/internal/slow"
 	"github.com/go-multicast/mcast/mcasttest"
 	"golang.org/x/sys/unix"
 )
@@ -74,13 +75,13 @@ func TestFollowDefault(t *testing.T) {
 			links := *tx.links.Load()
 			return len(links) == 2 && !slices.ContainsFunc(links, func(l *txLink) bool { return l.gone || l.ifc.Index != v.Index() })
 		}
-		for end := time.Now().Add(20 * time.Second); !is(); time.Sleep(time.Millisecond) {
+		for end := time.Now().Add(slow.Limit(20 * time.Second)); !is(); time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatalf("%s: it sends by %v", what, tx.Interfaces())
 			}
 		}
 		rx := receivers[slices.Index(veths, v)]
-		for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) { // the far end follows, too
+		for end := time.Now().Add(slow.Limit(20 * time.Second)); ; time.Sleep(time.Millisecond) { // the far end follows, too
 			index := v.Peer().Interface("eth0").Index()
 			if !slices.ContainsFunc(rx.Memberships(), func(m Membership) bool { return !m.Joined || m.IfIndex != index }) {
 				break
@@ -92,7 +93,7 @@ func TestFollowDefault(t *testing.T) {
 		for _, g := range all {
 			serial++
 			payload := []byte{byte(serial)}
-			for end := time.Now().Add(20 * time.Second); ; { // where a cable's end loses its memberships, it joins again only now
+			for end := time.Now().Add(slow.Limit(20 * time.Second)); ; { // where a cable's end loses its memberships, it joins again only now
 				if _, err := tx.WriteToUDPAddrPort(payload, netip.AddrPortFrom(g, 5000)); err != nil {
 					t.Fatalf("%s: %v", what, err)
 				}
@@ -165,7 +166,7 @@ func TestFollowDefaultTunnel(t *testing.T) {
 	events.untilList(t, "the tunnel", watchHas("tun")) // after the sender's turn, or in it
 	ifaceIP(t, host, "address add 10.9.2.1/24 dev wifi")
 	has := netip.MustParsePrefix("10.9.2.1/24")
-	for end := time.Now().Add(20 * time.Second); !slices.Contains(tx.Interfaces()[0].IPv4, has); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(slow.Limit(20 * time.Second)); !slices.Contains(tx.Interfaces()[0].IPv4, has); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) || tx.Interfaces()[0].Name != "wifi" {
 			t.Fatalf("it sends by %v", tx.Interfaces())
 		}
@@ -198,7 +199,7 @@ func openDefault(t *testing.T, host *mcasttest.Host, static bool) (tx *TxSocket)
 func awaitLocked(t *testing.T, tx *TxSocket, what string, condition func() bool) {
 	t.Helper()
 	locked := func() bool { tx.mu.Lock(); defer tx.mu.Unlock(); return condition() }
-	for end := time.Now().Add(20 * time.Second); !locked(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(slow.Limit(20 * time.Second)); !locked(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("not within 20 s: %s", what)
 		}
@@ -343,7 +344,7 @@ func TestOpenTxFollowsWhileItWaits(t *testing.T) {
 	}()
 	var tx *TxSocket
 	host.Do(func() {
-		for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) { // the address has to come
+		for end := time.Now().Add(slow.Limit(20 * time.Second)); time.Now().Before(end); time.Sleep(time.Millisecond) { // the address has to come
 			var err error
 			if tx, err = OpenTx(TxConfig{Groups: groups("ff15::1234")}); err == nil {
 				return

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/go-multicast/mcast/internal/slow"
 )
 
 // travelled has the interface leave and come back with its index, and waits until everything is joined again.
@@ -258,7 +260,7 @@ func TestFollowOwnComparesWithoutReaders(t *testing.T) {
 		}()
 		select {
 		case <-done:
-		case <-time.After(20 * time.Second):
+		case <-time.After(slow.Limit(20 * time.Second)):
 			t.Error("it waits for the reader")
 		}
 	})

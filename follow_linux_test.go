@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-multicast/mcast/internal/slow"
 	"github.com/go-multicast/mcast/mcasttest"
 	"golang.org/x/sys/unix"
 )
@@ -63,7 +64,7 @@ func (f *followed) healed() bool {
 
 func (f *followed) await(what string, condition func() bool) {
 	f.t.Helper()
-	for end := time.Now().Add(20 * time.Second); !condition(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(slow.Limit(20 * time.Second)); !condition(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			f.t.Fatalf("%s: the interface has index %d, the memberships are %+v", what, f.veth.Index(), f.rx.Memberships())
 		}
@@ -84,7 +85,7 @@ func (f *followed) exchange(what string, wanted func(netip.Addr) bool) {
 			want = append(want, g)
 		}
 	}
-	f.rx.SetReadDeadline(time.Now().Add(20 * time.Second))
+	f.rx.SetReadDeadline(time.Now().Add(slow.Limit(20 * time.Second)))
 	for _, g := range want {
 		ms := []Message{{Buf: make([]byte, 64)}}
 		_, err := f.rx.ReadBatch(ms)
@@ -249,7 +250,7 @@ func TestFollowLeavesAlone(t *testing.T) {
 		}
 		event.do()
 		f.rx.follow(networkChange{Interfaces: f.scan()}) // whatever is to come of it
-		f.rx.SetReadDeadline(time.Now().Add(20 * time.Second))
+		f.rx.SetReadDeadline(time.Now().Add(slow.Limit(20 * time.Second)))
 		if _, _, err := f.rx.ReadFromUDPAddrPort(make([]byte, 64)); err != nil {
 			t.Errorf("%s: what was sent before is lost: %v", event.name, err)
 		}
@@ -287,7 +288,7 @@ func TestFollowKeepsWhatArrived(t *testing.T) {
 	f.veth.Create()
 	f.await("created again", f.healed)
 	before := count(t)
-	f.rx.SetReadDeadline(time.Now().Add(20 * time.Second))
+	f.rx.SetReadDeadline(time.Now().Add(slow.Limit(20 * time.Second)))
 	for n := range each * len(f.rx.cfg.Groups) {
 		ms := []Message{{Buf: make([]byte, 64)}}
 		if _, err := f.rx.ReadBatch(ms); err != nil || ms[0].IfIndex != index {
@@ -383,14 +384,14 @@ func TestFollowUndisturbed(t *testing.T) {
 	}
 	close(stop)
 	sender.Wait()
-	for end := time.Now().Add(20 * time.Second); len(room) > 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(slow.Limit(20 * time.Second)); len(room) > 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
 	}
 	rx.SetReadDeadline(time.Unix(1, 0))
 	reader.Wait()
 	if n != sent || n < 200 {
 		t.Errorf("%d datagrams were sent and %d read", sent, n)
 	}
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(slow.Limit(20 * time.Second)); ; time.Sleep(time.Millisecond) {
 		if !slices.ContainsFunc(rx.Memberships(), func(m Membership) bool { return !m.Joined }) {
 			break
 		}
@@ -514,7 +515,7 @@ func TestRxAddSourcesWhereItCan(t *testing.T) {
 			for _, v := range veths {
 				v.Create()
 			}
-			for end := time.Now().Add(20 * time.Second); !static; time.Sleep(time.Millisecond) {
+			for end := time.Now().Add(slow.Limit(20 * time.Second)); !static; time.Sleep(time.Millisecond) {
 				all := rx.Memberships()
 				if len(all) == 2 && all[0].Joined && all[1].Joined && len(all[1].Sources) == 3 {
 					break
@@ -580,7 +581,7 @@ func TestFollowOwnAddressesLate(t *testing.T) {
 	if _, err := tx.WriteToUDPAddrPort([]byte("hello"), netip.AddrPortFrom(f.rx.cfg.Groups[0], 5000)); err != nil {
 		t.Fatal(err)
 	}
-	deaf.SetReadDeadline(time.Now().Add(20 * time.Second))
+	deaf.SetReadDeadline(time.Now().Add(slow.Limit(20 * time.Second)))
 	if n, src, err := deaf.ReadFromUDPAddrPort(make([]byte, 64)); n != 5 || src.Addr() != netip.MustParseAddr("10.9.9.1") || err != nil {
 		t.Errorf("read %d bytes from %s, %v", n, src, err)
 	}
@@ -647,7 +648,7 @@ func TestAltNameZones(t *testing.T) {
 			t.Errorf("a zone that is no name: %v", err)
 		}
 		ms := []Message{{Buf: make([]byte, 64)}}
-		f.rx.SetReadDeadline(time.Now().Add(20 * time.Second))
+		f.rx.SetReadDeadline(time.Now().Add(slow.Limit(20 * time.Second)))
 		if _, err := f.rx.ReadBatch(ms); err != nil || ms[0].Group != group {
 			t.Errorf("read %+v, %v", ms[0], err)
 		}
@@ -665,7 +666,7 @@ func TestAltNameZones(t *testing.T) {
 		if !errors.Is(err, ErrNoInterface) {
 			t.Errorf("a zone of a host that is no name: %v", err)
 		}
-		peer.SetReadDeadline(time.Now().Add(20 * time.Second))
+		peer.SetReadDeadline(time.Now().Add(slow.Limit(20 * time.Second)))
 		buf := make([]byte, 64)
 		if n, err := peer.Read(buf); err != nil || string(buf[:n]) != "reply" {
 			t.Errorf("the host read %q, %v", buf[:n], err)

@@ -27,13 +27,15 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/go-multicast/mcast/internal/slow"
 	"github.com/go-multicast/mcast/mcasttest"
 )
 
+var modelPatience = slow.Limit(30 * time.Second) // for what takes milliseconds
+
 const (
-	modelPatience = 30 * time.Second // for what takes milliseconds
-	modelPort     = 5000
-	modelWires    = 3
+	modelPort  = 5000
+	modelWires = 3
 )
 
 // modelGroups are those that may be joined. Those for which modelSSM holds are joined for some sources.

@@ -19,6 +19,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/go-multicast/mcast/internal/slow"
 	"github.com/go-multicast/mcast/internal/wine"
 	"github.com/go-multicast/mcast/mcasttest"
 )
@@ -197,7 +198,7 @@ func (s *script) wantDelivery(what string, unread ...string) {
 	for range 2 {
 		want = append(want, s.send(s.tx))
 	}
-	s.rx.SetReadDeadline(time.Now().Add(20 * time.Second))
+	s.rx.SetReadDeadline(time.Now().Add(slow.Limit(20 * time.Second)))
 	buf := make([]byte, 100)
 	var got []string
 	for range want {
@@ -574,7 +575,7 @@ func TestScriptUnread(t *testing.T) {
 			t.Errorf("%d OS sockets wait to be read, want %d", n, maxOrphans)
 		}
 		s.tell(list(self))
-		s.rx.SetReadDeadline(time.Now().Add(20 * time.Second))
+		s.rx.SetReadDeadline(time.Now().Add(slow.Limit(20 * time.Second)))
 		for i := range maxOrphans {
 			if _, _, err := s.rx.ReadFromUDPAddrPort(make([]byte, 100)); err != nil {
 				t.Fatalf("datagram %d: %v", i, err)

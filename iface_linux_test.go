@@ -23,6 +23,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/go-multicast/mcast/internal/slow"
 	"github.com/go-multicast/mcast/mcasttest"
 )
 
@@ -1017,7 +1018,7 @@ func TestSettles(t *testing.T) {
 		}
 		break
 	}
-	for end := time.Now().Add(20 * time.Second); since() == 0; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(slow.Limit(20 * time.Second)); since() == 0; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("it stays unknown")
 		}

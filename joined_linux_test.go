@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/go-multicast/mcast/internal/slow"
 	"github.com/go-multicast/mcast/mcasttest"
 )
 
@@ -201,7 +202,7 @@ func TestFollowLostNoticesSpareKnown(t *testing.T) {
 			f.veth.DelAddress(netip.MustParsePrefix("10.9.8.1/24"))
 			select {
 			case <-overflows: // it came after the socket, and is called after it
-			case <-time.After(20 * time.Second):
+			case <-time.After(slow.Limit(20 * time.Second)):
 				t.Fatal("nobody was told that notices were lost")
 			}
 			return joins.Load() - before

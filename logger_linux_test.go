@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-multicast/mcast/internal/slow"
 	"github.com/go-multicast/mcast/mcasttest"
 	"golang.org/x/sys/unix"
 )
@@ -64,7 +65,7 @@ func within(t *testing.T, what string, f func()) {
 	go func() { defer close(done); f() }()
 	select {
 	case <-done:
-	case <-time.After(20 * time.Second):
+	case <-time.After(slow.Limit(20 * time.Second)):
 		t.Fatalf("%s hangs", what)
 	}
 }
@@ -160,12 +161,12 @@ func TestLoggerBlocks(t *testing.T) {
 	release, blocked := make(chan struct{}), make(chan struct{})
 	var once sync.Once
 	var entries atomic.Int64
-	slow := loggerRx(t, host, "there", loggerTo(func() {
+	slowRx := loggerRx(t, host, "there", loggerTo(func() {
 		once.Do(func() { close(blocked) })
 		<-release
 		entries.Add(1)
 	}))
-	defer slow.Close()
+	defer slowRx.Close()
 	free := sync.OnceFunc(func() { close(release) })
 	defer free() // before Close, which waits for the handler
 	rx, tx := loggerRx(t, host, "here", nil), loggerTx(t, host, "here", nil)
@@ -181,10 +182,10 @@ func TestLoggerBlocks(t *testing.T) {
 		m := rx.Memberships()[0]
 		return m.Joined && m.IfIndex == i.Index()
 	}
-	end := time.Now().Add(20 * time.Second)
-	for !joined(rx, here) || tx.Interfaces()[0].Index != here.Index() || !joined(slow, there) {
+	end := time.Now().Add(slow.Limit(20 * time.Second))
+	for !joined(rx, here) || tx.Interfaces()[0].Index != here.Index() || !joined(slowRx, there) {
 		if time.Now().After(end) {
-			t.Fatalf("%+v on index %d, %+v on index %d", rx.Memberships(), here.Index(), slow.Memberships(), there.Index())
+			t.Fatalf("%+v on index %d, %+v on index %d", rx.Memberships(), here.Index(), slowRx.Memberships(), there.Index())
 		}
 		time.Sleep(time.Millisecond)
 	}
@@ -192,7 +193,7 @@ func TestLoggerBlocks(t *testing.T) {
 		t.Errorf("%d entries were handled meanwhile", n)
 	}
 	free()
-	slow.Close()
+	slowRx.Close()
 	if n := entries.Load(); n != 2 { // gone, and joined again
 		t.Errorf("%d entries, want 2", n)
 	}

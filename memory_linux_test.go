@@ -7,6 +7,7 @@ import (
 	"time"
 	"weak"
 
+	"github.com/go-multicast/mcast/internal/slow"
 	"github.com/go-multicast/mcast/mcasttest"
 )
 
@@ -25,7 +26,7 @@ func TestGoneInterfacesAreFreed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer rx.Close()
-	end := time.Now().Add(20 * time.Second)
+	end := time.Now().Add(slow.Limit(20 * time.Second))
 	rx.SetReadDeadline(end)
 	until := func(what string, is func() bool) {
 		t.Helper()

@@ -9,13 +9,14 @@ import (
 	"time"
 	"weak"
 
+	"github.com/go-multicast/mcast/internal/slow"
 	"github.com/go-multicast/mcast/mcasttest"
 )
 
 // wantFreed waits until the garbage collector has freed what the pointers point to.
 func wantFreed[T any](t *testing.T, all ...weak.Pointer[T]) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); ; runtime.GC() {
+	for end := time.Now().Add(slow.Limit(20 * time.Second)); ; runtime.GC() {
 		kept := 0
 		for _, p := range all {
 			if p.Value() != nil {
@@ -62,7 +63,7 @@ func TestLeftGroupsAreFreed(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer tx.Close()
-			rx.SetReadDeadline(time.Now().Add(20 * time.Second))
+			rx.SetReadDeadline(time.Now().Add(slow.Limit(20 * time.Second)))
 			buf := make([]byte, 10)
 			exchange := func(group netip.Addr) {
 				t.Helper()

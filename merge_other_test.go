@@ -20,9 +20,11 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/go-multicast/mcast/internal/slow"
 )
 
-const mergePatience = 20 * time.Second
+var mergePatience = slow.Limit(20 * time.Second)
 
 // mergeTest is a merge, and what sends to its sockets.
 type mergeTest struct {

@@ -13,6 +13,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/go-multicast/mcast/internal/slow"
 )
 
 // unwritable is memory that the kernel cannot write a datagram to.
@@ -56,7 +58,7 @@ func wantFault(t *testing.T, rx *RxSocket, group int) {
 	if n, err := rx.ReadBatch(ms); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Fatalf("read %d datagrams, error %v, after the error was returned", n, err)
 	}
-	rx.SetReadDeadline(time.Now().Add(20 * time.Second))
+	rx.SetReadDeadline(time.Now().Add(slow.Limit(20 * time.Second)))
 }
 
 // TestBatchKeepsLateError: the error of one group that a batch meets after datagrams of another is returned by the next
@@ -136,7 +138,7 @@ func TestRetiredKeepsError(t *testing.T) {
 		unread := s.send(s.tx)
 		awaitDelivered(t)
 		s.tell(list()) // the interface is gone
-		s.rx.SetReadDeadline(time.Now().Add(20 * time.Second))
+		s.rx.SetReadDeadline(time.Now().Add(slow.Limit(20 * time.Second)))
 		buf := make([]byte, 100)
 		if n, _, err := s.rx.ReadFromUDPAddrPort(buf); n != 0 || !errors.Is(err, unix.EFAULT) {
 			t.Fatalf("read %q, %v; want the error", buf[:n], err)
@@ -196,7 +198,7 @@ func TestReadsWaitBesideErrorQueue(t *testing.T) {
 	buf := make([]byte, 100)
 	for _, times := range []int{1, 3, 200} {
 		refuse(times)
-		tx.SetReadDeadline(time.Now().Add(20 * time.Second))
+		tx.SetReadDeadline(time.Now().Add(slow.Limit(20 * time.Second)))
 		if n, _, err := tx.ReadFromUDPAddrPort(buf); !errors.Is(err, unix.ECONNREFUSED) {
 			t.Fatalf("read %q, %v; want the error of what was sent", buf[:n], err)
 		}
@@ -206,7 +208,7 @@ func TestReadsWaitBesideErrorQueue(t *testing.T) {
 		}
 	}
 	refuse(1)
-	tx.SetReadDeadline(time.Now().Add(20 * time.Second))
+	tx.SetReadDeadline(time.Now().Add(slow.Limit(20 * time.Second)))
 	if _, _, err := tx.ReadFromUDPAddrPort(buf); !errors.Is(err, unix.ECONNREFUSED) {
 		t.Fatalf("read returned %v", err)
 	}

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 	"weak"
+
+	"github.com/go-multicast/mcast/internal/slow"
 )
 
 // TestScreen covers what is refused in user space: a link-local source comes with a zone, and is compared without.
@@ -101,7 +103,7 @@ func TestMessagesShareContext(t *testing.T) {
 		go func() { loops.Wait(); close(ended) }()
 		select {
 		case <-ended:
-		case <-time.After(20 * time.Second):
+		case <-time.After(slow.Limit(20 * time.Second)):
 			t.Fatalf("round %d: a loop does not end with its context", round)
 		}
 	}
@@ -204,7 +206,7 @@ func wantNothingOfDiscarded(t *testing.T, s *script, read func() (int, any, erro
 	for wait := 10 * time.Millisecond; ; wait *= 2 {
 		for range 2 { // from then on the merge expects one datagram, and does not look for another
 			s.send(s.tx)
-			s.rx.SetReadDeadline(time.Now().Add(20 * time.Second))
+			s.rx.SetReadDeadline(time.Now().Add(slow.Limit(20 * time.Second)))
 			if _, _, err := s.rx.ReadFromUDPAddrPort(make([]byte, 100)); err != nil {
 				t.Fatal(err)
 			}
@@ -319,7 +321,7 @@ func TestClosedSocketIsFreed(t *testing.T) {
 					}
 					return weak.Make(r.m)
 				}()
-				for end := time.Now().Add(20 * time.Second); closed.Value() != nil; runtime.GC() {
+				for end := time.Now().Add(slow.Limit(20 * time.Second)); closed.Value() != nil; runtime.GC() {
 					if time.Now().After(end) {
 						t.Fatal("its memory is not freed")
 					}

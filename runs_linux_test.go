@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-multicast/mcast/internal/slow"
 	"github.com/go-multicast/mcast/mcasttest"
 	"golang.org/x/sys/unix"
 )
@@ -38,7 +39,7 @@ func payload(n, size int) []byte {
 // with a name, and with a function that reads a datagram of any size.
 func runReceivers(t *testing.T, all []netip.Addr, ifc Interface, port uint16) map[string]func() ([]byte, netip.Addr, error) {
 	t.Helper()
-	end := time.Now().Add(20 * time.Second)
+	end := time.Now().Add(slow.Limit(20 * time.Second))
 	receivers := make(map[string]func() ([]byte, netip.Addr, error))
 	open := func(coalesce bool) *RxSocket {
 		rx, err := OpenRx(RxConfig{Groups: all, Port: port, Interfaces: []Interface{ifc}, Loopback: true, Coalesce: coalesce,
@@ -270,7 +271,7 @@ func TestRunsAfterSmallMTU(t *testing.T) {
 			if !static { // so that time alone does not have it tried again
 				until := func(is func() bool) {
 					t.Helper()
-					for end := time.Now().Add(20 * time.Second); !is(); time.Sleep(time.Millisecond) {
+					for end := time.Now().Add(slow.Limit(20 * time.Second)); !is(); time.Sleep(time.Millisecond) {
 						if time.Now().After(end) {
 							t.Fatal("the change of the MTU was not noticed")
 						}
@@ -283,7 +284,7 @@ func TestRunsAfterSmallMTU(t *testing.T) {
 				to.mu.Unlock()
 			}
 			veth.SetMTU(1500)
-			end := time.Now().Add(20 * time.Second)
+			end := time.Now().Add(slow.Limit(20 * time.Second))
 			for c := write(); c.runs == 0 || c.single > 0; c = write() {
 				if time.Now().After(end) {
 					t.Fatalf("after the smaller MTU: %+v, want runs", c)
@@ -369,7 +370,7 @@ func TestCoalescedDropped(t *testing.T) {
 			t.Fatal(n, err)
 		}
 	}
-	for end := time.Now().Add(20 * time.Second); rx.Memberships()[0].Dropped != 1; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(slow.Limit(20 * time.Second)); rx.Memberships()[0].Dropped != 1; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("a run of 10 was dropped, and it says %+v", rx.Memberships()[0])
 		}
@@ -424,7 +425,7 @@ func openRunsOf(t *testing.T, n int, coalesce bool) *runsPath {
 	h.tx, err = OpenTx(TxConfig{Groups: all, Interfaces: lo, Static: true})
 	must(t, h.tx, err)
 	t.Cleanup(func() { h.tx.Close() })
-	h.rx.SetReadDeadline(time.Now().Add(20 * time.Second))
+	h.rx.SetReadDeadline(time.Now().Add(slow.Limit(20 * time.Second)))
 	return h
 }
 
@@ -530,7 +531,7 @@ func TestCoalescedRefused(t *testing.T) {
 	}
 	screen()
 	h.write(t, 0, 1, 10)
-	h.rx.SetReadDeadline(time.Now().Add(20 * time.Second))
+	h.rx.SetReadDeadline(time.Now().Add(slow.Limit(20 * time.Second)))
 	if n, _, err := h.rx.ReadFromUDPAddrPort(buf); n != 10 || err != nil {
 		t.Fatalf("read %d bytes, %v", n, err)
 	}

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/go-multicast/mcast/internal/slow"
 )
 
 const slowChild = "MCAST_TEST_SLOW_CALLS"
@@ -26,7 +28,7 @@ func TestSlowCallsStopNobody(t *testing.T) {
 		makeSlowCalls(t)
 		return
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), slow.Limit(time.Minute))
 	defer cancel()
 	child := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestSlowCallsStopNobody$", "-test.v")
 	child.Env = append(os.Environ(), slowChild+"=1")

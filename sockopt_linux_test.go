@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-multicast/mcast/internal/slow"
 	"github.com/go-multicast/mcast/mcasttest"
 	"golang.org/x/sys/unix"
 )
@@ -51,7 +52,7 @@ func TestRxBlockedLeavesOthersAlone(t *testing.T) {
 				other.Close()
 			}
 		})
-		rx.SetReadDeadline(time.Now().Add(20 * time.Second))
+		rx.SetReadDeadline(time.Now().Add(slow.Limit(20 * time.Second)))
 		buf := make([]byte, 10)
 		for n := 0; n < count && !t.Failed(); n += burst {
 			for range burst {
@@ -90,7 +91,7 @@ func TestDroppedBeyond32Bits(t *testing.T) {
 	}
 	read := 0
 	buf := make([]byte, 1000)
-	for end := time.Now().Add(20 * time.Second); ; {
+	for end := time.Now().Add(slow.Limit(20 * time.Second)); ; {
 		rx.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
 		for {
 			if _, _, err := rx.ReadFromUDPAddrPort(buf); err != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/go-multicast/mcast/internal/cure"
+	"github.com/go-multicast/mcast/internal/slow"
 	"golang.org/x/sys/windows"
 )
 
@@ -259,7 +260,7 @@ func TestWindowsAddressReturns(t *testing.T) {
 // as another has joined.
 func awaitInboxes(t *testing.T, s *RxSocket, want int) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); inboxesOf(s) > want && time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(slow.Limit(10 * time.Second)); inboxesOf(s) > want && time.Now().Before(end); time.Sleep(time.Millisecond) {
 	}
 	if n := inboxesOf(s); n != want {
 		t.Errorf("there are %d OS sockets, want %d", n, want)

@@ -18,13 +18,14 @@ import (
 	"time"
 
 	"github.com/go-multicast/mcast"
+	"github.com/go-multicast/mcast/internal/slow"
 	"github.com/go-multicast/mcast/mcasttest"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
 )
 
 // patience limits every wait. No test depends on how long something takes, only on that it happens.
-const patience = 20 * time.Second
+var patience = slow.Limit(20 * time.Second)
 
 // contractRange is a range of groups that kernels treat in its own way.
 type contractRange struct {

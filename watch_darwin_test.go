@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/go-multicast/mcast/internal/slow"
 )
 
 // TestWatchOpenClose checks that closing ends a wait, and that nothing is left behind.
@@ -142,7 +144,7 @@ func TestWatchInterface(t *testing.T) {
 		t.Skipf("this macOS makes no such interface: %v: %s", err, said)
 	}
 	t.Cleanup(func() { watchTestIfconfig(name, "destroy") })
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), slow.Limit(time.Minute))
 	defer cancel()
 	step, index := 0, 0
 	for list, err := range WatchInterfaces(ctx) {

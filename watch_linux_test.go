@@ -18,11 +18,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/go-multicast/mcast/internal/slow"
 	"github.com/go-multicast/mcast/mcasttest"
 )
 
 // watchPatience is how long to wait for what should take milliseconds.
-const watchPatience = 30 * time.Second
+var watchPatience = slow.Limit(30 * time.Second)
 
 // watchTestEvents is what a follower or a loop was told. It never makes them wait.
 type watchTestEvents struct {

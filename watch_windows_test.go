@@ -23,6 +23,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/go-multicast/mcast/internal/slow"
 	"github.com/go-multicast/mcast/internal/wine"
 	"golang.org/x/sys/windows"
 )
@@ -287,7 +288,7 @@ func TestWatchMibAddress(t *testing.T) {
 	}
 	_ = netsh("delete", "store=active") // a run that was killed may have left it
 
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), slow.Limit(30*time.Second))
 	defer cancel()
 	var changed time.Time
 	quickly := func() {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/go-multicast/mcast"
 	"github.com/go-multicast/mcast/doctor"
+	"github.com/go-multicast/mcast/internal/slow"
 	"github.com/go-multicast/mcast/mcasttest"
 	"golang.org/x/sys/unix"
 )
@@ -254,7 +255,7 @@ func TestNoCarrier(t *testing.T) {
 	never(t, examine(t, host, asks(both...)), doctor.NoCarrier)
 	host.Unplug()
 	host.Do(func() { // the kernel takes up to a second to tell (net/core/link_watch.c)
-		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		for end := time.Now().Add(slow.Limit(10 * time.Second)); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 			if i, err := net.InterfaceByName("eth0"); err == nil && i.Flags&net.FlagRunning == 0 {
 				return
 			}
@@ -786,7 +787,7 @@ func TestNothingSent(t *testing.T) {
 			}
 		})
 		n := count()
-		for end := time.Now().Add(10 * time.Second); n == 0 && time.Now().Before(end); n = count() {
+		for end := time.Now().Add(slow.Limit(10 * time.Second)); n == 0 && time.Now().Before(end); n = count() {
 			time.Sleep(time.Millisecond)
 		}
 		if n != 1 {

@@ -16,13 +16,14 @@ import (
 
 	"github.com/go-multicast/mcast"
 	"github.com/go-multicast/mcast/doctor"
+	"github.com/go-multicast/mcast/internal/slow"
 	"github.com/go-multicast/mcast/mcasttest"
 	"golang.org/x/sys/unix"
 )
 
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !f(); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(slow.Limit(20 * time.Second)); !f(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("not in time: %s", what)
 		}
@@ -90,7 +91,7 @@ func TestNoQuerier(t *testing.T) {
 			t.Fatal(err)
 		}
 		buf := make([]byte, 100)
-		rx.SetReadDeadline(time.Now().Add(10 * time.Second))
+		rx.SetReadDeadline(time.Now().Add(slow.Limit(10 * time.Second)))
 		n, _, err := rx.ReadFromUDPAddrPort(buf)
 		if got := string(buf[:n]) == "datagram"; err != nil || got != want {
 			t.Errorf("the datagram came: %v, want %v: %v", got, want, err)
@@ -114,7 +115,7 @@ func TestNoQuerier(t *testing.T) {
 	})
 	rx := open(t, peers[1], mcast.RxConfig{Groups: []netip.Addr{group4}}, "eth0")
 	send(t, peers[0], "eth0", port, 10, group4)
-	rx.SetReadDeadline(time.Now().Add(20 * time.Second))
+	rx.SetReadDeadline(time.Now().Add(slow.Limit(20 * time.Second)))
 	if _, _, err := rx.ReadFromUDPAddrPort(make([]byte, 100)); err != nil {
 		t.Error(err)
 	}

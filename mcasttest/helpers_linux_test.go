@@ -14,13 +14,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/go-multicast/mcast/internal/slow"
 	"github.com/go-multicast/mcast/mcasttest"
 )
 
-const (
-	port     = 5000
-	patience = 10 * time.Second
-)
+const port = 5000
+
+var patience = slow.Limit(10 * time.Second)
 
 var (
 	group4 = netip.MustParseAddr("239.1.2.3")

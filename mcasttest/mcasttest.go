@@ -34,7 +34,8 @@
 // elsewhere the test that asks for it is skipped.
 //
 // Everything made for a test is gone when it ends. What cannot be made fails the test, unless the kernel was built
-// without it: that skips it.
+// without it: that skips it. On a slow machine, MCAST_TEST_SLOW=10 in the environment multiplies the limits of this
+// package's own waits, 10 seconds each, by ten.
 package mcasttest
 
 import (
@@ -46,13 +47,15 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/go-multicast/mcast/internal/slow"
 )
 
 // strictVariable is the environment variable that turns skipped tests into failed ones.
 const strictVariable = "MCAST_TEST_STRICT"
 
-// patience is how long to wait for what takes milliseconds.
-const patience = 10 * time.Second
+// patience limits the waits for what takes milliseconds.
+var patience = slow.Limit(10 * time.Second)
 
 // The metrics of the routes that the package makes. Smaller wins.
 const (

@@ -15,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/go-multicast/mcast"
+	"github.com/go-multicast/mcast/internal/slow"
 	"github.com/go-multicast/mcast/mcasttest"
 	"golang.org/x/net/dns/dnsmessage"
 )
@@ -22,7 +23,7 @@ import (
 func TestMain(m *testing.M) { mcasttest.Main(m) }
 
 // limit is how long anything may take. It is so long that it never decides, but for what hangs.
-const limit = time.Minute
+var limit = slow.Limit(time.Minute)
 
 // ---- the wire ----
 

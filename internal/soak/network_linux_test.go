@@ -20,14 +20,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/go-multicast/mcast"
+	"github.com/go-multicast/mcast/internal/slow"
 	"github.com/go-multicast/mcast/mcasttest"
 )
 
 const (
 	wireCount = 6
 	port      = 5000
-	patience  = 20 * time.Second // for what takes milliseconds
 )
+
+var patience = slow.Limit(20 * time.Second) // for what takes milliseconds
 
 // groups are all that may be joined. There is a stream to each of them from each sender on each wire.
 var groups = []netip.Addr{

@@ -12,11 +12,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-multicast/mcast/internal/slow"
 	"github.com/go-multicast/mcast/mcasttest"
 )
 
 // Limit is how long anything may take. It is so long that it never decides, but for programs that hang.
-const Limit = time.Minute
+var Limit = slow.Limit(time.Minute)
 
 // Process is a program that was started.
 type Process struct {
