@@ -339,7 +339,7 @@ func TestScanMany(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(list) != 2*pairs+1 {
+		if list := withoutFallbacks(list); len(list) != 2*pairs+1 {
 			t.Errorf("%d interfaces", len(list))
 		}
 		for _, i := range list {
@@ -517,6 +517,13 @@ func TestScanLeavesNothing(t *testing.T) {
 	}
 }
 
+// withoutFallbacks returns the list without the tunnels that Linux puts into each new namespace once their modules are
+// loaded (net.core.fb_tunnels_only_for_init_net).
+func withoutFallbacks(list []Interface) []Interface {
+	fallbacks := []string{"tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "sit0", "ip6tnl0", "ip6gre0", "ip6_vti0"}
+	return slices.DeleteFunc(slices.Clone(list), func(i Interface) bool { return slices.Contains(fallbacks, i.Name) })
+}
+
 // TestScanNamespace checks that a socket keeps asking about the namespace it was opened in.
 func TestScanNamespace(t *testing.T) {
 	h := mcasttest.NewHost(t)
@@ -530,7 +537,7 @@ func TestScanNamespace(t *testing.T) {
 	defer c.close()
 	for range 3 { // more than one question by the same socket
 		list, err := c.scan()
-		if err != nil || ifaceNames(list) != "lo only" {
+		if err != nil || ifaceNames(withoutFallbacks(list)) != "lo only" {
 			t.Errorf("got %v, %v", list, err)
 		}
 	}
@@ -753,7 +760,7 @@ func TestDefaultInterfaceBare(t *testing.T) {
 				t.Errorf("%s leads to %v, %v", network, i, err)
 			}
 		}
-		if list, err := Interfaces(); err != nil || ifaceNames(list) != "lo" || list[0].IPv4 != nil {
+		if list, err := Interfaces(); err != nil || ifaceNames(withoutFallbacks(list)) != "lo" || list[0].IPv4 != nil {
 			t.Errorf("got %+v, %v", list, err)
 		}
 	})
@@ -1033,8 +1040,9 @@ func TestSettlesInTimeNamespace(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, seconds := range []int64{100_000, -now.Nano() / 2e9} { // the clock cannot be negative
+		// Before Linux 6.3 only a child of the process that made the namespace is in it.
 		unshare := func(args ...string) ([]byte, error) {
-			return exec.Command("unshare", slices.Concat([]string{"--time", fmt.Sprintf("--monotonic=%d", seconds)}, args)...).CombinedOutput()
+			return exec.Command("unshare", slices.Concat([]string{"--fork", "--time", fmt.Sprintf("--monotonic=%d", seconds)}, args)...).CombinedOutput()
 		}
 		if out, err := unshare("true"); err != nil {
 			t.Skipf("this test needs a time namespace (Linux 5.6) and unshare of util-linux: %v: %s", err, out)
