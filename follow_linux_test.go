@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -337,6 +338,23 @@ func TestFollowUndisturbed(t *testing.T) {
 	var sent uint64
 	var sender, reader sync.WaitGroup
 	sender.Go(func() {
+		// Each processor has a queue of what was looped back (netif_rx in net/core/dev.c). A thread that moves to another
+		// processor may overtake what it has sent before, above all on an emulated machine.
+		runtime.LockOSThread() // for good: the thread ends with the goroutine
+		var cpus, first unix.CPUSet
+		if err := unix.SchedGetaffinity(0, &cpus); err != nil {
+			t.Error(err)
+			return
+		}
+		for i := 0; first.Count() == 0; i++ {
+			if cpus.IsSet(i) {
+				first.Set(i)
+			}
+		}
+		if err := unix.SchedSetaffinity(0, &first); err != nil {
+			t.Error(err)
+			return
+		}
 		var buf [8]byte
 		for ; ; sent++ {
 			select {
