@@ -36,10 +36,11 @@ type joinedSet struct {
 type joinedAnswers struct{ groups, sources bool }
 
 // The kernel goes on with a list where it was by number, and so passes over an entry if another one before it was removed
-// between two reads. Two looks in pieces of different sizes do not pass over the same one. A piece has a page at most.
-const (
-	joinedPiece      = 32 << 10
-	joinedOtherPiece = 3 << 10
+// between two reads. Another program that leaves many groups can make every look pass over some, but hardly over the same ones
+// in pieces of so many sizes. A piece has a page at most.
+var (
+	joinedPiece       = 32 << 10
+	joinedOtherPieces = []int{3 << 10, 3500, 2700, 3900, 2900} // as long as something is missing
 )
 
 func newJoined(interfaces []Interface) *joinedSet {
@@ -79,11 +80,12 @@ func (j *joinedSet) answers(group netip.Addr) *joinedAnswers {
 	return &j.v6
 }
 
-// find takes down that the kernel counts n sockets. It may say so twice. What nobody here has joined does not matter.
+// find takes down that the kernel counts n sockets. It may say so twice, and in several looks: the most counts. What nobody here
+// has joined does not matter.
 func (j *joinedSet) find(key joinedKey, n int) {
 	count := j.counts[key]
 	if count != nil {
-		count.found = n
+		count.found = max(count.found, n)
 	}
 	if key.source.IsValid() && (count == nil || n > count.held) {
 		if group := j.counts[joinedKey{index: key.index, group: key.group}]; group != nil {

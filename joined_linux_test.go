@@ -11,6 +11,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -303,7 +304,7 @@ func TestJoinedFinds(t *testing.T) {
 		}
 		return lost
 	}
-	for _, piece := range []int{joinedPiece, joinedOtherPiece, 100, 1} {
+	for _, piece := range append([]int{joinedPiece, 100, 1}, joinedOtherPieces...) {
 		j := ask(piece)
 		if got := lost(j); got != nil || j.missing() {
 			t.Errorf("in pieces of %d bytes: %v are lost", piece, got)
@@ -394,4 +395,64 @@ func BenchmarkJoined(b *testing.B) {
 			}
 		}
 	})
+}
+
+// TestJoinedBesideAnother has another program join and leave groups on the same interface without end. What the kernel passes over
+// in its lists meanwhile is not taken for lost.
+func TestJoinedBesideAnother(t *testing.T) {
+	for _, v4 := range []bool{true, false} {
+		t.Run(map[bool]string{true: "IPv4", false: "IPv6"}[v4], func(t *testing.T) {
+			domain, level, kind := unix.AF_INET, unix.IPPROTO_IP, "239.7.1.%d"
+			if !v4 {
+				domain, level, kind = unix.AF_INET6, unix.IPPROTO_IPV6, "ff15::7:%d"
+			}
+			group := func(i int) netip.Addr { return netip.MustParseAddr(fmt.Sprintf(kind, i)) }
+			f := openFollowed(t, func(c *RxConfig) {
+				c.Groups = nil
+				for i := range 200 {
+					c.Groups = append(c.Groups, group(i))
+				}
+			})
+			var left atomic.Int64
+			quit, other := make(chan struct{}), make(chan error, 1)
+			go f.host.Do(func() {
+				other <- func() error {
+					for ; ; left.Add(1) {
+						select {
+						case <-quit:
+							return nil
+						default:
+						}
+						fd, err := unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+						for i := 200; i < 215 && err == nil; i++ {
+							err = unix.SetsockoptString(fd, level, unix.MCAST_JOIN_GROUP, string(mreqLinux.groupReq(f.rx.cfg.Interfaces[0].Index, group(i))))
+						}
+						unix.Close(fd)
+						if err != nil {
+							return err
+						}
+					}
+				}()
+			})
+			follower := &watchFollower{holds: f.rx.holds, prepare: func(c networkChange) bool { return c.joined.missing() }}
+			f.host.Do(func() {
+				src, err := watchOpen()
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer src.close()
+				w := &watchShared{watchSource: src, hub: &watchHub{joined: askJoined}, followers: []*watchFollower{follower}}
+				for range 50 {
+					if w.prepare(&networkChange{Interfaces: f.rx.cfg.Interfaces}, true)[follower] {
+						t.Errorf("something is missing, after another socket has left %d times", left.Load())
+						break
+					}
+				}
+			})
+			close(quit)
+			if err := <-other; err != nil || left.Load() == 0 {
+				t.Fatalf("the other socket has left %d times: %v", left.Load(), err)
+			}
+		})
+	}
 }

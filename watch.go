@@ -628,7 +628,7 @@ func (w *watchShared) prepare(c *networkChange, changed bool) (dropped map[*watc
 	}
 	w.hub.joining.Lock()
 	defer w.hub.joining.Unlock()
-	c.joined = w.compare(c.Interfaces, joinedOtherPiece)
+	c.joined = w.compare(c.Interfaces, joinedOtherPieces...)
 	if c.joined.missing() { // with an interface that is gone since the scan, for example
 		now, _ := w.watchSource.scan() // none if it fails
 		c.joined.believeOn(now)
@@ -646,16 +646,22 @@ func (w *watchShared) prepare(c *networkChange, changed bool) (dropped map[*watc
 	return dropped
 }
 
-// compare asks the followers what they hold, and the kernel what is joined.
-func (w *watchShared) compare(interfaces []Interface, piece int) *joinedSet {
+// compare asks the followers what they hold, and the kernel what is joined: in pieces of the first size, and while something is
+// missing, of each of the others.
+func (w *watchShared) compare(interfaces []Interface, pieces ...int) *joinedSet {
 	j := newJoined(interfaces)
 	for _, one := range w.all() {
 		if one.holds != nil {
 			one.run(func() { one.holds(j) })
 		}
 	}
-	if len(j.counts) > 0 && w.hub.joined != nil {
-		w.hub.joined(j, piece)
+	if len(j.counts) == 0 || w.hub.joined == nil {
+		return j
+	}
+	for _, piece := range pieces {
+		if w.hub.joined(j, piece); !j.missing() {
+			break
+		}
 	}
 	return j
 }
