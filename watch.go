@@ -286,7 +286,7 @@ func watchCompare(before, now []Interface, n watchNotice) networkChange {
 		happened := seen & (eventGone | eventIPv6)
 		happened |= (seen | was | is) &^ (was & is) & (eventMTU4 | eventMTU6)
 		if there {
-			happened |= seen &^ is & eventDown
+			happened |= (seen | was) &^ is & eventDown
 		}
 		if happened != 0 {
 			if c.Events == nil {

@@ -333,6 +333,8 @@ func TestWatchUp(t *testing.T) {
 			{net.FlagUp | net.FlagRunning, watchNotice{}, nil},
 			{net.FlagUp | net.FlagRunning, watchNotice{seen: watchSeen(eventDown, 2)}, watchSeen(eventDown, 2)},
 			{net.FlagUp, watchNotice{}, nil},
+			{0, watchNotice{}, nil}, // a system that is polled has no notices
+			{net.FlagUp, watchNotice{}, watchSeen(eventDown, 2)},
 		} {
 			before := len(*events)
 			set(step.flags)
