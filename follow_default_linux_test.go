@@ -513,3 +513,72 @@ func TestFollowDefaultNexthop(t *testing.T) {
 	ifaceIP(t, host, "nexthop del id 7")
 	awaitLocked(t, tx, "IPv4 is sent on "+wifi.Name(), func() bool { return by() == wifi.Name() })
 }
+
+// TestWriteWhileOpenedAnew has a link opened anew again and again while it is written to, as when the interface of a VRF comes back
+// with another index. Every datagram is sent, also those of a batch that takes longer than an OS socket lives.
+func TestWriteWhileOpenedAnew(t *testing.T) {
+	host := mcasttest.NewHost(t)
+	host.NewVeth("there", netip.MustParsePrefix("10.9.9.1/24"))
+	group := netip.MustParseAddr("239.1.1.1")
+	var tx *TxSocket
+	host.Do(func() {
+		there, err := FindInterfaces("there")
+		if err == nil {
+			tx, err = OpenTx(TxConfig{Groups: []netip.Addr{group}, Interfaces: there, Port: 5001, Static: true})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Cleanup(func() { tx.Close() })
+	var quit atomic.Bool
+	var writers sync.WaitGroup
+	var batches, writes atomic.Int64
+	for range 2 {
+		writers.Go(func() {
+			batch := make([]Message, 2000)
+			for i := range batch {
+				batch[i] = Message{Buf: make([]byte, 10+i%2), Addr: netip.AddrPortFrom(group, 5000)} // no runs
+			}
+			for !quit.Load() {
+				if n, err := tx.WriteBatch(batch); n != len(batch) || err != nil {
+					t.Errorf("a batch after %d: %d of %d sent, %v", batches.Load(), n, len(batch), err)
+					return
+				}
+				batches.Add(1)
+			}
+		})
+		writers.Go(func() {
+			for !quit.Load() {
+				if _, err := tx.WriteToUDPAddrPort([]byte("one"), netip.AddrPortFrom(group, 5000)); err != nil {
+					t.Errorf("a write after %d: %v", writes.Load(), err)
+					return
+				}
+				writes.Add(1)
+			}
+		})
+	}
+	host.Do(func() {
+		for n := 0; n < 100 || batches.Load() < 10 || writes.Load() < 10; n++ {
+			if t.Failed() {
+				break
+			}
+			tx.mu.Lock()
+			links := slices.Clone(*tx.links.Load())
+			links[0].bound = links[0].ifc.Index + 1 // so that direct does not keep the OS socket
+			anew, err := tx.direct(links[0], &links[0].ifc)
+			links[0] = anew
+			tx.links.Store(&links)
+			tx.mu.Unlock()
+			if err != nil {
+				t.Error(err)
+			}
+			time.Sleep(time.Millisecond)
+			tx.mu.Lock()
+			tx.closeRetired()
+			tx.mu.Unlock()
+		}
+	})
+	quit.Store(true)
+	writers.Wait()
+}

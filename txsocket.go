@@ -582,7 +582,7 @@ func (t *TxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err
 	}
 	matched := false
 	var failed failures
-	for _, l := range *t.links.Load() {
+	for i, l := range *t.links.Load() {
 		if !l.serves(dst) {
 			continue
 		}
@@ -591,7 +591,7 @@ func (t *TxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err
 			failed.add(l, dst, -1, ErrNoInterface)
 		} else if t.keeps.Load() && !l.ifc.IsLoopback() {
 			n = len(p)
-		} else if err := l.to.send(p, netip.AddrPortFrom(dst, addr.Port()), l.ifc.Index); err != nil {
+		} else if err := t.send(i, l, p, netip.AddrPortFrom(dst, addr.Port())); err != nil {
 			failed.add(l, dst, -1, err)
 		} else {
 			n = len(p)
@@ -601,6 +601,33 @@ func (t *TxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err
 		failed.add(nil, dst, -1, ErrNoInterface)
 	}
 	return n, failed.error()
+}
+
+// send sends p on the i-th link, l.
+func (t *TxSocket) send(i int, l *txLink, p []byte, addr netip.AddrPort) error {
+	for {
+		anew, err := t.renewed(i, l, l.to.send(p, addr, l.ifc.Index))
+		if anew == nil {
+			return err
+		}
+		l = anew
+	}
+}
+
+// renewed returns what has taken the place of the i-th link, l, if a write on that failed because follow has closed its OS socket;
+// nil: the write has ended with the error returned. A write can begin before direct opens another OS socket, and take long.
+func (t *TxSocket) renewed(i int, l *txLink, err error) (*txLink, error) {
+	if !errors.Is(err, net.ErrClosed) || t.closed.Load() {
+		return nil, err
+	}
+	anew := (*t.links.Load())[i]
+	switch {
+	case anew.to == l.to:
+		return nil, err
+	case anew.gone:
+		return nil, ErrNoInterface
+	}
+	return anew, nil
 }
 
 // WriteBatch sends the Buf of each message to its Addr, with as few system calls as the system allows, and sets its N.
@@ -671,7 +698,7 @@ func (t *TxSocket) run(ms []Message) (n int, first netip.Addr, err error) {
 func (t *TxSocket) writeRun(links []*txLink, dst netip.Addr, ms []Message, first int, failed *failures) (n int, more bool) {
 	end := len(ms)
 	matched := false
-	for _, l := range links {
+	for i, l := range links {
 		if !l.serves(dst) {
 			continue
 		}
@@ -687,6 +714,12 @@ func (t *TxSocket) writeRun(links []*txLink, dst netip.Addr, ms []Message, first
 		for at := 0; at < end; at++ {
 			sent, err := l.to.sendBatch(ms[at:end], l.ifc.Index)
 			at += sent
+			anew, err := t.renewed(i, l, err)
+			if anew != nil {
+				l = anew
+				at-- // this one has not left
+				continue
+			}
 			if err == nil {
 				n = end
 				break
