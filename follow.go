@@ -439,7 +439,7 @@ func (t *TxSocket) follow(change networkChange) (again time.Duration) {
 	if t.closed.Load() {
 		return 0
 	}
-	_ = t.closeRetired() // a write that is still in one goes on in another
+	t.closeRetired() // a write that is still in one goes on in another
 	links := slices.Clone(*t.links.Load())
 	if !change.Unchanged {
 		t.opening = nil

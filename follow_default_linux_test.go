@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -581,4 +582,99 @@ func TestWriteWhileOpenedAnew(t *testing.T) {
 	})
 	quit.Store(true)
 	writers.Wait()
+}
+
+// TestDeadlineOfSocketsOpenedAnew: a write that began before an OS socket was opened anew heeds a deadline that is set afterwards,
+// and Close.
+func TestDeadlineOfSocketsOpenedAnew(t *testing.T) {
+	host := mcasttest.NewHost(t)
+	veth := host.NewVeth("there", netip.MustParsePrefix("10.9.9.1/24"))
+	group, far := netip.MustParseAddr("239.1.1.1"), netip.MustParseAddr("10.9.9.2")
+	host.Do(func() {
+		there := interfaces(t, "there")
+		tx, err := OpenTx(TxConfig{Groups: []netip.Addr{group}, Interfaces: there, Port: 5001, Static: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Close()
+		rx, err := OpenRx(RxConfig{Groups: []netip.Addr{group}, Interfaces: there, Port: 5000, Static: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer rx.Close()
+		reply, err := rx.replies.sender(far)
+		if err != nil {
+			t.Fatal(err)
+		}
+		send := (*tx.links.Load())[0].to
+		tx.mu.Lock()
+		links := slices.Clone(*tx.links.Load())
+		links[0].bound = veth.Index() + 1 // so that direct does not keep the OS socket
+		links[0], err = tx.direct(links[0], &there[0])
+		tx.links.Store(&links)
+		tx.mu.Unlock()
+		if err == nil {
+			err = rx.replies.moveTo(veth.Index())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, old := range []struct {
+			to  *sender
+			dst netip.AddrPort
+			s   interface {
+				SetWriteDeadline(time.Time) error
+				Close() error
+			}
+		}{{send, netip.AddrPortFrom(group, 5000), tx}, {reply, netip.AddrPortFrom(far, 5000), rx}} {
+			if err := old.to.send([]byte("before"), old.dst, 0); err != nil {
+				t.Errorf("%T: before: %v", old.s, err)
+			}
+			old.s.SetWriteDeadline(time.Now().Add(-time.Second))
+			if err := old.to.send([]byte("late"), old.dst, 0); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("%T: after the deadline: %v", old.s, err)
+			}
+			if err := old.s.Close(); err != nil {
+				t.Errorf("%T: Close: %v", old.s, err)
+			}
+			if err := old.to.send([]byte("closed"), old.dst, 0); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("%T: after Close: %v", old.s, err)
+			}
+		}
+	})
+}
+
+// TestReplyWhileMoved has the OS socket of replies opened anew again and again, as when an interface joins and leaves a VRF. No
+// reply fails for that.
+func TestReplyWhileMoved(t *testing.T) {
+	host := mcasttest.NewHost(t)
+	veth := host.NewVeth("there", netip.MustParsePrefix("10.9.9.1/24"))
+	host.Do(func() {
+		rx, err := OpenRx(RxConfig{Groups: groups("239.1.1.1"), Interfaces: interfaces(t, "there"), Port: 5000, Static: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer rx.Close()
+		var quit atomic.Bool
+		var writes atomic.Int64
+		var writers sync.WaitGroup
+		for range 4 {
+			writers.Go(func() {
+				for !quit.Load() {
+					if _, err := rx.WriteToUDPAddrPort([]byte("one"), netip.MustParseAddrPort("10.9.9.1:9")); err != nil && !errors.Is(err, unix.ECONNREFUSED) {
+						t.Errorf("a reply after %d: %v", writes.Load(), err)
+						return
+					}
+					writes.Add(1)
+				}
+			})
+		}
+		for n := 0; !t.Failed() && (n < 1000 || writes.Load() < 1000); n++ {
+			if err := rx.replies.moveTo(n % 2 * veth.Index()); err != nil {
+				t.Error(err)
+			}
+		}
+		quit.Store(true)
+		writers.Wait()
+	})
 }

@@ -874,8 +874,13 @@ func (s *RxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err
 		return 0, fail(err, openHint(err))
 	}
 	scope, err := zoneIndex(ip.Zone())
-	if err == nil {
+	for err == nil {
 		err = to.send(p, addr, scope)
+		anew := s.replies.of(ip).to.Load()
+		if !errors.Is(err, net.ErrClosed) || anew == to {
+			break
+		}
+		to, err = anew, nil // moveTo has taken its place, and closed it
 	}
 	if err != nil {
 		return 0, fail(err, sendHint(err, &Interface{}, ip))
@@ -1029,14 +1034,14 @@ func (r *replies) close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.closed = true
-	for _, old := range r.retired {
-		old.conn.Close()
-	}
 	return r.each((*net.UDPConn).Close)
 }
 
-// each calls f for every socket that is open, and returns the first error.
+// each calls f for every socket that is open, also for those that writes of before may be in, and returns the first error.
 func (r *replies) each(f func(*net.UDPConn) error) (err error) {
+	for _, old := range r.retired {
+		err = cmp.Or(err, f(old.conn))
+	}
 	for _, family := range []*reply{&r.v4, &r.v6} {
 		if to := family.to.Load(); to != nil {
 			err = cmp.Or(err, f(to.conn))

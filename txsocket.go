@@ -359,12 +359,11 @@ func (l *txLink) unbound(now *Interface) bool {
 }
 
 // closeRetired closes the OS sockets that direct replaced before.
-func (t *TxSocket) closeRetired() (err error) {
+func (t *TxSocket) closeRetired() {
 	for _, to := range t.retired {
-		err = cmp.Or(err, to.conn.Close())
+		to.conn.Close()
 	}
 	t.retired = nil
-	return err
 }
 
 // anyAddr is the unspecified address of a family, with a port.
@@ -930,10 +929,13 @@ func (t *TxSocket) SetWriteDeadline(at time.Time) error {
 	return opError("set deadline", t.each(func(to *sender) error { return to.conn.SetWriteDeadline(at) }))
 }
 
-// each calls f for every OS socket, and returns the first error.
+// each calls f for every OS socket, also for those that writes of before may be in, and returns the first error.
 func (t *TxSocket) each(f func(*sender) error) (err error) {
 	for _, l := range *t.links.Load() {
 		err = cmp.Or(err, f(l.to))
+	}
+	for _, to := range t.retired {
+		err = cmp.Or(err, f(to))
 	}
 	return err
 }
@@ -969,7 +971,7 @@ func (t *TxSocket) Close() error {
 	if closed {
 		return nil
 	}
-	err := cmp.Or(t.m.close(), t.each(func(to *sender) error { return to.conn.Close() }), t.closeRetired())
+	err := cmp.Or(t.m.close(), t.each(func(to *sender) error { return to.conn.Close() }))
 	if t.unfollow != nil {
 		t.unfollow()
 	}
