@@ -73,16 +73,22 @@ func ioctlNames(text string) (names []string) {
 
 // ioctlAddrs returns the IPv4 addresses of each interface.
 func ioctlAddrs(fd int) (map[string][]netip.Prefix, error) {
-	requests := make([]unix.Ifreq, 1024)
-	conf := struct { // struct ifconf
-		size int32
-		to   unsafe.Pointer
-	}{int32(len(requests) * int(unsafe.Sizeof(requests[0]))), unsafe.Pointer(&requests[0])}
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCGIFCONF, uintptr(unsafe.Pointer(&conf))); errno != 0 {
-		return nil, os.NewSyscallError("ioctl SIOCGIFCONF", errno)
+	var requests []unix.Ifreq
+	for room, n := 512, 512; n == room; { // the kernel returns as many as there is room for, and does not say that there are more
+		room *= 2
+		requests = make([]unix.Ifreq, room)
+		conf := struct { // struct ifconf
+			size int32
+			to   unsafe.Pointer
+		}{int32(room * int(unsafe.Sizeof(requests[0]))), unsafe.Pointer(&requests[0])}
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCGIFCONF, uintptr(unsafe.Pointer(&conf))); errno != 0 {
+			return nil, os.NewSyscallError("ioctl SIOCGIFCONF", errno)
+		}
+		n = int(conf.size) / int(unsafe.Sizeof(requests[0]))
+		requests = requests[:n]
 	}
 	all := make(map[string][]netip.Prefix)
-	for i := range int(conf.size) / int(unsafe.Sizeof(requests[0])) {
+	for i := range requests {
 		r := &requests[i]
 		ip, err := r.Inet4Addr()
 		if err != nil {

@@ -1052,3 +1052,30 @@ func TestSettlesInTimeNamespace(t *testing.T) {
 		}
 	}
 }
+
+// TestManyAddressesWithoutNetlink: netdevice(7) tells of as many addresses as rtnetlink(7).
+func TestManyAddressesWithoutNetlink(t *testing.T) {
+	host := mcasttest.NewHost(t)
+	host.NewVeth("there", netip.MustParsePrefix("10.9.9.1/24"))
+	var lines []string
+	for i := range 1100 {
+		lines = append(lines, fmt.Sprintf("address add 10.8.%d.%d/16 dev there", i/250, i%250+1))
+	}
+	ifaceIP(t, host, lines...)
+	host.NewVeth("late", netip.MustParsePrefix("10.7.9.1/24"))
+	host.Do(func() {
+		want, err := ifaceScan()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := ioctlScan()
+		if err != nil || len(got) != len(want) {
+			t.Fatalf("%d interfaces, %v, want %d", len(got), err, len(want))
+		}
+		for i, g := range got {
+			if g.Name != want[i].Name || !slices.Equal(g.IPv4, want[i].IPv4) {
+				t.Errorf("%s has %d IPv4 addresses, want %s with %d", g.Name, len(g.IPv4), want[i].Name, len(want[i].IPv4))
+			}
+		}
+	})
+}
