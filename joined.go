@@ -38,10 +38,9 @@ type joinedAnswers struct{ groups, sources bool }
 // The kernel goes on with a list where it was by number, and so passes over an entry if another one before it was removed
 // between two reads. Another program that leaves many groups can make every look pass over some, but hardly over the same ones
 // in pieces of so many sizes. A piece has a page at most.
-var (
-	joinedPiece       = 32 << 10
-	joinedOtherPieces = []int{3 << 10, 3500, 2700, 3900, 2900} // as long as something is missing
-)
+const joinedPiece = 32 << 10
+
+var joinedOtherPieces = []int{3 << 10, 3500, 2700, 3900, 2900} // as long as something is missing
 
 func newJoined(interfaces []Interface) *joinedSet {
 	j := &joinedSet{up: make(map[int]bool, len(interfaces)), counts: make(map[joinedKey]*joinedCount)}
