@@ -134,6 +134,13 @@ func (s *system) master(index int) string {
 	return s.links[l.master].name
 }
 
+// fallback reports whether the interface is one of the tunnels that Linux puts into each network namespace once their modules
+// are loaded (net.core.fb_tunnels_only_for_init_net), and is down, as it was made.
+func (*system) fallback(i mcast.Interface) bool {
+	names := []string{"tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "sit0", "ip6tnl0", "ip6gre0", "ip6_vti0"}
+	return i.Flags&net.FlagUp == 0 && slices.Contains(names, i.Name)
+}
+
 // vrf is the index of the VRF that the interface belongs to, or 0.
 func (s *system) vrf(index int) int {
 	if l := s.links[index]; l.slaveKind == "vrf" {

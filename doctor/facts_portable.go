@@ -20,6 +20,7 @@ func (c *checkup) look() *system {
 }
 
 func (*system) master(int) string                   { return "" }
+func (*system) fallback(mcast.Interface) bool       { return false }
 func (*system) holders(*checkup, netip.Addr) string { return whoHolds }
 func (*checkup) checkSystem(*system)                {}
 func (*checkup) checkJoined(*system, []*listener)   {}

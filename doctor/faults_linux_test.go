@@ -250,6 +250,28 @@ func TestInterfaceDown(t *testing.T) {
 	want(t, examine(t, host, asks(both...)), doctor.InterfaceDown, doctor.Error, "", noGroup) // only lo is left
 }
 
+// TestFallbackTunnels checks that the doctor passes over the tunnels that Linux makes by itself in each namespace.
+func TestFallbackTunnels(t *testing.T) {
+	host := mcasttest.NewHost(t)
+	host.Do(func() {
+		if _, err := net.InterfaceByName("gre0"); err != nil { // the module is not loaded
+			command(t, host, "ip tuntap add gre0 mode tun; ip link set gre0 multicast off")
+		}
+	})
+	want(t, examine(t, host, asks(both...)), doctor.InterfaceDown, doctor.Error, "", noGroup)
+	veth := host.NewVeth("v0", netip.MustParsePrefix("10.70.0.1/24"))
+	f := want(t, examine(t, host, asks(group4)), doctor.NoDefaultRoute, doctor.Warning, "", noGroup)
+	if !strings.HasSuffix(f.Fix, " dev v0") {
+		t.Errorf("with v0: %s", f.Fix)
+	}
+	veth.Down()
+	r := examine(t, host, asks(both...))
+	want(t, r, doctor.InterfaceDown, doctor.Error, "v0", noGroup)
+	if text := r.String(); strings.Contains(text, "gre0") {
+		t.Errorf("with v0 down:\n%s", text)
+	}
+}
+
 func TestNoCarrier(t *testing.T) {
 	host := mcasttest.NewLAN(t, 1).Hosts[0]
 	never(t, examine(t, host, asks(both...)), doctor.NoCarrier)

@@ -54,6 +54,7 @@ func (c *checkup) chooseUsable(s *system) {
 		case i.IsLoopback() || s.master(i.Index) != "":
 		case i.Flags&net.FlagUp != 0 && hasCarrier(i) && i.Flags&net.FlagMulticast != 0 && c.hasAddress(i):
 			c.ifaces = append(c.ifaces, i)
+		case s.fallback(i): // nobody means to use it
 		default:
 			others = append(others, i)
 		}
@@ -173,12 +174,16 @@ func (c *checkup) checkDefaults() {
 	}
 }
 
-// anyName is a name for commands that are about any interface.
+// anyName is a name for commands that are about any interface: one that multicasts, if possible one that is up.
 func (c *checkup) anyName() string {
-	if len(c.ifaces) > 0 {
-		return c.ifaces[0].Name
+	name, up := "eth0", false
+	for _, i := range c.ifaces {
+		isUp := i.Flags&net.FlagUp != 0
+		if i.Flags&net.FlagMulticast != 0 && (name == "eth0" || isUp && !up) {
+			name, up = i.Name, isUp
+		}
 	}
-	return "eth0"
+	return name
 }
 
 func names(all []mcast.Interface) string {
