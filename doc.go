@@ -49,7 +49,7 @@
 //
 // A group is joined by an interface of the host (RFC 1112, section 7), while a socket is something else: systems
 // deliver to it, by default, groups that other programs have joined, those of other interfaces, and unicast to its
-// port. Not so an RxSocket. It returns a datagram if, and only if,
+// port. An RxSocket is different: it returns a datagram if, and only if,
 //
 //   - it was sent to a group that is joined, and to the socket's port,
 //   - it came in by an interface that the group is joined on,

@@ -54,14 +54,14 @@ type RxConfig struct {
 	// the IPv6 groups open to all. On Windows the library filters as well as the system, and alone where that refuses to.
 	Sources []netip.Addr
 
-	// Blocked are hosts whose datagrams are not received. It excludes Sources. The library discards their datagrams, and
-	// asks the system to keep them out. Linux keeps out as many as net.ipv4.igmp_max_msf and net.ipv6.mld_max_msf allow,
+	// Blocked are hosts whose datagrams are not received. Sources and Blocked cannot both be set. The library discards their
+	// datagrams, and asks the system to keep them out. Linux keeps out as many as net.ipv4.igmp_max_msf and net.ipv6.mld_max_msf allow,
 	// macOS none.
 	Blocked []netip.Addr
 
 	// Loopback lets datagrams in that this host itself sends out of a non-loopback interface. It must be set on
 	// both ends: Linux and macOS decide at the sender, Windows at the receiver. Without it, a datagram whose source is
-	// an address of the interface it came in by is not delivered. Traffic over the loopback interface is always. On macOS
+	// an address of the interface it came in by is not delivered. Traffic over the loopback interface is always delivered. On macOS
 	// and Windows, what this host sent from an address that it has lost since is delivered if it waited behind 64 others. On
 	// Linux it is delivered if the interface lost addresses more than 64 times before the socket was read.
 	Loopback bool

@@ -42,9 +42,9 @@ type TxConfig struct {
 
 	// TTL is the TTL (IPv6: hop limit) of multicast datagrams, 1 to 255: how many links they may cross. 0 means 1:
 	// they stay on the link. TTLHost keeps them on this machine, where only Loopback, or the loopback interface, brings
-	// them to anybody. With Loopback on a network interface Linux sees to that only while somebody on this machine has
-	// joined the group there; otherwise it puts them on the link, with a TTL of 0 (__mkroute_output in net/ipv4/route.c,
-	// ip6_finish_output2 in net/ipv6/ip6_output.c). What nobody else may see belongs on the loopback interface.
+	// them to anybody. With Loopback on a network interface, this holds on Linux only while a program on this machine
+	// has joined the group there. Otherwise Linux puts them on the link, with a TTL of 0 (__mkroute_output in
+	// net/ipv4/route.c, ip6_finish_output2 in net/ipv6/ip6_output.c). Send on the loopback interface what nobody else may see.
 	TTL int
 
 	// Loopback lets receivers on this host have datagrams that leave by a non-loopback interface. It must be set on
@@ -559,7 +559,7 @@ func (t *TxSocket) WriteTo(p []byte, addr net.Addr) (n int, err error) {
 
 // WriteToUDPAddrPort sends p to a group that the socket was opened for, and any port, by every interface of the
 // socket. A zone in an IPv6 address, an interface's index or name, picks one of them, and is ErrNoInterface if it is none
-// of them. IPv4 has no zones, and one is refused: by one of several interfaces it is sent by a TxSocket of its own. Any
+// of them. A zone in an IPv4 address is refused: to send IPv4 on one of several interfaces, open a TxSocket for it. Any
 // other destination is ErrNotDeclared. It blocks while a send buffer is full, and does not allocate.
 //
 // If the datagram could not be sent by some of the interfaces, the error tells which, and n is len(p) if it left by

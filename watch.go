@@ -35,10 +35,12 @@ const (
 // anew after every change of what [Interfaces] returns. Changes that come in quick succession are reported together,
 // within about half a second.
 //
-// The list can be equal to the one before it: when an interface was deleted and made anew, went to another network
-// namespace and came back, or went down and up, too quickly for the lists to show it, its memberships suffer all the
-// same; so they do when Linux stops and starts IPv6 on an interface; so do, on Windows, sockets that are bound to an address that went and came back, or that is checked for
-// duplicates; and when the system says that it lost some of its notices, nobody knows.
+// A list can repeat the one before it. It then stands for a change that lists do not show, but that takes memberships or
+// sockets:
+//   - an interface was deleted and made anew, moved to another network namespace and back, or went down and up, quickly;
+//   - Linux stopped and started IPv6 on an interface;
+//   - on Windows, an address went and came back, or is checked for duplicates;
+//   - the system lost notices, so that any of these may have happened.
 //
 // A scan that fails is yielded as an error with a nil list; the loop goes on and tries again. If the watch cannot be set up,
 // its error is the only pair. The loop ends, without an error, when ctx does, and it leaves no goroutine and no file
