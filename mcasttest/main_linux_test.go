@@ -16,6 +16,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -120,7 +121,7 @@ func TestHelper(t *testing.T) {
 		select {}
 	case "wait":
 		fmt.Println("ready")
-		select {}
+		time.Sleep(time.Hour) // with select {} Go may find that it is a deadlock
 	case "echo":
 		io.Copy(os.Stdout, os.Stdin)
 	case "skip on a host":
