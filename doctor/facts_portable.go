@@ -8,6 +8,8 @@ import (
 	"context"
 	"net/netip"
 	"time"
+
+	"github.com/go-multicast/mcast"
 )
 
 // system is one look at the tables and counters, of which there are none.
