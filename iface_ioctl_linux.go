@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -39,7 +40,9 @@ func ioctlScan() ([]Interface, error) {
 	devices, _ := os.ReadFile("/proc/thread-self/net/dev")
 	addrs6, _ := os.ReadFile("/proc/thread-self/net/if_inet6")
 	list := make(map[string]*Interface)
-	for _, name := range slices.Concat(ioctlNames(string(devices)), ioctlKeys(addrs)) {
+	names := slices.AppendSeq(ioctlNames(string(devices)), maps.Keys(addrs)) // most are in both
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
 		if ifc := ioctlInterface(fd, name); ifc != nil { // else it is gone by now
 			ifc.IPv4 = addrs[name]
 			list[name] = ifc
@@ -52,13 +55,6 @@ func ioctlScan() ([]Interface, error) {
 	}
 	slices.SortFunc(all, func(a, b Interface) int { return cmp.Compare(a.Index, b.Index) })
 	return all, nil
-}
-
-func ioctlKeys(addrs map[string][]netip.Prefix) (names []string) {
-	for name := range addrs {
-		names = append(names, name)
-	}
-	return names
 }
 
 // ioctlNames takes the names from /proc/net/dev: two lines of headings, then lines of a name, a colon and counters.

@@ -1053,7 +1053,7 @@ func TestSettlesInTimeNamespace(t *testing.T) {
 	}
 }
 
-// TestManyAddressesWithoutNetlink: netdevice(7) tells of as many addresses as rtnetlink(7).
+// TestManyAddressesWithoutNetlink lists as many addresses through netdevice(7) as through rtnetlink(7).
 func TestManyAddressesWithoutNetlink(t *testing.T) {
 	host := mcasttest.NewHost(t)
 	host.NewVeth("there", netip.MustParsePrefix("10.9.9.1/24"))

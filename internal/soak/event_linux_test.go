@@ -100,8 +100,8 @@ var events = []event{
 		for w := range l.wires { // memberships are renewed on all interfaces
 			l.disturb(w)
 		}
-		hear := deafen(l.t, l.host)
-		defer hear()
+		restore := shrinkNoticeBuffers(l.t, l.host)
+		defer restore()
 		l.number(x, x.veth.Travel)
 		for range 100 { // more than there is room for
 			x.set(&x.extra4, !x.extra4)
@@ -202,8 +202,9 @@ func (n *network) setFew(value bool) {
 	n.host.Sysctl("net/ipv4/igmp_max_msf", strconv.Itoa(map[bool]int{true: 1, false: 10}[value]))
 }
 
-// deafen leaves the rtnetlink sockets of this process on a host next to no room for notices, until hear is called.
-func deafen(t *testing.T, h *mcasttest.Host) (hear func()) {
+// shrinkNoticeBuffers leaves the rtnetlink sockets of this process on a host next to no room for notices, until restore is
+// called.
+func shrinkNoticeBuffers(t *testing.T, h *mcasttest.Host) (restore func()) {
 	var here unix.Stat_t
 	var err error
 	h.Do(func() { err = unix.Stat("/proc/thread-self/ns/net", &here) })
