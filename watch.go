@@ -619,13 +619,12 @@ const watchCheck = time.Minute
 // prepare has the followers drop the memberships that were lost, and returns those that did. Who joins and leaves is held
 // up only if something is missing: what is missing at a first look may have been left meanwhile.
 func (w *watchShared) prepare(c *networkChange, changed bool) (dropped map[*watchFollower]bool) {
-	if changed || !time.Now().Before(w.checkAt) {
-		w.checkAt = time.Now().Add(watchCheck)
-		if !c.loses() && (w.hub.joined == nil || !w.compare(c.Interfaces, joinedPiece).missing()) {
-			w.missed = nil
-			return nil
-		}
-	} else if !c.loses() {
+	if !changed && time.Now().Before(w.checkAt) {
+		return nil
+	}
+	w.checkAt = time.Now().Add(watchCheck)
+	if !c.loses() && (w.hub.joined == nil || !w.compare(c.Interfaces, joinedPiece).missing()) {
+		w.missed = nil
 		return nil
 	}
 	w.hub.joining.Lock()
