@@ -41,8 +41,9 @@ type Interface struct {
 	// It is empty on other systems.
 	guid string
 
-	// since6 is when IPv6 was last set up or taken down here, in a unit and from a beginning that are the system's own: the
-	// memberships of an interface for which two scans tell the same were not lost in between. 0: not known.
+	// since6 is when IPv6 was last set up or taken down here, by the kernel's clock in hundredths of a second. While it stays
+	// the same, no memberships are lost (but if they go in the same hundredth in which they came, with a scan in between).
+	// 0: not known.
 	since6 uint32
 
 	// tentative are those addresses of IPv4 and IPv6 that Windows is still checking for duplicates: no socket can be

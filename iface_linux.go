@@ -11,15 +11,11 @@ import (
 	"cmp"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"iter"
-	"math"
 	"net"
 	"net/netip"
 	"os"
 	"slices"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/go-multicast/mcast/internal/cure"
@@ -434,9 +430,7 @@ func ifaceParseLink(b []byte) (i Interface, ok bool) {
 		case unix.IFLA_PROP_LIST:
 			i.AltNames = ifaceAltNames(v)
 		case unix.IFLA_AF_SPEC:
-			if since := ifaceSince6(v); ifaceSettled(ifaceNow(), since) {
-				i.since6 = since
-			}
+			i.since6 = ifaceSince6(v)
 		case unix.IFLA_ADDRESS:
 			if !ifaceIsTunnelEnd(hardware, v) && slices.ContainsFunc(v, func(x byte) bool { return x != 0 }) {
 				i.HardwareAddr = net.HardwareAddr(slices.Clone(v))
@@ -498,41 +492,6 @@ func ifaceSince6(b []byte) (since uint32) {
 		}
 	}
 	return since
-}
-
-// ifaceSettled reports whether the moment since is two seconds ago or more. Before that, an interface that is lost and
-// comes back may get the same number again. Both moments are hundredths of a second, modulo 2^32. A moment up to two seconds
-// ahead counts as new: now and since come from clocks that began at different moments while the kernel booted.
-func ifaceSettled(now, since uint32) bool {
-	const wait = 200
-	age := now - since
-	return age >= wait && age <= math.MaxUint32-wait
-}
-
-// ifaceNow returns the kernel's monotonic clock, which its ticks go like, in the unit of ifaceSince6.
-func ifaceNow() uint32 {
-	var now unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // fails for a bad address or an unknown clock only
-	return uint32((now.Nano() - ifaceTimeOffset()) / 1e7)
-}
-
-// ifaceTimeOffset is what the time namespace of the process adds to the monotonic clock, in nanoseconds. It stays the same:
-// only a process of one thread can enter another one (time_namespaces(7)).
-var ifaceTimeOffset = sync.OnceValue(func() int64 {
-	text, _ := os.ReadFile("/proc/self/timens_offsets") // not there before Linux 5.6
-	return ifaceParseTimeOffset(string(text))
-})
-
-// ifaceParseTimeOffset reads /proc/self/timens_offsets: lines of a clock, seconds and nanoseconds.
-func ifaceParseTimeOffset(text string) (ns int64) {
-	for line := range strings.Lines(text) {
-		var clock string
-		var s, rest int64
-		if _, err := fmt.Sscan(line, &clock, &s, &rest); err == nil && (clock == "monotonic" || clock == "1") { // 1: Linux 5.6
-			ns = s*1e9 + rest
-		}
-	}
-	return ns
 }
 
 // ifaceIsTunnelEnd reports whether a link-layer address is the IP address of a tunnel's end, which is what tunnels give

@@ -9,7 +9,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -23,7 +22,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/go-multicast/mcast/internal/slow"
 	"github.com/go-multicast/mcast/mcasttest"
 )
 
@@ -954,101 +952,6 @@ func compareWithSyscall(t *testing.T, b []byte) {
 		}
 		if n != len(attributes) {
 			t.Fatalf("%d attributes in message %d, package syscall reads %d", n, i, len(attributes))
-		}
-	}
-}
-
-func TestSettled(t *testing.T) {
-	const wrap = math.MaxUint32
-	for _, test := range []struct {
-		now, since uint32
-		want       bool
-	}{
-		{1000, 1000, false},
-		{1000, 801, false},
-		{1000, 800, true},
-		{1000, 1, true},
-		{1000, 1200, false}, // ahead of the clock
-		{1000, 1201, true},  // before the clock wrapped
-		{99, wrap - 99, false},
-		{99, wrap - 100, true},
-		{99, wrap, false},
-		{wrap - 50, 10, false}, // ahead, after a wrap
-		{0, 1 << 31, true},
-		{1 << 31, 0, true},
-	} {
-		if got := ifaceSettled(test.now, test.since); got != test.want {
-			t.Errorf("at %d, %d is settled: %v", test.now, test.since, got)
-		}
-	}
-}
-
-func TestParseTimeOffset(t *testing.T) {
-	for text, want := range map[string]int64{
-		"": 0,
-		"monotonic           0         0\nboottime            0         0\n": 0,
-		"monotonic        -500 250000000\nboottime           77         8\n": -499_750_000_000,
-		"boottime            7         0\nmonotonic     5000000         3\n": 5_000_000_000_000_003,
-		"7 7 7\n1 100 5\n": 100_000_000_005,
-		"monotonic x y\n":  0,
-	} {
-		if got := ifaceParseTimeOffset(text); got != want {
-			t.Errorf("%q: got %d, want %d", text, got, want)
-		}
-	}
-}
-
-// TestSettles makes an interface. The moment it came must be unknown while it is new, and known later.
-func TestSettles(t *testing.T) {
-	h := mcasttest.NewHost(t)
-	since := func() uint32 {
-		var found []Interface
-		h.Do(func() {
-			var err error
-			if found, err = FindInterfaces("eth0"); err != nil {
-				t.Fatal(err)
-			}
-		})
-		return found[0].since6
-	}
-	eth0 := h.NewVeth("eth0", netip.MustParsePrefix("2001:db8::1/64"))
-	for { // until the machine is quick enough
-		begin := time.Now()
-		eth0.Delete()
-		eth0.Create()
-		now := since()
-		if time.Since(begin) > 1500*time.Millisecond {
-			continue
-		}
-		if now != 0 {
-			t.Errorf("known at once: %d", now)
-		}
-		break
-	}
-	for end := time.Now().Add(slow.Limit(20 * time.Second)); since() == 0; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("it stays unknown")
-		}
-	}
-}
-
-// TestSettlesInTimeNamespace runs TestSettles where the monotonic clock is ahead of the kernel's ticks, and behind them.
-func TestSettlesInTimeNamespace(t *testing.T) {
-	mcasttest.Require(t)
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
-		t.Fatal(err)
-	}
-	for _, seconds := range []int64{100_000, -now.Nano() / 2e9} { // the clock cannot be negative
-		// Before Linux 6.3 only a child of the process that made the namespace is in it.
-		unshare := func(args ...string) ([]byte, error) {
-			return exec.Command("unshare", slices.Concat([]string{"--fork", "--time", fmt.Sprintf("--monotonic=%d", seconds)}, args)...).CombinedOutput()
-		}
-		if out, err := unshare("true"); err != nil {
-			t.Skipf("this test needs a time namespace (Linux 5.6) and unshare of util-linux: %v: %s", err, out)
-		}
-		if out, err := unshare(os.Args[0], "-test.run=^TestSettles$"); err != nil {
-			t.Errorf("with %d seconds: %v: %s", seconds, err, out)
 		}
 	}
 }
