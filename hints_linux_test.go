@@ -108,7 +108,7 @@ func TestHintLimits(t *testing.T) {
 				if text, _ := os.ReadFile("/proc/self/uid_map"); !strings.Contains(string(text), "4294967295") {
 					t.Skip(test.limit + " cannot be set by ordinary users")
 				}
-				since(t, 6, 8, test.limit+" is one for all namespaces")
+				mcast.Since(t, 6, 8, test.limit+" is one for all namespaces")
 				unavailable(t, test.limit+" is not a parameter of the namespace")
 			}
 			if err := tryRx(t, host, test.group, newPort(), test.sources...); err != nil {

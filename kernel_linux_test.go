@@ -1,4 +1,4 @@
-package mcast_test
+package mcast
 
 import (
 	"fmt"
@@ -7,9 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// since skips the test if this Linux is older than major.minor, which it needs for the reason given. No setting of the
+// Since skips the test if this Linux is older than major.minor, which it needs for the reason given. No setting of the
 // machine changes that, so it is no failure with MCAST_TEST_STRICT either.
-func since(t *testing.T, major, minor int, reason string) {
+func Since(t *testing.T, major, minor int, reason string) {
 	t.Helper()
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {

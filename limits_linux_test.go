@@ -200,7 +200,7 @@ func TestLimitMemory(t *testing.T) {
 	const knob = "net/core/optmem_max"
 	h.Do(func() {
 		if _, err := os.Stat("/proc/sys/" + knob); err != nil {
-			since(t, 6, 8, "net.core.optmem_max is one for all namespaces")
+			mcast.Since(t, 6, 8, "net.core.optmem_max is one for all namespaces")
 			unavailable(t, "net.core.optmem_max of a namespace's own")
 		}
 	})

@@ -670,7 +670,8 @@ func (w *wire) slow(t *testing.T, rate string) {
 	run(t, nil, "", "tc", "qdisc", "replace", "dev", w.Name(), "root", "tbf", "rate", rate, "burst", "3000", "limit", "1000000")
 }
 
-// What is sent waits for room in the send buffer, in a batch and one by one, and all of it arrives, in order.
+// What is sent waits for room in the send buffer, in a batch and one by one, and all of it arrives. The kernel may deliver it in
+// another order, since each processor has its own queue between the ends of a veth.
 func TestTxWaits(t *testing.T) {
 	noLeaks(t)
 	w := newWires(t, 1)[0]
@@ -698,10 +699,17 @@ func TestTxWaits(t *testing.T) {
 			}
 		}
 		rx.SetReadDeadline(time.Now().Add(patience))
-		for i := range 4 * each {
+		arrived := make([]int, each)
+		for range 4 * each {
 			n, _, err := rx.ReadFrom(make([]byte, 1000))
-			if want := len(ms[i%each].Buf); n != want || err != nil {
-				t.Fatalf("datagram %d has %d bytes, want %d: %v", i, n, want, err)
+			if err != nil || n < 500 || n >= 500+each {
+				t.Fatalf("read %d bytes: %v; arrived until then: %v", n, err, arrived)
+			}
+			arrived[n-500]++
+		}
+		for i, times := range arrived {
+			if times != 4 {
+				t.Errorf("datagram %d arrived %d times, want 4", i, times)
 			}
 		}
 	})
