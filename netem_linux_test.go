@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/go-multicast/mcast"
+	"github.com/go-multicast/mcast/internal/slow"
 	"github.com/go-multicast/mcast/mcasttest"
 )
 
@@ -97,7 +98,7 @@ func (fault *networkFault) test(t *testing.T, w *wire, cfg mcast.RxConfig) {
 	for n := range count - 1 {
 		s.send(group, cfg.Port, numbered(n))
 		if n%50 == 0 {
-			time.Sleep(time.Millisecond) // so that the receiver keeps up
+			time.Sleep(slow.Limit(time.Millisecond)) // so that the receiver keeps up
 		}
 	}
 	netem(t, w.peer, "loss", "0%")

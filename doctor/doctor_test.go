@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-multicast/mcast"
 	"github.com/go-multicast/mcast/doctor"
+	"github.com/go-multicast/mcast/internal/slow"
 	"github.com/go-multicast/mcast/mcasttest"
 )
 
@@ -41,7 +42,7 @@ func TestMistakes(t *testing.T) {
 func TestContext(t *testing.T) {
 	mcasttest.Require(t)
 	cfg := doctor.Config{Groups: []netip.Addr{netip.MustParseAddr("239.1.2.3")}, Port: 12345, Watch: time.Hour}
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), slow.Limit(100*time.Millisecond))
 	defer cancel()
 	if report, err := doctor.Run(ctx, cfg); err != nil || len(report.Facts.Interfaces) == 0 {
 		t.Errorf("%v, %v", report, err)

@@ -3,6 +3,7 @@
 package mcasttest_test
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -342,7 +343,7 @@ func TestTravel(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			return strings.Contains(string(text), "070707EF")
+			return strings.Contains(string(text), fmt.Sprintf("%08X", binary.NativeEndian.Uint32([]byte{239, 7, 7, 7})))
 		}
 		if !member() {
 			t.Error("not a member at first")

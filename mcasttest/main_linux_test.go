@@ -276,19 +276,23 @@ func TestRefused(t *testing.T) {
 // refuse becomes a process that is refused a system call if its first argument has one of the bits (or always) and is
 // not in the private namespace.
 func refuse(t *testing.T, call, bits uint32) {
-	if runtime.GOARCH != "amd64" && runtime.GOARCH != "arm64" {
-		t.Skip("the filter is for amd64 and arm64")
-	}
 	const load, jump = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, unix.BPF_JMP | unix.BPF_K
 	always := unix.SockFilter{Code: jump | unix.BPF_JA}
 	test := unix.SockFilter{Code: jump | unix.BPF_JSET, K: bits, Jf: 1}
 	if bits == 0 {
 		test = always
 	}
-	filter := []unix.SockFilter{ // of a struct seccomp_data: the number is at 0, the first argument at 16
+	first := uint32(16) // the place of the first argument, of 64 bits, in struct seccomp_data, which begins with the number
+	if runtime.GOARCH == "s390x" {
+		first += 4 // the low half
+		if call == unix.SYS_CLONE {
+			first += 8 // clone(2) has the flags second there
+		}
+	}
+	filter := []unix.SockFilter{
 		{Code: load, K: 0},
 		{Code: jump | unix.BPF_JEQ, K: call, Jf: 3},
-		{Code: load, K: 16},
+		{Code: load, K: first},
 		test,
 		{Code: unix.BPF_RET, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)},
 		{Code: unix.BPF_RET, K: unix.SECCOMP_RET_ALLOW},
