@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -42,7 +43,8 @@ type system struct {
 	joined   []membership
 	versions map[string]string // of IGMP, by name of the interface
 	sockets  []procudp.Socket
-	counters map[string]uint64
+	counters map[string]uint64 // that of broadcasts is from before the others
+	later    map[string]uint64 // those of netstat, from after them
 	routes4  []textRoute
 	routes6  []textRoute
 	links    map[int]link
@@ -65,11 +67,10 @@ func (c *checkup) look() *system {
 	s.joined, s.versions = parseIGMP(c.read("igmp"))
 	s.joined = append(s.joined, parseIGMP6(c.read("igmp6"))...)
 	s.sockets = slices.Concat(procudp.Parse(c.read("udp")), procudp.Parse(c.read("udp6")))
-	for _, file := range []string{"snmp", "netstat", "snmp6"} {
-		for name, value := range parseCounters(c.read(file)) {
-			s.counters[name] = value
-		}
+	for _, file := range []string{"netstat", "snmp", "snmp6"} {
+		maps.Copy(s.counters, parseCounters(c.read(file)))
 	}
+	s.later = parseCounters(c.read("netstat"))
 	s.routes4, s.routes6 = parseRoutes(c.read("route")), parseRoutes6(c.read("ipv6_route"))
 	answer, err := syscall.NetlinkRIB(unix.RTM_GETLINK, unix.AF_UNSPEC)
 	if err != nil {
@@ -548,8 +549,9 @@ func (c *checkup) checkWatched(before, start, end *system) {
 	}
 	c.checkFiltered(moved("TcpExtIPReversePathFilter"))
 	// IgnoredMulti counts broadcasts, too: what is more than all broadcasts must have been multicast. The counters are of two
-	// files, which are read one after the other, so that one broadcast may be in one of them alone.
-	if ignored, broadcasts := moved("UdpIgnoredMulti"), moved("IpExtInBcastPkts"); ignored > broadcasts+1 {
+	// files, so the broadcasts are counted from before the others are first read until after they are last.
+	broadcasts := end.later["IpExtInBcastPkts"] - start.counters["IpExtInBcastPkts"]
+	if ignored := moved("UdpIgnoredMulti"); ignored > broadcasts {
 		c.checkPort(true, ignored-broadcasts, "UdpIgnoredMulti, less IpExtInBcastPkts since it counts broadcasts too")
 	}
 	if ignored := moved("Udp6IgnoredMulti"); ignored > 0 {
