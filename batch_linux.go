@@ -16,6 +16,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/go-multicast/mcast/internal/wire"
 	"golang.org/x/sys/unix"
 )
 
@@ -144,7 +145,7 @@ type msgBatch struct {
 
 type recvBatch struct {
 	msgBatch
-	control [batchSize][controlSize]byte
+	control [batchSize][wire.ControlSize]byte
 }
 
 // point makes entry i refer to p and to its address.
@@ -190,7 +191,7 @@ func (m *merge) readMany(c *conn, ms []Message) (got, kept int, err error) {
 	for i := range ms {
 		h := b.point(i, ms[i].Buf, unix.SizeofSockaddrInet6)
 		h.Control = &b.control[i][0]
-		h.SetControllen(controlSize)
+		h.SetControllen(wire.ControlSize)
 		h.Flags = 0
 	}
 	got, err = mmsg(unix.SYS_RECVMMSG, c.fd, b.hdrs[:len(ms)])
@@ -205,9 +206,9 @@ func (m *merge) readMany(c *conn, ms []Message) (got, kept int, err error) {
 	for i := range ms[:got] {
 		h := &b.hdrs[i].hdr
 		src := b.names[i].addrPort(&m.zones, c.ifIndex)
-		var meta metadata
+		var meta wire.Metadata
 		if h.Controllen > 0 {
-			meta = parseControl(b.control[i][:h.Controllen], controlHere)
+			meta = wire.ParseControl(b.control[i][:h.Controllen])
 		}
 		if c.strays(&meta) || c.refuses(src.Addr(), 1) {
 			continue
@@ -215,7 +216,7 @@ func (m *merge) readMany(c *conn, ms []Message) (got, kept int, err error) {
 		ms[kept].Buf, ms[i].Buf = ms[i].Buf, ms[kept].Buf
 		ms[kept] = Message{
 			Buf: ms[kept].Buf, N: int(b.hdrs[i].len), Addr: src,
-			Group: c.group, IfIndex: c.ifIndex, HopLimit: meta.hopLimit, Time: meta.time,
+			Group: c.group, IfIndex: c.ifIndex, HopLimit: meta.HopLimit, Time: meta.Time,
 			Truncated: h.Flags&unix.MSG_TRUNC != 0,
 		}
 		c.count.add(ms[kept].N, ms[kept].Truncated)
@@ -225,7 +226,7 @@ func (m *merge) readMany(c *conn, ms []Message) (got, kept int, err error) {
 }
 
 // strays reports whether a datagram arrived on another interface.
-func (c *conn) strays(meta *metadata) bool { return c.checkIf && meta.ifIndex != c.ifIndex }
+func (c *conn) strays(meta *wire.Metadata) bool { return c.checkIf && meta.IfIndex != c.ifIndex }
 
 // sender writes to one OS socket without allocating. Its methods may be called concurrently.
 type sender struct {

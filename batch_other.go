@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/netip"
 	"syscall"
+
+	"github.com/go-multicast/mcast/internal/wire"
 )
 
 // sender writes to one OS socket without allocating. Its methods may be called concurrently.
@@ -16,7 +18,7 @@ type sender struct {
 	conn     *net.UDPConn
 	raw      syscall.RawConn
 	loopback bool // it sends by the loopback interface
-	scoped   scopedSender
+	scoped   wire.ScopedSender
 }
 
 // newSender makes a sender of conn, which sends by ifc; nil: by any interface.
@@ -36,7 +38,7 @@ func (s *sender) send(p []byte, dst netip.AddrPort, scope int) error {
 	var err error
 	if scope != 0 && ip.Is6() && ip.IsLinkLocalUnicast() {
 		// Package net would look for an interface of the zone's name, each time, before it takes it for a number.
-		err = s.scoped.send(s.raw, p, dst, scope)
+		err = s.scoped.Send(s.raw, p, dst, scope)
 	} else {
 		_, err = s.conn.WriteToUDPAddrPort(p, dst)
 	}

@@ -8,6 +8,7 @@ package mcast
 import (
 	"net/netip"
 
+	"github.com/go-multicast/mcast/internal/wire"
 	"golang.org/x/sys/unix"
 )
 
@@ -17,7 +18,7 @@ const groRuns = 8
 // coalesced are runs that were received from one conn and are not delivered yet.
 type coalesced struct {
 	msgBatch
-	control [groRuns][controlSize]byte
+	control [groRuns][wire.ControlSize]byte
 	bufs    [groRuns][maxDatagram + 1]byte
 
 	conn *conn // whose they are
@@ -31,7 +32,7 @@ type run struct {
 	data    []byte
 	segment int // bytes of every datagram but the last
 	src     netip.AddrPort
-	meta    metadata
+	meta    wire.Metadata
 }
 
 // pending reports whether something is left to be delivered.
@@ -52,19 +53,19 @@ func (q *coalesced) receive(c *conn, zones *zoneCache) (refused int, err error) 
 	for i := range groRuns {
 		h := q.point(i, q.bufs[i][:], unix.SizeofSockaddrInet6)
 		h.Control = &q.control[i][0]
-		h.SetControllen(controlSize)
+		h.SetControllen(wire.ControlSize)
 	}
 	got, err := mmsg(unix.SYS_RECVMMSG, c.fd, q.hdrs[:groRuns])
 	q.more = got == groRuns
 	q.conn, q.left = c, q.runs[:0]
 	for i := range got {
-		meta := parseControl(q.control[i][:q.hdrs[i].hdr.Controllen], controlHere)
+		meta := wire.ParseControl(q.control[i][:q.hdrs[i].hdr.Controllen])
 		src := q.names[i].addrPort(zones, c.ifIndex)
 		data := q.bufs[i][:q.hdrs[i].len]
-		if meta.segment <= 0 { // a single datagram
-			meta.segment = max(1, len(data))
+		if meta.Segment <= 0 { // a single datagram
+			meta.Segment = max(1, len(data))
 		}
-		r := run{data, meta.segment, src, meta}
+		r := run{data, meta.Segment, src, meta}
 		if c.strays(&meta) || c.refuses(src.Addr(), r.datagrams()) {
 			refused++
 			continue
@@ -81,7 +82,7 @@ func (q *coalesced) next(msg *Message) {
 	n := copy(msg.Buf, r.data[:size])
 	*msg = Message{
 		Buf: msg.Buf, N: n, Addr: r.src,
-		Group: c.group, IfIndex: c.ifIndex, HopLimit: r.meta.hopLimit, Time: r.meta.time,
+		Group: c.group, IfIndex: c.ifIndex, HopLimit: r.meta.HopLimit, Time: r.meta.Time,
 		Truncated: n < size,
 	}
 	c.count.add(n, msg.Truncated)

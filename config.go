@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"time"
 )
 
 // families says which address families a set of groups needs.
@@ -195,4 +196,34 @@ func ofFamily(addrs []netip.Addr, a netip.Addr) (same []netip.Addr) {
 		}
 	}
 	return same
+}
+
+// awaitUsable waits, for a bounded time, while a receiver cannot be bound to the IPv4 addresses of its interfaces since
+// they are being checked: of one that was named, or if all interfaces will do, of each. It returns the interfaces as they
+// are then. scan lists those of the host.
+func awaitUsable(ifaces []Interface, groups []netip.Addr, all bool, scan func() ([]Interface, error)) []Interface {
+	at := slices.IndexFunc(groups, netip.Addr.Is4)
+	if at < 0 {
+		return ifaces
+	}
+	waits := func() bool {
+		checking := func(i Interface) bool { return i.checking(groups[at]) }
+		usable := func(i Interface) bool { return len(i.usable(groups[at])) > 0 }
+		return slices.ContainsFunc(ifaces, checking) && !(all && slices.ContainsFunc(ifaces, usable))
+	}
+	for end := time.Now().Add(addressPatience); waits() && time.Now().Before(end); {
+		time.Sleep(addressPause)
+		now, err := scan()
+		if err != nil {
+			break
+		}
+		ifaces = slices.Clone(ifaces)
+		for i := range ifaces {
+			same := func(n Interface) bool { return n.Index == ifaces[i].Index && n.guid == ifaces[i].guid }
+			if j := slices.IndexFunc(now, same); j >= 0 {
+				ifaces[i] = now[j]
+			}
+		}
+	}
+	return ifaces
 }

@@ -5,8 +5,11 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // Two interfaces that exist nowhere: mistakes must be found before anything asks the system for them.
@@ -137,5 +140,95 @@ func TestInterfaceDownIsNotMissing(t *testing.T) {
 		if !errors.As(err, &op) || op.Interface != "paper4" || errors.Is(err, ErrNoInterface) || !strings.Contains(err.Error(), "the interface is down") {
 			t.Errorf("%v", err)
 		}
+	}
+}
+
+func addrTexts(addrs []netip.Addr) (texts []string) {
+	for _, a := range addrs {
+		texts = append(texts, a.String())
+	}
+	return texts
+}
+
+// TestTentativeAddressesAreUsedLater covers what an interface says of addresses that are being checked.
+func TestTentativeAddressesAreUsedLater(t *testing.T) {
+	v4, v6 := netip.IPv4Unspecified(), netip.IPv6Unspecified()
+	ifc := Interface{Index: 12, Flags: net.FlagUp,
+		IPv4: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24"), netip.MustParsePrefix("192.0.2.2/24")},
+		IPv6: []netip.Prefix{netip.MustParsePrefix("fe80::1/64")}}
+	checked := ifc
+	ifc.tentative = []netip.Addr{netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("fe80::1")}
+	if got := addrTexts(ifc.usable(v4)); !slices.Equal(got, []string{"192.0.2.1"}) || ifc.checking(v4) {
+		t.Errorf("IPv4: %v, checking %v", got, ifc.checking(v4))
+	}
+	if got := ifc.usable(v6); got != nil || !ifc.checking(v6) {
+		t.Errorf("IPv6: %v, checking %v", got, ifc.checking(v6))
+	}
+	if ifc.equal(checked) || checked.checking(v6) {
+		t.Error("the end of the check is no change")
+	}
+	if found, err := SelectInterfaces([]Interface{ifc}, "192.0.2.2"); err != nil || len(found) != 1 {
+		t.Errorf("a user cannot name an address that is being checked: %v", err)
+	}
+	down := ifc
+	down.Flags = 0
+	if down.checking(v6) || (&Interface{Flags: net.FlagUp}).checking(v4) {
+		t.Error("an interface that is down, or without addresses, is waited for")
+	}
+}
+
+// TestOpenRxAwaitsAddresses plays the end of the check, in a time that stands still while something runs.
+func TestOpenRxAwaitsAddresses(t *testing.T) {
+	const never = time.Hour
+	v4, v6 := groups("239.1.1.1"), groups("ff02::1:2")
+	checking := func(index int) Interface {
+		a := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(index)}), 8)
+		return Interface{Index: index, Flags: net.FlagUp, IPv4: []netip.Prefix{a}, tentative: []netip.Addr{a.Addr()}}
+	}
+	checked := func(i Interface) Interface { i.tentative = nil; return i }
+	down := checking(5)
+	down.Flags = 0
+	for _, test := range []struct {
+		name   string
+		ifaces []Interface
+		groups []netip.Addr
+		all    bool
+		after  time.Duration // the addresses of interface 1 have been checked
+		waits  time.Duration
+		usable bool
+	}{
+		{"it has been checked", []Interface{checked(checking(1))}, v4, false, 0, 0, true},
+		{"it is being checked", []Interface{checking(1)}, v4, false, 2 * time.Second, 2 * time.Second, true},
+		{"all are being checked", []Interface{checking(1), checking(2)}, v4, true, 2 * time.Second, 2 * time.Second, true},
+		{"one of several that were named", []Interface{checking(1), checked(checking(3))}, v4, false, time.Second, time.Second, true},
+		{"one of all", []Interface{checking(1), checked(checking(3))}, v4, true, time.Second, 0, false},
+		{"the check does not end", []Interface{checking(1)}, v4, false, never, addressPatience, false},
+		{"IPv6 is bound to no address", []Interface{checking(1)}, v6, false, never, 0, false},
+		{"it is down", []Interface{down}, v4, false, never, 0, true},
+		{"it is gone", []Interface{checking(7)}, v4, false, 0, addressPatience, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			start := time.Now()
+			got := awaitUsable(test.ifaces, test.groups, test.all, func() ([]Interface, error) {
+				list := []Interface{checking(1), checking(2), checked(checking(3))}
+				if time.Since(start) >= test.after {
+					list[0] = checked(list[0])
+				}
+				return list, nil
+			})
+			if waited := time.Since(start).Round(100 * time.Millisecond); waited != test.waits {
+				t.Errorf("%s: waited %v, want %v", test.name, waited, test.waits)
+			}
+			if len(got) != len(test.ifaces) || got[0].checking(v4[0]) == test.usable {
+				t.Errorf("%s: %+v", test.name, got)
+			}
+			if test.ifaces[0].Index == 1 && test.after > 0 && len(test.ifaces[0].tentative) == 0 {
+				t.Errorf("%s: the caller's slice was changed", test.name)
+			}
+		})
+	}
+	failing := func() ([]Interface, error) { return nil, errors.New("no scan") }
+	if got := awaitUsable([]Interface{checking(1)}, v4, false, failing); len(got) != 1 || got[0].Index != 1 {
+		t.Errorf("when scans fail: %+v", got)
 	}
 }

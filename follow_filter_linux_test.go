@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-multicast/mcast/internal/wire"
 	"golang.org/x/sys/unix"
 
 	"github.com/go-multicast/mcast/internal/slow"
@@ -43,7 +44,7 @@ func (f *followed) kernelFilters() (n int) {
 				f.t.Fatal(err)
 			}
 			defer unix.Close(fd)
-			request := mreqLinux.groupSourceReq(1, netip.MustParseAddr(family.group), netip.MustParseAddr(family.source))
+			request := wire.MreqLinux.GroupSourceReq(1, netip.MustParseAddr(family.group), netip.MustParseAddr(family.source))
 			if err := unix.SetsockoptString(fd, family.level, unix.MCAST_JOIN_SOURCE_GROUP, string(request)); err != nil {
 				f.t.Fatal(err)
 			}

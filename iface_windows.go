@@ -12,6 +12,7 @@ import (
 	"slices"
 	"unsafe"
 
+	"github.com/go-multicast/mcast/internal/wire"
 	"golang.org/x/sys/windows"
 )
 
@@ -144,7 +145,7 @@ func ifaceFromAdapter(a *windows.IpAdapterAddresses) Interface {
 	if n := min(int(a.PhysicalAddressLength), len(a.PhysicalAddress)); n > 0 {
 		i.HardwareAddr = net.HardwareAddr(slices.Clone(a.PhysicalAddress[:n]))
 	}
-	var v4, v6 []winAddr
+	var v4, v6 []wire.WinAddr
 	for u := a.FirstUnicastAddress; u != nil; u = u.Next {
 		addr, ok := netip.AddrFromSlice(u.Address.IP())
 		if !ok {
@@ -156,7 +157,7 @@ func ifaceFromAdapter(a *windows.IpAdapterAddresses) Interface {
 			continue
 		}
 		// 255 is Windows' word for no prefix at all.
-		one := winAddr{netip.PrefixFrom(addr, min(int(u.OnLinkPrefixLength), addr.BitLen())), u.DadState}
+		one := wire.WinAddr{Prefix: netip.PrefixFrom(addr, min(int(u.OnLinkPrefixLength), addr.BitLen())), State: u.DadState}
 		if addr.Is4() {
 			v4 = append(v4, one)
 		} else {
@@ -164,8 +165,8 @@ func ifaceFromAdapter(a *windows.IpAdapterAddresses) Interface {
 		}
 	}
 	var tentative4, tentative6 []netip.Addr
-	i.IPv4, tentative4 = winUsable(v4)
-	i.IPv6, tentative6 = winUsable(v6)
+	i.IPv4, tentative4 = wire.WinUsable(v4)
+	i.IPv6, tentative6 = wire.WinUsable(v6)
 	i.tentative = slices.Concat(tentative4, tentative6)
 	return i
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"strconv"
 
+	"github.com/go-multicast/mcast/internal/wire"
 	"golang.org/x/sys/unix"
 )
 
@@ -67,7 +68,7 @@ func (j *joinedSet) askSources(v4 bool, name string, piece int) bool {
 		return false
 	}
 	defer unix.Close(fd)
-	if unix.SetsockoptString(fd, level, unix.MCAST_JOIN_SOURCE_GROUP, string(mreqLinux.groupSourceReq(loopback, group, source))) != nil {
+	if unix.SetsockoptString(fd, level, unix.MCAST_JOIN_SOURCE_GROUP, string(wire.MreqLinux.GroupSourceReq(loopback, group, source))) != nil {
 		return false
 	}
 	first := 0 // interface

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-multicast/mcast/internal/wire"
 	"golang.org/x/sys/unix"
 
 	"github.com/go-multicast/mcast/internal/slow"
@@ -425,7 +426,7 @@ func TestJoinedBesideAnother(t *testing.T) {
 						}
 						fd, err := unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 						for i := 200; i < 215 && err == nil; i++ {
-							err = unix.SetsockoptString(fd, level, unix.MCAST_JOIN_GROUP, string(mreqLinux.groupReq(f.rx.cfg.Interfaces[0].Index, group(i))))
+							err = unix.SetsockoptString(fd, level, unix.MCAST_JOIN_GROUP, string(wire.MreqLinux.GroupReq(f.rx.cfg.Interfaces[0].Index, group(i))))
 						}
 						unix.Close(fd)
 						if err != nil {

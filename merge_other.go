@@ -14,6 +14,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/go-multicast/mcast/internal/wire"
 )
 
 const (
@@ -60,7 +62,7 @@ type arrival struct {
 	conn      *conn
 	at, size  int // in buf
 	src       netip.AddrPort
-	meta      metadata
+	meta      wire.Metadata
 	truncated bool // buf was too small already
 	err       error
 }
@@ -347,12 +349,12 @@ func (m *merge) fill(msg *Message, in *inbox, a *arrival) {
 	c := a.conn
 	n := copy(msg.Buf, in.buf[a.at:a.at+a.size])
 	src := a.src
-	if index := max(a.meta.ifIndex, c.ifIndex); src.Addr().Zone() != "" && index != 0 {
+	if index := max(a.meta.IfIndex, c.ifIndex); src.Addr().Zone() != "" && index != 0 {
 		src = netip.AddrPortFrom(src.Addr().WithZone(m.zones.zone(uint32(index))), src.Port())
 	}
 	*msg = Message{
 		Buf: msg.Buf, N: n, Addr: src,
-		Group: c.group, IfIndex: c.ifIndex, HopLimit: a.meta.hopLimit, Time: a.meta.time,
+		Group: c.group, IfIndex: c.ifIndex, HopLimit: a.meta.HopLimit, Time: a.meta.Time,
 		Truncated: n < a.size || a.truncated,
 	}
 	c.count.add(n, msg.Truncated)
@@ -409,7 +411,7 @@ func (m *merge) shift() *inbox {
 
 // receive is the goroutine of an inbox. It ends when nobody is left to receive for.
 func (m *merge) receive(in *inbox) {
-	control := make([]byte, controlSize)
+	control := make([]byte, wire.ControlSize)
 	silent := 0 // pauses, one after the other, in which nothing came
 	for {
 		at, draining, ok := m.room(in)
@@ -426,9 +428,9 @@ func (m *merge) receive(in *inbox) {
 		a := arrival{at: at, size: size, src: src}
 		switch {
 		case err == nil:
-			a.meta = parseControl(control[:told], controlHere)
+			a.meta = wire.ParseControl(control[:told])
 		case isTruncation(err):
-			a.meta, a.truncated = parseControl(control[:told], controlHere), true
+			a.meta, a.truncated = wire.ParseControl(control[:told]), true
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			if silent++; draining && silent > drainPauses {
 				m.finish(in)
@@ -496,13 +498,13 @@ func (in *inbox) any() *conn {
 }
 
 // find says whom a datagram is for; nil: for nobody here.
-func (in *inbox) find(meta *metadata) *conn {
+func (in *inbox) find(meta *wire.Metadata) *conn {
 	key := in.bound
-	if !key.IsValid() && meta.group.IsMulticast() {
-		key = meta.group
+	if !key.IsValid() && meta.Group.IsMulticast() {
+		key = meta.Group
 	}
 	c := in.conns[key]
-	if c != nil && in.told && c.ifIndex != meta.ifIndex {
+	if c != nil && in.told && c.ifIndex != meta.IfIndex {
 		return nil
 	}
 	return c
@@ -511,8 +513,8 @@ func (in *inbox) find(meta *metadata) *conn {
 // countUnknown counts a datagram that is discarded because its control messages are missing. Windows leaves them out when
 // memory is short. If the OS socket has just one conn, the datagram was for that one. A socket that is bound to a group has
 // another reason; see openConn in sockopt_darwin.go. The merge's lock is held.
-func (in *inbox) countUnknown(meta *metadata) {
-	if !in.told || in.bound.IsValid() || meta.group.IsValid() || len(in.conns) != 1 {
+func (in *inbox) countUnknown(meta *wire.Metadata) {
+	if !in.told || in.bound.IsValid() || meta.Group.IsValid() || len(in.conns) != 1 {
 		return
 	}
 	for _, c := range in.conns {

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/go-multicast/mcast/internal/slow"
+	"github.com/go-multicast/mcast/internal/wire"
 )
 
 var mergePatience = slow.Limit(20 * time.Second)
@@ -935,7 +936,7 @@ func TestMergeSharedRemove(t *testing.T) {
 	}
 	arrive := func(groups ...netip.Addr) {
 		for _, g := range groups { // as the goroutine would say, if it had been told
-			mt.deliver(in, &arrival{meta: metadata{group: g}})
+			mt.deliver(in, &arrival{meta: wire.Metadata{Group: g}})
 		}
 	}
 	want := func(groups ...netip.Addr) {
@@ -1001,7 +1002,7 @@ func TestMergeFind(t *testing.T) {
 		{"replies, told where they went", replies, unicast, 3, true},
 		{"replies, multicast", replies, a, 3, false},
 	} {
-		if got := c.in.find(&metadata{group: c.group, ifIndex: c.index}); (got != nil) != c.found {
+		if got := c.in.find(&wire.Metadata{Group: c.group, IfIndex: c.index}); (got != nil) != c.found {
 			t.Errorf("%s: found %v", c.name, got)
 		}
 	}
@@ -1044,7 +1045,7 @@ func TestMergeCountsUnknown(t *testing.T) {
 	mt.deliver(in, &arrival{})
 	mt.deliver(in, &arrival{})
 	want("of one", 2, 0)
-	for _, meta := range []metadata{{group: all[1], ifIndex: 7}, {group: all[0], ifIndex: 8}, {group: netip.MustParseAddr("127.0.0.1"), ifIndex: 7}} {
+	for _, meta := range []wire.Metadata{{Group: all[1], IfIndex: 7}, {Group: all[0], IfIndex: 8}, {Group: netip.MustParseAddr("127.0.0.1"), IfIndex: 7}} {
 		mt.deliver(in, &arrival{meta: meta})
 	}
 	want("of what was not joined", 2, 0)
@@ -1058,7 +1059,7 @@ func TestMergeCountsUnknown(t *testing.T) {
 	early.in.told = true
 	mt.deliver(early.in, &arrival{}) // from before the option was set
 	replies := newInbox(nil, netip.Addr{}, false)
-	replies.countUnknown(&metadata{})
+	replies.countUnknown(&wire.Metadata{})
 	mt.update(func() {
 		if early.count.dropped.total != 0 {
 			t.Errorf("%d dropped of a socket that is bound to the group", early.count.dropped)
@@ -1081,11 +1082,11 @@ func TestMergeFill(t *testing.T) {
 		want      Message
 	}{
 		{arrival{conn: &conn{group: inletGroup, ifIndex: 3}, at: 2, size: 4, src: netip.MustParseAddrPort("192.0.2.1:9"),
-			meta: metadata{hopLimit: 5, time: at, ifIndex: 3}}, 3, 10,
+			meta: wire.Metadata{HopLimit: 5, Time: at, IfIndex: 3}}, 3, 10,
 			Message{N: 4, Addr: netip.MustParseAddrPort("192.0.2.1:9"), Group: inletGroup, IfIndex: 3, HopLimit: 5, Time: at}},
 		{arrival{conn: &conn{group: inletGroup, ifIndex: 3}, at: 2, size: 4, src: netip.MustParseAddrPort("[fe80::1%eth0]:9")}, 3, 3,
 			Message{N: 3, Addr: netip.MustParseAddrPort("[fe80::1%3]:9"), Group: inletGroup, IfIndex: 3, Truncated: true}},
-		{arrival{conn: &conn{}, size: 1, src: netip.MustParseAddrPort("[fe80::1%eth0]:9"), meta: metadata{ifIndex: 12}, truncated: true}, 0, 1,
+		{arrival{conn: &conn{}, size: 1, src: netip.MustParseAddrPort("[fe80::1%eth0]:9"), meta: wire.Metadata{IfIndex: 12}, truncated: true}, 0, 1,
 			Message{N: 1, Addr: netip.MustParseAddrPort("[fe80::1%12]:9"), Truncated: true}},
 	} {
 		got := Message{Buf: make([]byte, c.size)}

@@ -23,9 +23,6 @@ type handle struct {
 	members members
 }
 
-// controlHere is how this system writes control messages.
-var controlHere = &controlDarwin
-
 // errSystem is nil where sockets can be opened.
 var errSystem error
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/go-multicast/mcast/internal/cure"
 	"github.com/go-multicast/mcast/internal/procudp"
+	"github.com/go-multicast/mcast/internal/wire"
 	"golang.org/x/sys/unix"
 )
 
@@ -408,13 +409,13 @@ func (s *pairSocket) block(index int, blocked []netip.Addr) (taken int, err erro
 func (s *pairSocket) unblock(index int, blocked []netip.Addr) {
 	for _, source := range blocked {
 		_ = unix.SetsockoptString(s.fd, s.level, unix.MCAST_UNBLOCK_SOURCE,
-			string(mreqLinux.groupSourceReq(index, s.addr, source))) // there is nothing to take back if it has left
+			string(wire.MreqLinux.GroupSourceReq(index, s.addr, source))) // there is nothing to take back if it has left
 	}
 }
 
 func (s *pairSocket) sourceOption(name string, option, index int, source netip.Addr) error {
 	err := s.call("setsockopt "+name, func() error {
-		return unix.SetsockoptString(s.fd, s.level, option, string(mreqLinux.groupSourceReq(index, s.addr, source)))
+		return unix.SetsockoptString(s.fd, s.level, option, string(wire.MreqLinux.GroupSourceReq(index, s.addr, source)))
 	})
 	if e := (*OpError)(nil); errors.As(err, &e) {
 		e.Source = source

@@ -24,13 +24,7 @@ const (
 	downLoses        = false
 )
 
-var controlHere = &controlFormat{word: wordSize}
-
 type handle struct{}
-
-type scopedSender struct{}
-
-func (*scopedSender) send(syscall.RawConn, []byte, netip.AddrPort, int) error { return errSystem }
 
 func (*conn) stats() (readBuffer int) { return 0 }
 

@@ -12,11 +12,10 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"sync"
 	"syscall"
-	"unsafe"
 
 	"github.com/go-multicast/mcast/internal/cure"
+	"github.com/go-multicast/mcast/internal/wire"
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/windows"
 )
@@ -39,9 +38,6 @@ const (
 type handle struct {
 	ifAddr netip.Addr // what stands for its interface in IPv4 options
 }
-
-// controlHere is how this system writes control messages.
-var controlHere = &controlWindows
 
 // errSystem is nil where sockets can be opened.
 var errSystem error
@@ -259,7 +255,7 @@ func refused(err error) bool {
 // byInterface calls set with what stands for an interface in IPv4 options: the index, or, where that is refused, an
 // address. It returns what was taken.
 func byInterface(ifc *Interface, set func(ifAddr netip.Addr) error) (ifAddr netip.Addr, err error) {
-	for _, ifAddr = range append([]netip.Addr{indexAddr(ifc.Index)}, ifc.usable(netip.IPv4Unspecified())...) {
+	for _, ifAddr = range append([]netip.Addr{wire.IndexAddr(ifc.Index)}, ifc.usable(netip.IPv4Unspecified())...) {
 		if err = set(ifAddr); !errors.Is(err, windows.WSAEINVAL) {
 			break
 		}
@@ -285,9 +281,9 @@ func (p *pair) joinOn(c *conn) error {
 	}
 	for _, source := range p.blocked { // for the routers' sake: they are screened anyway
 		if p.addr.Is6() {
-			_ = s.set("MCAST_BLOCK_SOURCE", mcastBlockSource, mreqWindows.groupSourceReq(c.ifIndex, p.addr, source))
+			_ = s.set("MCAST_BLOCK_SOURCE", mcastBlockSource, wire.MreqWindows.GroupSourceReq(c.ifIndex, p.addr, source))
 		} else {
-			_ = s.set("IP_BLOCK_SOURCE", ipBlockSource, mreqSource4(p.addr, source, c.ifAddr))
+			_ = s.set("IP_BLOCK_SOURCE", ipBlockSource, wire.MreqSource4(p.addr, source, c.ifAddr))
 		}
 	}
 	return nil
@@ -300,7 +296,7 @@ func (p *pair) joinAny(c *conn, s socket) (err error) {
 		})
 	}
 	c.ifAddr, err = byInterface(&p.link.ifc, func(ifAddr netip.Addr) error {
-		return s.set("IP_ADD_MEMBERSHIP", windows.IP_ADD_MEMBERSHIP, mreq4(p.addr, ifAddr))
+		return s.set("IP_ADD_MEMBERSHIP", windows.IP_ADD_MEMBERSHIP, wire.Mreq4(p.addr, ifAddr))
 	})
 	return err
 }
@@ -309,10 +305,10 @@ func (p *pair) joinAny(c *conn, s socket) (err error) {
 func (p *pair) joinSources(c *conn, s socket) (err error) {
 	for _, source := range c.sources {
 		if p.addr.Is6() {
-			err = s.set("MCAST_JOIN_SOURCE_GROUP", mcastJoinSourceGroup, mreqWindows.groupSourceReq(c.ifIndex, p.addr, source))
+			err = s.set("MCAST_JOIN_SOURCE_GROUP", mcastJoinSourceGroup, wire.MreqWindows.GroupSourceReq(c.ifIndex, p.addr, source))
 		} else {
 			c.ifAddr, err = byInterface(&p.link.ifc, func(ifAddr netip.Addr) error {
-				return s.set("IP_ADD_SOURCE_MEMBERSHIP", ipAddSourceMembership, mreqSource4(p.addr, source, ifAddr))
+				return s.set("IP_ADD_SOURCE_MEMBERSHIP", ipAddSourceMembership, wire.MreqSource4(p.addr, source, ifAddr))
 			})
 		}
 		if err != nil {
@@ -326,13 +322,13 @@ func (p *pair) joinSources(c *conn, s socket) (err error) {
 func (c *conn) leave() {
 	if c.group.Is6() {
 		if s, err := socketOf(c.in.udp, false); err == nil && len(c.sources) > 0 { // it was joined by an option of this kind
-			_ = s.set("MCAST_LEAVE_GROUP", mcastLeaveGroup, mreqWindows.groupReq(c.ifIndex, c.group))
+			_ = s.set("MCAST_LEAVE_GROUP", mcastLeaveGroup, wire.MreqWindows.GroupReq(c.ifIndex, c.group))
 		}
 		_ = ipv6.NewPacketConn(c.in.udp).LeaveGroup(&net.Interface{Index: c.ifIndex}, ipAddr(c.group))
 		return
 	}
 	if s, err := socketOf(c.in.udp, true); err == nil && c.ifAddr.IsValid() {
-		_ = s.set("IP_DROP_MEMBERSHIP", windows.IP_DROP_MEMBERSHIP, mreq4(c.group, c.ifAddr))
+		_ = s.set("IP_DROP_MEMBERSHIP", windows.IP_DROP_MEMBERSHIP, wire.Mreq4(c.group, c.ifAddr))
 	}
 }
 
@@ -472,35 +468,6 @@ func (c *conn) stats() (readBuffer int) {
 		})
 	}
 	return readBuffer
-}
-
-// scopedSender sends to link-local hosts without allocating.
-type scopedSender struct {
-	mu   sync.Mutex // guards what follows
-	buf  syscall.WSABuf
-	to   syscall.SockaddrInet6
-	sent uint32
-	err  error
-	do   func(fd uintptr) // made once
-}
-
-// send hardly ever waits, since datagrams do not stay in the send buffer; if it does, the write deadline does not end it.
-func (s *scopedSender) send(raw syscall.RawConn, p []byte, dst netip.AddrPort, scope int) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.do == nil {
-		s.do = func(fd uintptr) {
-			s.err = syscall.WSASendto(syscall.Handle(fd), &s.buf, 1, &s.sent, 0, &s.to, nil, nil)
-		}
-	}
-	s.buf = syscall.WSABuf{Len: uint32(len(p)), Buf: unsafe.SliceData(p)}
-	s.to = syscall.SockaddrInet6{Port: int(dst.Port()), Addr: dst.Addr().As16(), ZoneId: uint32(scope)}
-	err := raw.Control(s.do)
-	s.buf.Buf = nil
-	if err == nil {
-		err = s.err
-	}
-	return err
 }
 
 // openHint says what to do about an error of opening a socket, where that is known.

@@ -9,6 +9,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/go-multicast/mcast/internal/wire"
 	"golang.org/x/sys/windows"
 )
 
@@ -122,7 +123,7 @@ var watchCallbacks = sync.OnceValues(func() (onInterface, onAddress uintptr) {
 		w.tell(watchParse(row, kind))
 		return 0
 	})
-	onAddress = windows.NewCallback(func(w *watchMib, row *[winAddressSize]byte, kind uint32) uintptr {
+	onAddress = windows.NewCallback(func(w *watchMib, row *[wire.WinAddressSize]byte, kind uint32) uintptr {
 		w.tell(watchParseAddress(row, kind))
 		return 0
 	})
@@ -140,12 +141,12 @@ func watchParse(row *watchRow, kind uint32) (n watchNotice) {
 
 // watchParseAddress returns the address that a notice reports as deleted. The next scan may show it again, as when a link
 // was down for a moment or a DHCP lease was renewed.
-func watchParseAddress(row *[winAddressSize]byte, kind uint32) (n watchNotice) {
+func watchParseAddress(row *[wire.WinAddressSize]byte, kind uint32) (n watchNotice) {
 	if row == nil || kind != windows.MibDeleteInstance {
 		return n
 	}
-	if a, ok := winAddress(row[:]); ok {
-		n.lost = map[watchAddr]bool{a: true}
+	if index, a := wire.WinAddress(row[:]); a.IsValid() {
+		n.lost = map[watchAddr]bool{{index, a}: true}
 	}
 	return n
 }

@@ -5,6 +5,7 @@ package mcast
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"flag"
 	"fmt"
@@ -25,6 +26,7 @@ import (
 
 	"github.com/go-multicast/mcast/internal/slow"
 	"github.com/go-multicast/mcast/internal/wine"
+	"github.com/go-multicast/mcast/internal/wire"
 	"golang.org/x/sys/windows"
 )
 
@@ -136,16 +138,16 @@ func TestWatchParseMib(t *testing.T) {
 // TestWatchParseMibAddress: an address that was deleted may be there again at the next scan.
 func TestWatchParseMibAddress(t *testing.T) {
 	a := watchAddr{12, netip.MustParseAddr("192.0.2.1")}
-	row := (*[winAddressSize]byte)(winTestRow(windows.AF_INET, 4, a.addr.AsSlice(), 12))
+	row := (*[wire.WinAddressSize]byte)(addressRow(windows.AF_INET, a.addr.AsSlice(), 12))
 	for _, test := range []struct {
-		row  *[winAddressSize]byte
+		row  *[wire.WinAddressSize]byte
 		kind uint32
 		lost map[watchAddr]bool
 	}{
 		{row, windows.MibDeleteInstance, map[watchAddr]bool{a: true}},
 		{row, windows.MibAddInstance, nil},
 		{row, windows.MibParameterNotification, nil}, // such as the end of duplicate address detection
-		{new([winAddressSize]byte), windows.MibDeleteInstance, nil},
+		{new([wire.WinAddressSize]byte), windows.MibDeleteInstance, nil},
 		{nil, windows.MibDeleteInstance, nil},
 		{nil, windows.MibInitialNotification, nil},
 	} {
@@ -199,7 +201,7 @@ func TestWatchMibCallbacks(t *testing.T) {
 	syscall.SyscallN(onInterface, uintptr(unsafe.Pointer(w)), uintptr(unsafe.Pointer(&watchRow{index: 8})), windows.MibAddInstance|garbage)
 	syscall.SyscallN(onAddress, uintptr(unsafe.Pointer(w)), 0, windows.MibAddInstance|garbage)
 	lost := watchAddr{7, netip.MustParseAddr("192.0.2.1")}
-	row := winTestRow(windows.AF_INET, 4, lost.addr.AsSlice(), 7)
+	row := addressRow(windows.AF_INET, lost.addr.AsSlice(), 7)
 	syscall.SyscallN(onAddress, uintptr(unsafe.Pointer(w)), uintptr(unsafe.Pointer(&row[0])), windows.MibDeleteInstance|garbage)
 	n, err := w.wait()
 	if err != nil || !maps.Equal(n.seen, watchSeen(eventGone, 7, 9)) || !maps.Equal(n.lost, map[watchAddr]bool{lost: true}) {
@@ -320,4 +322,13 @@ func TestWatchMibAddress(t *testing.T) {
 		}
 	}
 	t.Errorf("added %v, deleted %v, and not told of it", added, deleted)
+}
+
+// addressRow is the beginning of a MIB_UNICASTIPADDRESS_ROW with an IPv4 address, as Windows fills it in.
+func addressRow(family uint16, addr []byte, index uint32) []byte {
+	row := make([]byte, wire.WinAddressSize)
+	binary.NativeEndian.PutUint16(row, family)
+	copy(row[4:], addr)
+	binary.NativeEndian.PutUint32(row[40:], index)
+	return row
 }

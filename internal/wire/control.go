@@ -1,8 +1,9 @@
-// What a system tells of a datagram beside its bytes: control messages, which Linux, macOS and Windows each write in
-// their own way. Reading them takes no system call, so that is here, and all three ways are tested everywhere. The numbers
-// of Linux are in control_linux.go.
+// Package wire has the byte layouts that Linux, macOS and Windows exchange with sockets: control messages, membership
+// requests and addresses. Each layout is tested on every system. Only ScopedSender makes system calls.
+package wire
 
-package mcast
+// Control messages (cmsg(3), WSACMSGHDR in ws2def.h). The numbers of Linux are in control_linux.go, since some differ by
+// processor.
 
 import (
 	"encoding/binary"
@@ -11,37 +12,37 @@ import (
 	"time"
 )
 
-// metadata is what control messages tell of a datagram. What they do not tell is zero.
-type metadata struct {
-	group    netip.Addr // where it was sent to: a group, or an address of this host
-	ifIndex  int        // the interface it came in by
-	hopLimit int
-	time     time.Time
-	segment  int // bytes of each of the datagrams that it is made of
+// Metadata is what the control messages of a datagram say. A field without a message is zero.
+type Metadata struct {
+	Group    netip.Addr // destination: a group, or an address of this host
+	IfIndex  int        // the interface it arrived on
+	HopLimit int
+	Time     time.Time
+	Segment  int // size in bytes of each datagram in a run (UDP_GRO)
 }
 
-// controlSize holds every control message that is ever asked for: a timestamp, a hop limit and the packet
-// information of IPv6, with room for a system with larger alignment.
-const controlSize = 128
+// ControlSize is the size of a buffer for all control messages of a datagram that this library requests: a timestamp, a
+// hop limit and the packet information of IPv6.
+const ControlSize = 128
 
-// controlFormat is how a system writes control messages. Each has a header of its length (with the header, without
-// padding), level and type, and begins where its length field is aligned: see cmsg(3), and WSACMSGHDR in ws2def.h.
+// controlFormat is how a system writes control messages. Each has a header with its length (including the header, without
+// padding), level and type. It begins where its length field is aligned.
 type controlFormat struct {
 	word  int // bytes of the length field
 	kinds []controlKind
 }
 
-// controlKind is a control message that this library asks for.
+// controlKind is a control message that this library requests.
 type controlKind struct {
 	level, kind int32
 	what        controlData
 }
 
-// controlData is what a control message has in it, and how.
+// controlData is the layout of the data of a control message.
 type controlData int
 
 const (
-	hopLimit       controlData = iota // an int or, where that is all there is, a byte
+	hopLimit       controlData = iota // an int or, if there is only one byte, a byte
 	pktinfo4                          // struct in_pktinfo of Unix: interface, local address, destination
 	pktinfoWindows                    // struct in_pktinfo of Windows: destination, interface
 	pktinfo6                          // struct in6_pktinfo: destination, interface (RFC 3542, section 6.1)
@@ -61,8 +62,7 @@ var (
 		{41, 46, pktinfo6},     // IPV6_PKTINFO
 		{0xffff, 0x2, timeval}, // SOL_SOCKET, SCM_TIMESTAMP
 	}}
-	// ws2ipdef.h; that the TTL comes as IP_TTL was seen under Wine, and IP_HOPLIMIT is what the documentation of
-	// IP_HOPLIMIT says.
+	// ws2ipdef.h. Wine sends the TTL as IP_TTL; Windows documents IP_HOPLIMIT.
 	controlWindows = controlFormat{wordSize, []controlKind{
 		{0, 19, pktinfoWindows}, // IP_PKTINFO
 		{0, 21, hopLimit},       // IP_HOPLIMIT
@@ -72,9 +72,11 @@ var (
 	}}
 )
 
-// parseControl reads the control messages that this library asks for and passes over all others. What is cut short
-// tells nothing.
-func parseControl(b []byte, f *controlFormat) (m metadata) {
+// ParseControl reads the control messages that this system wrote. It skips messages that this library does not request
+// and messages that are cut short.
+func ParseControl(b []byte) Metadata { return parseControl(b, &controlHere) }
+
+func parseControl(b []byte, f *controlFormat) (m Metadata) {
 	header := f.word + 8
 	for len(b) >= header {
 		size := uint64(binary.NativeEndian.Uint32(b))
@@ -97,28 +99,28 @@ func parseControl(b []byte, f *controlFormat) (m metadata) {
 	return m
 }
 
-// read takes what the data of a control message tells, if they are all there.
-func (m *metadata) read(what controlData, data []byte) {
+// read stores the data of a control message, unless it is cut short.
+func (m *Metadata) read(what controlData, data []byte) {
 	u32 := func(at int) uint32 { return binary.NativeEndian.Uint32(data[at:]) }
 	u64 := func(at int) uint64 { return binary.NativeEndian.Uint64(data[at:]) }
 	switch n := len(data); {
 	case what == hopLimit && n >= 4:
-		m.hopLimit = int(int32(u32(0)))
+		m.HopLimit = int(int32(u32(0)))
 	case what == hopLimit && n > 0:
-		m.hopLimit = int(data[0])
+		m.HopLimit = int(data[0])
 	case what == segment && n >= 4:
-		m.segment = int(int32(u32(0)))
+		m.Segment = int(int32(u32(0)))
 	case what == pktinfo4 && n >= 12:
-		m.ifIndex, m.group = int(u32(0)), netip.AddrFrom4([4]byte(data[8:]))
+		m.IfIndex, m.Group = int(u32(0)), netip.AddrFrom4([4]byte(data[8:]))
 	case what == pktinfoWindows && n >= 8:
-		m.group, m.ifIndex = netip.AddrFrom4([4]byte(data)), int(u32(4))
+		m.Group, m.IfIndex = netip.AddrFrom4([4]byte(data)), int(u32(4))
 	case what == pktinfo6 && n >= 20:
-		m.group, m.ifIndex = netip.AddrFrom16([16]byte(data)), int(u32(16))
+		m.Group, m.IfIndex = netip.AddrFrom16([16]byte(data)), int(u32(16))
 	case what == timespec && n >= 16:
-		m.time = time.Unix(int64(u64(0)), int64(u64(8)))
-	case what == timespec && n >= 8: // nothing was received before 1970, so that the sign may serve until 2106
-		m.time = time.Unix(int64(u32(0)), int64(u32(4)))
+		m.Time = time.Unix(int64(u64(0)), int64(u64(8)))
+	case what == timespec && n >= 8: // read as unsigned, 32 bits of seconds last until 2106
+		m.Time = time.Unix(int64(u32(0)), int64(u32(4)))
 	case what == timeval && n >= 12:
-		m.time = time.Unix(int64(u64(0)), 1000*int64(int32(u32(8))))
+		m.Time = time.Unix(int64(u64(0)), 1000*int64(int32(u32(8))))
 	}
 }

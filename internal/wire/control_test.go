@@ -1,4 +1,4 @@
-package mcast
+package wire
 
 import (
 	"encoding/binary"
@@ -26,41 +26,41 @@ var controlBytes = []struct {
 	name   string
 	format *controlFormat
 	hex    string
-	want   metadata
+	want   Metadata
 }{
-	{"Linux TTL", &controlLinux, "1400000000000000 00000000 02000000 03000000 00000000", metadata{hopLimit: 3}},
-	{"Linux hop limit", &controlLinux, "1400000000000000 29000000 34000000 40000000 00000000", metadata{hopLimit: 64}},
+	{"Linux TTL", &controlLinux, "1400000000000000 00000000 02000000 03000000 00000000", Metadata{HopLimit: 3}},
+	{"Linux hop limit", &controlLinux, "1400000000000000 29000000 34000000 40000000 00000000", Metadata{HopLimit: 64}},
 	{"Linux IPV6_PKTINFO", &controlLinux, "2400000000000000 29000000 32000000 ff150000000000000000000000001234 07000000 00000000",
-		metadata{group: netip.MustParseAddr("ff15::1234"), ifIndex: 7}},
-	{"Linux time", &controlLinux, "2000000000000000 01000000 23000000 0100000000000000 0200000000000000", metadata{time: time.Unix(1, 2)}},
+		Metadata{Group: netip.MustParseAddr("ff15::1234"), IfIndex: 7}},
+	{"Linux time", &controlLinux, "2000000000000000 01000000 23000000 0100000000000000 0200000000000000", Metadata{Time: time.Unix(1, 2)}},
 	{"Linux time of a 32-bit processor", &controlFormat{4, controlLinux.kinds}, "14000000 01000000 23000000 01000000 02000000",
-		metadata{time: time.Unix(1, 2)}},
+		Metadata{Time: time.Unix(1, 2)}},
 	{"Linux time of a 32-bit processor after 2038", &controlFormat{4, controlLinux.kinds}, "14000000 01000000 23000000 01000080 02000000",
-		metadata{time: time.Unix(1<<31+1, 2)}},
+		Metadata{Time: time.Unix(1<<31+1, 2)}},
 	{"Linux, others in between", &controlLinux, "1c00000000000000 01000000 02000000 000000000000000000000000 00000000" +
-		"1400000000000000 00000000 02000000 03000000 00000000", metadata{hopLimit: 3}},
+		"1400000000000000 00000000 02000000 03000000 00000000", Metadata{HopLimit: 3}},
 
 	{"macOS IP_PKTINFO", &controlDarwin, "18000000 00000000 1a000000 04000000 00000000 ef010203",
-		metadata{group: netip.MustParseAddr("239.1.2.3"), ifIndex: 4}},
-	{"macOS TTL", &controlDarwin, "0d000000 00000000 18000000 05000000", metadata{hopLimit: 5}},
-	{"macOS hop limit", &controlDarwin, "10000000 29000000 2f000000 ff000000", metadata{hopLimit: 255}},
+		Metadata{Group: netip.MustParseAddr("239.1.2.3"), IfIndex: 4}},
+	{"macOS TTL", &controlDarwin, "0d000000 00000000 18000000 05000000", Metadata{HopLimit: 5}},
+	{"macOS hop limit", &controlDarwin, "10000000 29000000 2f000000 ff000000", Metadata{HopLimit: 255}},
 	{"macOS IPV6_PKTINFO", &controlDarwin, "20000000 29000000 2e000000 ff0200000000000000000000000000fb 0e000000",
-		metadata{group: netip.MustParseAddr("ff02::fb"), ifIndex: 14}},
-	{"macOS time", &controlDarwin, "1c000000 ffff0000 02000000 0100000000000000 03000000 00000000", metadata{time: time.Unix(1, 3000)}},
+		Metadata{Group: netip.MustParseAddr("ff02::fb"), IfIndex: 14}},
+	{"macOS time", &controlDarwin, "1c000000 ffff0000 02000000 0100000000000000 03000000 00000000", Metadata{Time: time.Unix(1, 3000)}},
 	{"macOS, TTL before info", &controlDarwin, "0d000000 00000000 18000000 05000000" +
 		"18000000 00000000 1a000000 04000000 00000000 ef010203",
-		metadata{group: netip.MustParseAddr("239.1.2.3"), ifIndex: 4, hopLimit: 5}},
+		Metadata{Group: netip.MustParseAddr("239.1.2.3"), IfIndex: 4, HopLimit: 5}},
 
 	{"Windows IP_PKTINFO", &controlWindows, "1800000000000000 00000000 13000000 ef010203 0c000000",
-		metadata{group: netip.MustParseAddr("239.1.2.3"), ifIndex: 12}},
-	{"Windows TTL", &controlWindows, "1400000000000000 00000000 04000000 01000000 00000000", metadata{hopLimit: 1}},
-	{"Windows TTL as hop limit", &controlWindows, "1400000000000000 00000000 15000000 01000000 00000000", metadata{hopLimit: 1}},
+		Metadata{Group: netip.MustParseAddr("239.1.2.3"), IfIndex: 12}},
+	{"Windows TTL", &controlWindows, "1400000000000000 00000000 04000000 01000000 00000000", Metadata{HopLimit: 1}},
+	{"Windows TTL as hop limit", &controlWindows, "1400000000000000 00000000 15000000 01000000 00000000", Metadata{HopLimit: 1}},
 	{"Windows IPV6_PKTINFO", &controlWindows, "2400000000000000 29000000 13000000 ff050000000000000000000000000001 0c000000 00000000",
-		metadata{group: netip.MustParseAddr("ff05::1"), ifIndex: 12}},
-	{"Windows hop limit", &controlWindows, "1400000000000000 29000000 15000000 02000000 00000000", metadata{hopLimit: 2}},
+		Metadata{Group: netip.MustParseAddr("ff05::1"), IfIndex: 12}},
+	{"Windows hop limit", &controlWindows, "1400000000000000 29000000 15000000 02000000 00000000", Metadata{HopLimit: 2}},
 	{"Windows, both", &controlWindows, "1400000000000000 00000000 04000000 01000000 00000000" +
 		"1800000000000000 00000000 13000000 ef010203 0c000000",
-		metadata{group: netip.MustParseAddr("239.1.2.3"), ifIndex: 12, hopLimit: 1}},
+		Metadata{Group: netip.MustParseAddr("239.1.2.3"), IfIndex: 12, HopLimit: 1}},
 }
 
 func unhex(t testing.TB, text string) []byte {
@@ -90,8 +90,8 @@ func TestParseControl(t *testing.T) {
 		for n := range b { // cut anywhere, it may tell less, but nothing else
 			got := parseControl(slices.Clip(b[:n]), c.format)
 			for _, same := range []bool{
-				!got.group.IsValid() || got.group == c.want.group, got.ifIndex == 0 || got.ifIndex == c.want.ifIndex,
-				got.hopLimit == 0 || got.hopLimit == c.want.hopLimit, got.time.IsZero() || got.time.Equal(c.want.time),
+				!got.Group.IsValid() || got.Group == c.want.Group, got.IfIndex == 0 || got.IfIndex == c.want.IfIndex,
+				got.HopLimit == 0 || got.HopLimit == c.want.HopLimit, got.Time.IsZero() || got.Time.Equal(c.want.Time),
 			} {
 				if !same {
 					t.Errorf("%s, cut to %d bytes: %+v", c.name, n, got)
@@ -99,10 +99,10 @@ func TestParseControl(t *testing.T) {
 			}
 		}
 	}
-	if got := parseControl(nil, &controlLinux); got != (metadata{}) {
+	if got := parseControl(nil, &controlLinux); got != (Metadata{}) {
 		t.Errorf("nothing: %+v", got)
 	}
-	if got := parseControl(unhex(t, "1100000000000000 00000000 02000000 03"), &controlLinux); got.hopLimit != 3 {
+	if got := parseControl(unhex(t, "1100000000000000 00000000 02000000 03"), &controlLinux); got.HopLimit != 3 {
 		t.Errorf("a byte instead of an int: %+v", got)
 	}
 }
@@ -144,38 +144,38 @@ func FuzzControlRoundTrip(f *testing.F) {
 		u64 := func(n uint64) []byte { return binary.NativeEndian.AppendUint64(nil, n) }
 		for _, format := range []*controlFormat{&controlLinux, &controlDarwin, &controlWindows} {
 			var messages [][]byte
-			var want metadata
+			var want Metadata
 			for _, k := range format.kinds {
 				var data []byte
 				switch k.what {
 				case hopLimit:
-					want.hopLimit, data = int(hops), u32(hops)
+					want.HopLimit, data = int(hops), u32(hops)
 				case pktinfo4:
 					if !group.Is4() {
 						continue
 					}
-					want.group, want.ifIndex = group, int(ifIndex)
+					want.Group, want.IfIndex = group, int(ifIndex)
 					data = slices.Concat(u32(ifIndex), []byte{9, 9, 9, 9}, ip)
 				case pktinfoWindows:
 					if !group.Is4() {
 						continue
 					}
-					want.group, want.ifIndex = group, int(ifIndex)
+					want.Group, want.IfIndex = group, int(ifIndex)
 					data = slices.Concat(ip, u32(ifIndex))
 				case pktinfo6:
 					if !group.Is6() {
 						continue
 					}
-					want.group, want.ifIndex = group, int(ifIndex)
+					want.Group, want.IfIndex = group, int(ifIndex)
 					data = slices.Concat(ip, u32(ifIndex))
 				case timespec:
-					want.time = time.Unix(int64(sec), int64(sub)*1000)
+					want.Time = time.Unix(int64(sec), int64(sub)*1000)
 					data = slices.Concat(u64(sec), u64(uint64(sub)*1000))
 				case timeval:
-					want.time = time.Unix(int64(sec), int64(sub)*1000)
+					want.Time = time.Unix(int64(sec), int64(sub)*1000)
 					data = slices.Concat(u64(sec), u32(sub), u32(0))
 				case segment:
-					want.segment, data = int(hops), u32(hops)
+					want.Segment, data = int(hops), u32(hops)
 				}
 				messages = append(messages, putControl(nil, format, k.level, k.kind, data), putControl(nil, format, 77, k.kind, other))
 			}

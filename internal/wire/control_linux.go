@@ -1,11 +1,9 @@
-// The control messages of Linux, in the numbers of the processor: SOL_SOCKET is 0xffff on MIPS, and 1 elsewhere.
-
-package mcast
+package wire
 
 import "golang.org/x/sys/unix"
 
-// controlHere is how this system writes control messages.
-var controlHere = &controlFormat{wordSize, []controlKind{
+// controlHere has the numbers of the processor: SOL_SOCKET is 0xffff on MIPS and 1 on others.
+var controlHere = controlFormat{wordSize, []controlKind{
 	{unix.IPPROTO_IP, unix.IP_TTL, hopLimit},
 	{unix.IPPROTO_IP, unix.IP_PKTINFO, pktinfo4},
 	{unix.IPPROTO_IPV6, unix.IPV6_HOPLIMIT, hopLimit},

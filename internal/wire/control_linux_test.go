@@ -1,4 +1,4 @@
-package mcast
+package wire
 
 import (
 	"net/netip"
@@ -27,19 +27,19 @@ func TestControlMessagesOfProcessor(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		b    []byte
-		want metadata
+		want Metadata
 	}{
-		{"IP_TTL", controlMessage(unix.IPPROTO_IP, unix.IP_TTL, int32(3)), metadata{hopLimit: 3}},
-		{"IPV6_HOPLIMIT", controlMessage(unix.IPPROTO_IPV6, unix.IPV6_HOPLIMIT, int32(64)), metadata{hopLimit: 64}},
+		{"IP_TTL", controlMessage(unix.IPPROTO_IP, unix.IP_TTL, int32(3)), Metadata{HopLimit: 3}},
+		{"IPV6_HOPLIMIT", controlMessage(unix.IPPROTO_IPV6, unix.IPV6_HOPLIMIT, int32(64)), Metadata{HopLimit: 64}},
 		{"IP_PKTINFO", controlMessage(unix.IPPROTO_IP, unix.IP_PKTINFO, unix.Inet4Pktinfo{Ifindex: 7, Addr: group4.As4()}),
-			metadata{group: group4, ifIndex: 7}},
+			Metadata{Group: group4, IfIndex: 7}},
 		{"IPV6_PKTINFO", controlMessage(unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, unix.Inet6Pktinfo{Ifindex: 7, Addr: group6.As16()}),
-			metadata{group: group6, ifIndex: 7}},
-		{"SCM_TIMESTAMPNS", controlMessage(unix.SOL_SOCKET, unix.SCM_TIMESTAMPNS, unix.NsecToTimespec(at.UnixNano())), metadata{time: at}},
-		{"UDP_GRO", controlMessage(unix.SOL_UDP, unix.UDP_GRO, int32(1400)), metadata{segment: 1400}},
+			Metadata{Group: group6, IfIndex: 7}},
+		{"SCM_TIMESTAMPNS", controlMessage(unix.SOL_SOCKET, unix.SCM_TIMESTAMPNS, unix.NsecToTimespec(at.UnixNano())), Metadata{Time: at}},
+		{"UDP_GRO", controlMessage(unix.SOL_UDP, unix.UDP_GRO, int32(1400)), Metadata{Segment: 1400}},
 	} {
-		before := controlMessage(unix.SOL_SOCKET, unix.SO_RXQ_OVFL, uint32(9)) // which is not asked for
-		if got := parseControl(append(before, c.b...), controlHere); got != c.want {
+		before := controlMessage(unix.SOL_SOCKET, unix.SO_RXQ_OVFL, uint32(9)) // not requested
+		if got := ParseControl(append(before, c.b...)); got != c.want {
 			t.Errorf("%s is read as %+v, want %+v", c.name, got, c.want)
 		}
 	}

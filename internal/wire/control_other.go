@@ -1,0 +1,5 @@
+//go:build !linux && !darwin && !windows
+
+package wire
+
+var controlHere = controlFormat{word: wordSize}
