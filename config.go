@@ -4,6 +4,7 @@
 package mcast
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -226,4 +227,113 @@ func awaitUsable(ifaces []Interface, groups []netip.Addr, all bool, scan func() 
 		}
 	}
 	return ifaces
+}
+
+// check returns the configuration in its plain form: with copies of its slices, and with the interfaces found.
+func (cfg RxConfig) check() (_ RxConfig, err error) {
+	if cfg.Groups, err = checkGroups(cfg.Groups); err != nil {
+		return cfg, err
+	}
+	if cfg.Port == 0 {
+		return cfg, mistake("Port 0: want the port that the groups are sent to")
+	}
+	if len(cfg.Sources) > 0 && len(cfg.Blocked) > 0 {
+		return cfg, mistake("Sources %v with Blocked %v: want one of them", cfg.Sources, cfg.Blocked)
+	}
+	f := familiesOf(cfg.Groups)
+	for _, field := range []struct {
+		name    string
+		sources *[]netip.Addr
+	}{{"Sources", &cfg.Sources}, {"Blocked", &cfg.Blocked}} {
+		plain, wrong := checkSources(*field.sources, f)
+		if wrong != nil {
+			wrong.Op, wrong.Err = "open", fmt.Errorf("%s: %w", field.name, wrong.Err)
+			return cfg, wrong
+		}
+		*field.sources = plain
+	}
+	if err := checkSize("ReadBuffer", cfg.ReadBuffer); err != nil {
+		return cfg, err
+	}
+	if cfg.Interfaces != nil {
+		for i := range cfg.Interfaces {
+			if ifc := &cfg.Interfaces[i]; ifc.isPort() {
+				return cfg, ifc.portError("open")
+			}
+		}
+		cfg.Interfaces, err = checkInterfaces(cfg.Interfaces, families{v4: f.v4 && !joinsWithoutIPv4, v6: f.v6}, f.v4 && f.v6)
+		return cfg, err
+	}
+	if cfg.Interfaces, err = Interfaces(); err != nil {
+		return cfg, err
+	}
+	cfg.Interfaces = slices.DeleteFunc(cfg.Interfaces, func(ifc Interface) bool { return !joinsByItself(&ifc) })
+	for _, g := range cfg.Groups {
+		if slices.ContainsFunc(cfg.Interfaces, func(ifc Interface) bool { return ifc.hasFamily(g) }) {
+			return cfg, nil // groups of the other family wait for an address
+		}
+	}
+	return cfg, noUsable("open", cfg.Groups...)
+}
+
+// joinsByItself reports whether a socket without a list of interfaces joins its groups on ifc.
+func joinsByItself(ifc *Interface) bool {
+	const want = net.FlagUp | net.FlagMulticast
+	return ifc.Flags&want == want && !ifc.IsLoopback() && !ifc.isPort() && ifc.kind != kindVRF
+}
+
+// noUsable is the error of groups that no interface can be joined on without being named.
+func noUsable(op string, groups ...netip.Addr) *OpError {
+	e := &OpError{Op: op, Hint: `WatchInterfaces waits for one; to use the loopback interface, name it in Interfaces: FindInterfaces("127.0.0.1")`}
+	family := familyName(groups[0])
+	if len(groups) == 1 {
+		e.Group = groups[0]
+	}
+	if f := familiesOf(groups); f.v4 && f.v6 {
+		family = "IPv4 or IPv6"
+	}
+	e.Err = noInterface("no usable interface: none is up, supports multicast and has an " + family + " address")
+	return e
+}
+
+// check returns the configuration in its plain form, with copies of its slices, and the interfaces and families to
+// send by.
+func (cfg TxConfig) check() (_ TxConfig, links []*txLink, err error) {
+	if cfg.Groups, err = checkGroups(cfg.Groups); err != nil {
+		return cfg, nil, err
+	}
+	if _, err := checkTTL("open", cfg.TTL); err != nil {
+		return cfg, nil, err
+	}
+	if cfg.TrafficClass < 0 || cfg.TrafficClass > 255 {
+		return cfg, nil, mistake("TrafficClass %d: want 0 to 255, a DSCP shifted left by two", cfg.TrafficClass)
+	}
+	if err := checkSize("WriteBuffer", cfg.WriteBuffer); err != nil {
+		return cfg, nil, err
+	}
+	f := familiesOf(cfg.Groups)
+	if cfg.Interfaces != nil {
+		if cfg.Interfaces, err = checkInterfaces(cfg.Interfaces, f, f.v4 && f.v6); err != nil {
+			return cfg, nil, err
+		}
+		for _, v4 := range f.list() {
+			for _, ifc := range cfg.Interfaces {
+				links = append(links, newTxLink(ifc, v4))
+			}
+		}
+		return cfg, links, nil
+	}
+	var waits error // why a family has no interface yet
+	for _, v4 := range f.list() {
+		ifc, err := defaultSender(v4)
+		if err == nil {
+			links = append(links, newTxLink(ifc, v4))
+		} else if waits = cmp.Or(waits, err); !errors.Is(err, ErrNoInterface) {
+			return cfg, nil, err
+		}
+	}
+	if len(links) == 0 {
+		return cfg, nil, waits
+	}
+	return cfg, links, nil
 }

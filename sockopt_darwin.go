@@ -5,14 +5,10 @@
 package mcast
 
 import (
-	"errors"
 	"net"
 	"net/netip"
-	"os"
-	"strings"
 	"syscall"
 
-	"github.com/go-multicast/mcast/internal/cure"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
@@ -39,57 +35,6 @@ const downLoses = true
 
 // hasTrafficClass6: IPV6_TCLASS can be set.
 const hasTrafficClass6 = true
-
-// openPair opens what receives p's group on p's interface.
-func openPair(_ *merge, cfg *RxConfig, p *pair, sources []netip.Addr) ([]*conn, error) {
-	c, err := openConn(cfg, p, sources)
-	if err != nil {
-		return nil, &OpError{Op: "join", Group: p.addr, Interface: p.link.ifc.Name, Err: err, Hint: joinHint(err, p)}
-	}
-	return []*conn{c}, nil
-}
-
-func openConn(cfg *RxConfig, p *pair, sources []netip.Addr) (*conn, error) {
-	c := &conn{pair: p, group: p.addr, ifName: p.link.ifc.Name, ifIndex: p.link.ifc.Index, sources: sources}
-	udp, err := listenGroup(netip.AddrPortFrom(p.addr, cfg.Port), c.ifIndex)
-	if err != nil {
-		return nil, err
-	}
-	c.release, c.members = udp.Close, membersOf(udp, p.addr)
-	// The interface is checked here too: the kernel gives datagrams to 224.0.0.1 to every socket of their port, and
-	// what came before the options below were set tells no interface and is refused.
-	c.in = newInbox(udp, c.group, true)
-	// The kernel passes what it was asked to block: imo_multi_filter compares the wrong modes. So it is told, for the
-	// routers' sake, and screened here.
-	c.screen.only, c.screen.blocked = newAddrSet(sources), p.screened // the former in case that the kernel lets others pass as well
-	if err := ask(udp, p.addr, cfg); err != nil {
-		udp.Close()
-		return nil, err
-	}
-	if err := p.joinOn(c); err != nil {
-		udp.Close()
-		return nil, err
-	}
-	return c, nil
-}
-
-// listenGroup opens a socket that is bound to a group. Nothing arrives on it before it joins: for IPv4 the kernel
-// gives datagrams to members alone, and for IPv6 too as soon as a multicast option was set.
-func listenGroup(group netip.AddrPort, ifIndex int) (*net.UDPConn, error) {
-	var fd int
-	if err := call("socket", func() (err error) { fd, err = openSocket(group.Addr()); return err }); err != nil {
-		return nil, err
-	}
-	file := os.NewFile(uintptr(fd), "mcast")
-	defer file.Close()
-	if err := call("setsockopt", func() error { return setSharedFD(fd, group.Addr().Is4(), true) }); err != nil {
-		return nil, err
-	}
-	if err := call("bind", func() error { return unix.Bind(fd, sockaddr(group, ifIndex)) }); err != nil {
-		return nil, err
-	}
-	return fileConn(file)
-}
 
 func openSocket(family netip.Addr) (fd int, err error) {
 	domain := unix.AF_INET6
@@ -175,66 +120,6 @@ func tellInterface(udp *net.UDPConn, family netip.Addr, hopLimit bool) error {
 	}
 	return ipv6.NewPacketConn(udp).SetControlMessage(flags, true)
 }
-
-// members is what ipv4.PacketConn and ipv6.PacketConn have in common.
-type members interface {
-	JoinGroup(*net.Interface, net.Addr) error
-	LeaveGroup(*net.Interface, net.Addr) error
-	JoinSourceSpecificGroup(ifi *net.Interface, group, source net.Addr) error
-	ExcludeSourceSpecificGroup(ifi *net.Interface, group, source net.Addr) error
-}
-
-func membersOf(udp *net.UDPConn, family netip.Addr) members {
-	if family.Is4() {
-		return ipv4.NewPacketConn(udp)
-	}
-	return ipv6.NewPacketConn(udp)
-}
-
-// joinOn joins p's group for c's sources, or for all.
-func (p *pair) joinOn(c *conn) error {
-	m, ifi, group := c.members, &net.Interface{Index: c.ifIndex}, ipAddr(p.addr)
-	if len(c.sources) == 0 {
-		if err := joinCall("setsockopt MCAST_JOIN_GROUP", func() error { return m.JoinGroup(ifi, group) }); err != nil {
-			return err
-		}
-	}
-	for _, source := range c.sources {
-		if err := joinCall("setsockopt MCAST_JOIN_SOURCE_GROUP", func() error { return m.JoinSourceSpecificGroup(ifi, group, ipAddr(source)) }); err != nil {
-			return err
-		}
-	}
-	for _, source := range p.blocked {
-		_ = m.ExcludeSourceSpecificGroup(ifi, group, ipAddr(source)) // they are screened anyway
-	}
-	return nil
-}
-
-// joinCall tries again if memory was short: the kernel says so without need at times, as the JDK found
-// (mcast_join_leave in src/java.base/unix/native/libnet).
-func joinCall(name string, f func() error) (err error) {
-	for range 3 {
-		if err = call(name, func() error { return bare(f()) }); !errors.Is(err, unix.ENOMEM) {
-			break
-		}
-	}
-	return err
-}
-
-// leave drops c's membership, which may have gone with the interface.
-func (c *conn) leave() { _ = c.members.LeaveGroup(&net.Interface{Index: c.ifIndex}, ipAddr(c.group)) }
-
-// rejoin renews the membership of c, which the kernel has dropped, or may have.
-func (p *pair) rejoin(c *conn) error {
-	c.leave()
-	if err := p.joinOn(c); err != nil {
-		return &OpError{Op: "join", Group: p.addr, Interface: p.link.ifc.Name, Err: err, Hint: joinHint(err, p)}
-	}
-	return nil
-}
-
-// stale reports whether c's socket is of no use on its interface as it is now.
-func (c *conn) stale(*Interface, map[watchAddr]bool) bool { return false }
 
 // listenReply opens a socket that sends from port and joins nothing.
 func listenReply(group netip.Addr, port uint16) (*net.UDPConn, error) {
@@ -322,14 +207,6 @@ func probeSocket(ifc *Interface) (fd int, err error) {
 	return fd, nil
 }
 
-// isTransient tells the errors of an address that is not usable yet.
-func isTransient(err error) bool { return errors.Is(err, unix.EADDRNOTAVAIL) }
-
-// Errors that Windows alone has.
-func isTruncation(error) bool                { return false }
-func isHarmless(error) bool                  { return false }
-func isUnheard(error, bool, netip.Addr) bool { return false }
-
 // stats returns the size of the receive buffer. The kernel counts what it dropped for all sockets together.
 func (c *conn) stats() (readBuffer int) {
 	_ = controlUDP(c.in.udp, func(fd int) (err error) {
@@ -339,91 +216,11 @@ func (c *conn) stats() (readBuffer int) {
 	return readBuffer
 }
 
-// isPortTaken: what setShared sets leaves nothing to try again with.
-func isPortTaken(error) bool { return false }
-
 // unbalance: there is no second attempt.
 func unbalance(*net.UDPConn, int) error { return nil }
 
 // bindSender: there are no VRFs.
 func bindSender(syscall.RawConn, int) (bound bool, err error) { return false, nil }
-
-// joinHint says what to do about an error of opening a pair's socket, where that is known.
-func joinHint(err error, p *pair) string {
-	var sys *os.SyscallError
-	if !errors.As(err, &sys) {
-		return ""
-	}
-	joining := strings.Contains(sys.Syscall, "JOIN")
-	switch {
-	case joining && errors.Is(err, unix.EADDRNOTAVAIL):
-		return cure.NoMembership(p.link.ifc.Index)
-	case joining && errors.Is(err, unix.ENOSPC): // imf_graft and inm_get_source in in_mcast.c, their like in in6_mcast.c
-		return cure.SourceLimits
-	case errors.Is(err, unix.EADDRINUSE):
-		return cure.GroupTaken
-	case errors.Is(err, unix.EACCES):
-		return cure.PortPrivileged
-	}
-	return openHint(err)
-}
-
-// openHint says what to do about an error of opening a sender's socket, or one that replies, where that is known.
-func openHint(err error) string {
-	var sys *os.SyscallError
-	if !errors.As(err, &sys) {
-		return ""
-	}
-	choosing := strings.HasSuffix(sys.Syscall, "_MULTICAST_IF")
-	switch {
-	case choosing && errors.Is(err, unix.EOPNOTSUPP): // of IPv4; IPv6 says EADDRNOTAVAIL, as of an index that is free
-		return cure.NoMulticast
-	case choosing && errors.Is(err, unix.EADDRNOTAVAIL):
-		return cure.ScanAgainOrNoMulticast
-	case choosing && errors.Is(err, unix.EINVAL): // the index is above the highest
-		return cure.ScanAgain
-	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
-		return cure.Files()
-	case errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
-		return cure.ShortOfMemory
-	case errors.Is(err, unix.EADDRINUSE):
-		return cure.PortTaken
-	case errors.Is(err, unix.EPERM):
-		return cure.Refused
-	case errors.Is(err, unix.EADDRNOTAVAIL), errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV):
-		return cure.ScanAgain
-	}
-	return ""
-}
-
-// sendHint says what to do about an error of sending to dst by ifc.
-func sendHint(err error, ifc *Interface, dst netip.Addr) string {
-	switch {
-	case errors.Is(err, unix.EHOSTUNREACH) && ifc.IsLoopback(): // which is exempt from local network privacy
-		return cure.NoRouteOrFirewall
-	case errors.Is(err, unix.EHOSTUNREACH):
-		return cure.PrivacyOrRoute
-	case errors.Is(err, unix.ENETUNREACH) && dst.IsMulticast(): // it bypasses IPv4's routes; see ip_output
-		return cure.NoMulticast
-	case errors.Is(err, unix.ENETUNREACH):
-		return cure.NoRoute
-	case errors.Is(err, unix.ENETDOWN):
-		return cure.Down
-	case errors.Is(err, unix.EADDRNOTAVAIL):
-		return cure.NoAddressOrYet
-	case errors.Is(err, unix.EMSGSIZE):
-		return cure.TooLongHere
-	case errors.Is(err, unix.EPERM):
-		return cure.Refused
-	case errors.Is(err, unix.EACCES):
-		return cure.Broadcast
-	case errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV):
-		return cure.Gone
-	case errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
-		return cure.QueueFull
-	}
-	return ""
-}
 
 // setWriteBuffer sets the size of a sender's buffer. What the kernel does not grant it refuses.
 func setWriteBuffer(to *sender, size int) (granted int, err error) {

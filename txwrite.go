@@ -1,0 +1,297 @@
+// Writes of a TxSocket: one datagram or a batch, on each interface of the socket, and the errors of these.
+
+package mcast
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+
+	"github.com/go-multicast/mcast/internal/cure"
+)
+
+// WriteTo is WriteToUDPAddrPort for net.PacketConn; addr is a *net.UDPAddr.
+func (t *TxSocket) WriteTo(p []byte, addr net.Addr) (n int, err error) {
+	dst, err := udpAddrPort(addr)
+	if err != nil {
+		return 0, err
+	}
+	return t.WriteToUDPAddrPort(p, dst)
+}
+
+// WriteToUDPAddrPort sends p to a group that the socket was opened for, and any port, by every interface of the
+// socket. A zone in an IPv6 address, an interface's index or name, picks one of them, and is ErrNoInterface if it is none
+// of them. A zone in an IPv4 address is refused: to send IPv4 on one of several interfaces, open a TxSocket for it. Any
+// other destination is ErrNotDeclared. It blocks while a send buffer is full, and does not allocate.
+//
+// If the datagram could not be sent by some of the interfaces, the error tells which, and n is len(p) if it left by
+// others. That it was sent does not mean that anybody received it. Up to 65507 bytes fit into a datagram of IPv4 and
+// 65527 into one of IPv6; what exceeds the MTU of a link is sent in fragments, and lost if one of them is.
+//
+// Windows refuses what is sent on the loopback interface, or to a group of interface-local scope (ff01::/16, ff11::/16),
+// while no socket of the host has joined there: here that is no error. From macOS 15 on, EHOSTUNREACH is what a program gets that the user has not allowed to use the local network.
+func (t *TxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err error) {
+	if !t.opened() {
+		return 0, errNotOpen("write")
+	}
+	if t.closed.Load() {
+		return 0, &OpError{Op: "write", Err: net.ErrClosed}
+	}
+	dst, err := t.destination(addr)
+	if err != nil {
+		return 0, err
+	}
+	matched := false
+	var failed failures
+	for i, l := range *t.links.Load() {
+		if !l.serves(dst) {
+			continue
+		}
+		matched = true
+		if l.gone {
+			failed.add(l, dst, -1, ErrNoInterface)
+		} else if t.keeps.Load() && !l.ifc.IsLoopback() {
+			n = len(p)
+		} else if err := t.send(i, l, p, netip.AddrPortFrom(dst, addr.Port())); err != nil {
+			failed.add(l, dst, -1, err)
+		} else {
+			n = len(p)
+		}
+	}
+	if !matched {
+		failed.add(nil, dst, -1, ErrNoInterface)
+	}
+	return n, failed.error()
+}
+
+// send sends p on the i-th link, l.
+func (t *TxSocket) send(i int, l *txLink, p []byte, addr netip.AddrPort) error {
+	for {
+		anew, err := t.renewed(i, l, l.to.send(p, addr, l.ifc.Index))
+		if anew == nil {
+			return err
+		}
+		l = anew
+	}
+}
+
+// renewed returns what has taken the place of the i-th link, l, if a write on that failed because follow has closed its OS socket;
+// nil: the write has ended with the error returned. A write can begin before direct opens another OS socket, and take long.
+func (t *TxSocket) renewed(i int, l *txLink, err error) (*txLink, error) {
+	if !errors.Is(err, net.ErrClosed) || t.closed.Load() {
+		return nil, err
+	}
+	anew := (*t.links.Load())[i]
+	switch {
+	case anew.to == l.to:
+		return nil, err
+	case anew.gone:
+		return nil, ErrNoInterface
+	}
+	return anew, nil
+}
+
+// WriteBatch sends the Buf of each message to its Addr, with as few system calls as the system allows, and sets its N.
+// It does what a call of WriteToUDPAddrPort for each of them would do, up to the first that leaves by no interface: n is
+// how many there are before that one. The error tells which interfaces failed, each with its latest failure; if n is less
+// than len(ms) it is not nil, and to go on is to write ms[n:] or, without that message, ms[n+1:]. Apart from the first
+// call it does not allocate.
+//
+// A large batch looks at the write deadline and at Close after each system call, and other writes get a turn. If the deadline
+// passes, or the socket is closed, n counts the messages sent before that. The error then wraps os.ErrDeadlineExceeded or
+// net.ErrClosed.
+//
+// On Linux, messages of one size and destination that follow each other, of which the last may be shorter, cost a
+// fraction of what they do one by one: the kernel takes up to 64 of them as one, and takes them apart on the way out
+// (UDP_SEGMENT, Linux 4.18). Receivers see ordinary datagrams. On macOS and Windows each datagram takes a system call of its own.
+func (t *TxSocket) WriteBatch(ms []Message) (n int, err error) {
+	if !t.opened() {
+		return 0, errNotOpen("write")
+	}
+	if t.closed.Load() {
+		return 0, &OpError{Op: "write", Err: net.ErrClosed}
+	}
+	links := *t.links.Load()
+	var failed failures
+	for n < len(ms) {
+		run, dst, err := t.run(ms[n:])
+		if err != nil {
+			if op := (*OpError)(nil); errors.As(err, &op) {
+				op.Err = fmt.Errorf("message %d: %w", n, op.Err)
+			}
+			return n, joinErrors(failed.error(), err)
+		}
+		for end := n + run; n < end; {
+			sent, more := t.writeRun(links, dst, ms[n:end], n, &failed)
+			for i := range ms[n : n+sent] {
+				ms[n+i].N = len(ms[n+i].Buf)
+			}
+			n += sent
+			if !more {
+				return n, failed.error()
+			}
+		}
+	}
+	return n, failed.error()
+}
+
+// maxRun is how many messages are sent on one interface before the next interface gets them.
+const maxRun = 1024
+
+// run counts the messages that have the same interfaces to go by as the first, up to maxRun or one that is not fit to be sent.
+// The error is about the first.
+func (t *TxSocket) run(ms []Message) (n int, first netip.Addr, err error) {
+	if first, err = t.destination(ms[0].Addr); err != nil {
+		return 0, first, err
+	}
+	for n = 1; n < min(len(ms), maxRun); n++ {
+		dst, err := t.destination(ms[n].Addr)
+		if err != nil || dst.Is4() != first.Is4() || dst.Zone() != first.Zone() {
+			break
+		}
+	}
+	return n, first, nil
+}
+
+// writeRun sends the first messages of a run by each of its interfaces: all, or up to one that the first of them refuses.
+// n is how many of these have left by some interface; more tells that it is all, so that the rest of the run may follow.
+// first is the index of the run in its batch.
+func (t *TxSocket) writeRun(links []*txLink, dst netip.Addr, ms []Message, first int, failed *failures) (n int, more bool) {
+	end := len(ms)
+	matched := false
+	for i, l := range links {
+		if !l.serves(dst) {
+			continue
+		}
+		matched = true
+		if l.gone {
+			failed.add(l, dst, first, ErrNoInterface)
+			continue
+		}
+		if t.keeps.Load() && !l.ifc.IsLoopback() {
+			n = end
+			continue
+		}
+		for at := 0; at < end; at++ {
+			sent, err := l.to.sendBatch(ms[at:end], l.ifc.Index)
+			at += sent
+			anew, err := t.renewed(i, l, err)
+			if anew != nil {
+				l = anew
+				at-- // this one has not left
+				continue
+			}
+			if err == nil {
+				n = end
+				break
+			}
+			failed.add(l, ms[at].Addr.Addr().Unmap(), first+at, err)
+			if at >= n { // nobody has sent this one, so that it is the last that the others try
+				n, end = at, at+1
+				break
+			}
+			if hasEnded(err) { // the messages that follow would fail like this one
+				break
+			}
+		}
+	}
+	if !matched {
+		failed.add(nil, dst, first, ErrNoInterface)
+	}
+	return n, n == end
+}
+
+// hasEnded reports whether a write failed because of its deadline or Close.
+func hasEnded(err error) bool {
+	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed)
+}
+
+// failures are the latest of each interface that a write was to leave by, so that those of the message which left by none
+// are among them.
+type failures []failure
+
+type failure struct {
+	link *txLink // nil if the datagram has no interface to leave on
+	dst  netip.Addr
+	err  error
+	at   int // of the message in a batch; -1: there is no batch
+}
+
+func (f *failures) add(l *txLink, dst netip.Addr, at int, err error) {
+	one := failure{l, dst, err, at}
+	if i := slices.IndexFunc(*f, func(old failure) bool { return old.link == l }); i >= 0 {
+		(*f)[i] = one
+	} else {
+		*f = append(*f, one)
+	}
+}
+
+// error is nil if there are none. That the socket is closed is told once.
+func (f failures) error() (all error) {
+	for _, one := range f {
+		err := one.error()
+		if errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		all = joinErrors(all, err)
+	}
+	return all
+}
+
+func (f *failure) error() error {
+	group := f.dst.WithZone("")
+	e := &OpError{Op: "write", Group: group, Err: f.err}
+	switch {
+	case f.link == nil && f.dst.Zone() == "": // which happens without named interfaces only
+		e.Err = noInterface("no default route leads to an interface that can send " + familyName(group) + " multicast")
+		e.Hint = "the socket waits for one, unless TxConfig.Static is set; or name interfaces in TxConfig.Interfaces"
+	case f.link == nil:
+		e.Interface, e.Hint = f.dst.Zone(), "the zone is none of the socket's interfaces"
+	case f.link.gone: // its index may be another's now, so that nothing was tried
+		e.Interface, e.Hint = f.link.ifc.Name, cure.Gone
+	default:
+		e.Interface, e.Hint = f.link.ifc.Name, sendHint(f.err, &f.link.ifc, group)
+	}
+	if f.at >= 0 && !errors.Is(e.Err, net.ErrClosed) {
+		e.Err = fmt.Errorf("message %d: %w", f.at, e.Err)
+	}
+	return e
+}
+
+// destination returns the address to send to in its plain form, if it is one of the groups.
+func (t *TxSocket) destination(addr netip.AddrPort) (netip.Addr, error) {
+	dst, err := unmap(addr.Addr())
+	if err != nil {
+		return dst, &OpError{Op: "write", Err: err, Hint: "open a TxSocket for the interface"}
+	}
+	group := dst.WithZone("")
+	switch _, declared := t.groups[group]; {
+	case declared && addr.Port() != 0:
+		return dst, nil
+	case declared:
+		return dst, &OpError{Op: "write", Group: group, Err: errPortZero}
+	case group.IsMulticast():
+		return dst, &OpError{Op: "write", Group: group, Err: ErrNotDeclared, Hint: "name it in TxConfig.Groups"}
+	}
+	return dst, &OpError{Op: "write", Err: notDeclared(fmt.Sprintf("to %s: not a multicast address", dst)), Hint: "a TxSocket sends to groups only"}
+}
+
+// serves reports whether a datagram to dst leaves by l.
+func (l *txLink) serves(dst netip.Addr) bool {
+	if l.v4 != dst.Is4() {
+		return false
+	}
+	zone := dst.Zone()
+	return zone == "" || zone == l.zone || l.ifc.hasName(zone)
+}
+
+// joinErrors keeps a single error as it is.
+func joinErrors(a, b error) error {
+	if a == nil {
+		return b
+	}
+	return errors.Join(a, b)
+}
