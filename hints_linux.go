@@ -1,66 +1,66 @@
-// What errno means, by class, and the hint of an OpError for it.
+// What an errno of Linux means: its class, and the hint of an OpError for it.
 
 package mcast
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 
-	"github.com/go-multicast/mcast/internal/cure"
+	"github.com/go-multicast/mcast/internal/hint"
 	"github.com/go-multicast/mcast/internal/procudp"
 	"golang.org/x/sys/unix"
 )
 
-// joinHint says what to do about an error of opening a pair's socket, where that is known.
+const igmpMaxMemberships = "net.ipv4.igmp_max_memberships"
+
+// joinHint returns the hint for an error of opening a pair's socket.
 func joinHint(err error, p *pair) string {
-	switch {
-	case errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
-		// A pair's socket has one group, so that only a limit of 0 is in its way. A limit of sources is in nobody's: the
-		// first is always taken, and the others go to more sockets. What is left is the memory for options, for want of
-		// which the kernel says the same.
-		if p.addr.Is4() && cure.Value(cure.Memberships) == "0" {
-			return cure.Limit(cure.Memberships)
-		}
-		return cure.Limit(cure.OptionMemory)
-	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
-		return cure.Files()
-	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
-		return cure.NoIndex(p.link.ifc.Index)
-	case errors.Is(err, unix.EINVAL) && p.addr.Is6() && p.link.ifc.MTU < 1280:
-		return cure.MTU(p.link.ifc.MTU)
+	switch errno := errnoOf(err); {
+	case errno == unix.ENOBUFS && p.addr.Is4() && sysctl(igmpMaxMemberships) == "0":
+		return limitHint(igmpMaxMemberships) // the socket of a pair has one membership, so no other value is too low
+	case errno == unix.ENODEV, errno == unix.ENXIO:
+		return fmt.Sprintf("there is no interface with index %d now: scan again", p.link.ifc.Index)
+	case errno == unix.EINVAL && p.addr.Is6() && p.link.ifc.MTU < 1280:
+		return fmt.Sprintf("IPv6 needs an MTU of 1280 or more, and the interface has %d", p.link.ifc.MTU)
 	}
 	return openHint(err)
 }
 
-// openHint says what to do about an error of opening a sender's socket, where that is known.
+// openHint returns the hint for an error of opening a socket.
 func openHint(err error) string {
 	switch {
-	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
-		return cure.Files()
-	case errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
-		return cure.Limit(cure.OptionMemory)
-	case isPortTaken(err):
-		return portTaken(err)
-	case errors.Is(err, unix.EACCES):
-		return cure.PortPrivileged
-	case errors.Is(err, unix.EPERM):
-		return cure.NotAllowed
 	case errors.Is(err, errVRF):
-		return cure.UnboundInVRF
-	case errors.Is(err, unix.EADDRNOTAVAIL), errors.Is(err, unix.ENODEV):
-		return cure.ScanAgain
-	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH):
-		return cure.NoLink
-	case errors.Is(err, unix.ENOSPC), errors.Is(err, os.ErrNoDeadline): // of epoll_ctl; the latter see watched
-		return cure.Limit(cure.Watches)
+		return "use Linux 5.7 or later, give the program CAP_NET_RAW, or set net.ipv4.udp_l3mdev_accept to 1"
+	case errors.Is(err, os.ErrNoDeadline): // see watched
+		return limitHint("fs.epoll.max_user_watches")
+	}
+	switch errnoOf(err) {
+	case unix.EMFILE, unix.ENFILE:
+		return filesHint()
+	case unix.ENOBUFS, unix.ENOMEM:
+		return limitHint("net.core.optmem_max")
+	case unix.ENOSPC: // of epoll_ctl
+		return limitHint("fs.epoll.max_user_watches")
+	case unix.EADDRINUSE:
+		return portTaken(err)
+	case unix.EACCES:
+		return "ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE"
+	case unix.EPERM:
+		return "the system does not allow it: look at the limits of the sandbox or container"
+	case unix.EADDRNOTAVAIL, unix.ENODEV:
+		return hintScanAgain
+	case unix.ENETUNREACH, unix.EHOSTUNREACH:
+		return hintNoLink
 	}
 	return ""
 }
 
-// portTaken says who holds the port of a bind that was refused, and what to do about it.
+// portTaken names the programs that hold the port of a bind, and what to do about them.
 func portTaken(err error) string {
 	var at *bindError
 	if !errors.As(err, &at) {
@@ -68,34 +68,60 @@ func portTaken(err error) string {
 	}
 	holders := slices.DeleteFunc(procudp.Sockets(), func(s procudp.Socket) bool { return !s.Takes(at.at.Addr(), at.at.Port()) })
 	me := strconv.Itoa(os.Getuid())
-	others := slices.ContainsFunc(holders, func(s procudp.Socket) bool { return s.UID != me })
-	return cure.PortTaken(procudp.Describe(holders), others)
+	names := procudp.Describe(holders)
+	switch {
+	case names == "":
+		return "the socket that holds the port does not share it: `ss -ulnp` names it"
+	case slices.ContainsFunc(holders, func(s procudp.Socket) bool { return s.UID != me }):
+		return "the port is held by " + names + ": a program of another user shares it if it sets SO_REUSEADDR before bind; " +
+			"SO_REUSEPORT alone shares with the same user"
+	}
+	return "the port is held by " + names + ", which must set SO_REUSEADDR or SO_REUSEPORT before bind to share it"
 }
 
-// sendHint says what to do about an error of sending to dst by ifc.
+// sendHint returns the hint for an error of sending to dst on ifc.
 func sendHint(err error, ifc *Interface, dst netip.Addr) string {
-	unreachable := errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH)
-	switch {
-	case unreachable && !dst.IsMulticast():
-		return cure.NoRoute(dst)
-	case unreachable && dst.Is6() && ifc.IsLoopback():
-		return cure.NoLoRoute(ifc.Name)
-	case unreachable:
-		return cure.NoLink
-	case errors.Is(err, unix.EADDRNOTAVAIL):
-		return cure.NoAddressYet
-	case errors.Is(err, unix.EPERM):
-		return cure.Refused
-	case errors.Is(err, unix.EACCES):
-		return cure.Broadcast
-	case errors.Is(err, unix.EMSGSIZE):
-		return cure.TooLong
-	case errors.Is(err, unix.ENODEV):
-		return cure.Gone
-	case errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
-		return cure.QueueFull
+	switch errnoOf(err) {
+	case unix.ENETUNREACH, unix.EHOSTUNREACH:
+		switch {
+		case !dst.IsMulticast():
+			return fmt.Sprintf("there is no route to it, or one that refuses it: `ip route get %s` shows it", dst)
+		case dst.Is6() && ifc.IsLoopback():
+			return "the loopback interface has no route for IPv6 multicast: `" + hint.LoRoute(ifc.Name) + "`"
+		}
+		return hintNoLink
+	case unix.EADDRNOTAVAIL:
+		return "the interface has no usable address of this family yet: IPv6 takes a second or two to check a new one"
+	case unix.EPERM:
+		return "a firewall of this machine refuses it: look at the OUTPUT rules"
+	case unix.EACCES:
+		return hintBroadcast
+	case unix.EMSGSIZE:
+		return hintTooLong
+	case unix.ENODEV:
+		return hintGone
+	case unix.ENOBUFS, unix.ENOMEM:
+		return hintQueueFull
 	}
 	return ""
+}
+
+// sendBufferHint returns the command that allows larger send buffers.
+func sendBufferHint(bytes int) string { return hint.Sysctl("net/core/wmem_max", strconv.Itoa(bytes)) }
+
+// sysctl returns the value of a kernel parameter, or "" if it cannot be read.
+func sysctl(name string) string {
+	text, _ := os.ReadFile("/proc/sys/" + strings.ReplaceAll(name, ".", "/"))
+	return strings.TrimSpace(string(text))
+}
+
+// limitHint returns the hint to raise a kernel parameter.
+func limitHint(name string) string {
+	value := sysctl(name)
+	if value == "" {
+		return "the limit is " + name
+	}
+	return fmt.Sprintf("the limit %s is %s: raise it with `sysctl -w %s=…`", name, value, name)
 }
 
 // isTransient tells the errors of an address that is not usable yet.

@@ -1,4 +1,4 @@
-// What errno means, by class, and the hint of an OpError for it.
+// What an error of Windows means: its class, and the hint of an OpError for it.
 
 package mcast
 
@@ -6,57 +6,68 @@ import (
 	"errors"
 	"net/netip"
 
-	"github.com/go-multicast/mcast/internal/cure"
+	"github.com/go-multicast/mcast/internal/hint"
 	"golang.org/x/sys/windows"
+)
+
+const (
+	hintAddressChecked = "Windows still checks that no other host has the interface's address, which takes some seconds: try again"
+	hintNoAddressNow   = "the interface does not have its address now, or is down: scan again"
+	hintRefused        = "a firewall of this machine refuses it"
+
+	hintRefusedOrBroadcast = hintRefused + ", or it is a broadcast address"
 )
 
 func (p *pair) joinError(err error) error {
 	hint := openHint(err)
 	if errors.Is(err, windows.WSAEADDRNOTAVAIL) && p.link.ifc.checking(p.addr) {
-		hint = cure.AddressChecked
+		hint = hintAddressChecked
 	}
 	return &OpError{Op: "join", Group: p.addr, Interface: p.link.ifc.Name, Err: err, Hint: hint}
 }
 
-// openHint says what to do about an error of opening a socket, where that is known.
+// openHint returns the hint for an error of opening a socket.
 func openHint(err error) string {
-	switch {
-	case errors.Is(err, windows.WSAEACCES): // with SO_REUSEADDR a refused bind is never WSAEADDRINUSE
-		return cure.PortTaken
-	case errors.Is(err, windows.WSAEADDRNOTAVAIL):
-		return cure.NoAddressNow
-	case errors.Is(err, windows.WSAENETDOWN), errors.Is(err, windows.WSAENETUNREACH),
-		errors.Is(err, windows.WSAEHOSTUNREACH):
-		return cure.NoLink
-	case errors.Is(err, windows.WSAEMFILE), errors.Is(err, windows.WSAENOBUFS):
-		return cure.ShortOfMemory
+	switch errnoOf(err) {
+	case windows.WSAEACCES: // with SO_REUSEADDR a refused bind is never WSAEADDRINUSE
+		return hint.PortTaken
+	case windows.WSAEADDRNOTAVAIL:
+		return hintNoAddressNow
+	case windows.WSAENETDOWN, windows.WSAENETUNREACH, windows.WSAEHOSTUNREACH:
+		return hintNoLink
+	case windows.WSAEMFILE, windows.WSAENOBUFS:
+		return hintShortOfMemory
 	}
 	return ""
 }
 
-// sendHint says what to do about an error of sending to dst by ifc.
+// sendHint returns the hint for an error of sending to dst.
 func sendHint(err error, _ *Interface, dst netip.Addr) string {
-	unreachable := errors.Is(err, windows.WSAENETUNREACH) || errors.Is(err, windows.WSAEHOSTUNREACH)
-	switch {
-	case unreachable && dst.IsMulticast():
-		return cure.NoLink
-	case unreachable:
-		return cure.NoRoute
-	case errors.Is(err, windows.WSAENETDOWN):
-		return cure.NoLink
-	case errors.Is(err, windows.WSAEADDRNOTAVAIL):
-		return cure.NoAddressOrYet
-	case errors.Is(err, windows.WSAEACCES) && !dst.IsMulticast():
-		return cure.RefusedOrBroadcast
-	case errors.Is(err, windows.WSAEACCES):
-		return cure.Refused
-	case errors.Is(err, windows.WSAEMSGSIZE):
-		return cure.TooLong
-	case errors.Is(err, windows.WSAENOBUFS):
-		return cure.QueueFull
+	switch errnoOf(err) {
+	case windows.WSAENETUNREACH, windows.WSAEHOSTUNREACH:
+		if dst.IsMulticast() {
+			return hintNoLink
+		}
+		return "there is no route to it: `Find-NetRoute -RemoteIPAddress` with the address shows it"
+	case windows.WSAENETDOWN:
+		return hintNoLink
+	case windows.WSAEADDRNOTAVAIL:
+		return hintNoAddressOrYet
+	case windows.WSAEACCES:
+		if dst.IsMulticast() {
+			return hintRefused
+		}
+		return hintRefusedOrBroadcast
+	case windows.WSAEMSGSIZE:
+		return hintTooLong
+	case windows.WSAENOBUFS:
+		return hintQueueFull
 	}
 	return ""
 }
+
+// sendBufferHint returns what to do about a send buffer that is too small.
+func sendBufferHint(int) string { return "ask for a smaller buffer, and send slower" }
 
 // isTransient tells the errors of an address that is not usable yet.
 func isTransient(err error) bool { return errors.Is(err, windows.WSAEADDRNOTAVAIL) }
@@ -84,10 +95,9 @@ func isPortTaken(error) bool { return false }
 
 // isExhausted reports whether the system lacks a resource, so that the operation could succeed with more of it.
 func isExhausted(err error) bool {
-	for _, errno := range []error{windows.WSAEMFILE, windows.WSAENOBUFS, windows.ERROR_NOT_ENOUGH_MEMORY, windows.ERROR_NO_SYSTEM_RESOURCES} {
-		if errors.Is(err, errno) {
-			return true
-		}
+	switch errnoOf(err) {
+	case windows.WSAEMFILE, windows.WSAENOBUFS, windows.ERROR_NOT_ENOUGH_MEMORY, windows.ERROR_NO_SYSTEM_RESOURCES:
+		return true
 	}
 	return false
 }

@@ -18,7 +18,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/go-multicast/mcast/internal/cure"
 	"golang.org/x/sys/unix"
 )
 
@@ -178,7 +177,7 @@ func (c *ifaceNetlink) scan() ([]Interface, error) {
 func ifaceError(op string, err error) error {
 	e := &OpError{Op: op, Err: err}
 	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
-		e.Hint = cure.Files()
+		e.Hint = filesHint()
 	}
 	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
 		e.Hint = "Android and some sandboxes do not let a program list the interfaces; build the list from what the system's own API tells"

@@ -11,8 +11,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-
-	"github.com/go-multicast/mcast/internal/cure"
 )
 
 // rxGroup is a group that is to be received wherever that is possible.
@@ -154,7 +152,7 @@ func (s *RxSocket) join(p *pair) {
 }
 
 func (p *pair) goneError() error {
-	return &OpError{Op: "join", Group: p.addr, Interface: p.link.ifc.Name, Err: ErrNoInterface, Hint: cure.Gone}
+	return &OpError{Op: "join", Group: p.addr, Interface: p.link.ifc.Name, Err: ErrNoInterface, Hint: hintGone}
 }
 
 func (p *pair) portError() error {

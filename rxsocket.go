@@ -16,7 +16,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/go-multicast/mcast/internal/cure"
+	"github.com/go-multicast/mcast/internal/hint"
 )
 
 // RxConfig says what an RxSocket receives. Groups and Port are required; the zero value of every other field is a
@@ -224,7 +224,7 @@ func (s *RxSocket) logBuffer() {
 			s.m.update(func() { granted = p.conns[0].stats() })
 			if granted < s.cfg.ReadBuffer {
 				s.logger.log(slog.LevelWarn, "the receive buffer is smaller than ReadBuffer", Interface{}, nil, slog.Int("asked", s.cfg.ReadBuffer),
-					slog.Int("granted", granted), slog.String("cure", cure.ReceiveBuffer(strconv.Itoa(s.cfg.ReadBuffer))))
+					slog.Int("granted", granted), slog.String("cure", hint.ReceiveBuffer(strconv.Itoa(s.cfg.ReadBuffer))))
 			}
 			return
 		}

@@ -10,7 +10,6 @@ import (
 	"os"
 	"testing"
 
-	"github.com/go-multicast/mcast/internal/cure"
 	"golang.org/x/sys/unix"
 )
 
@@ -143,43 +142,43 @@ func TestErrorsNameTheirCure(t *testing.T) {
 		errno unix.Errno
 		want  string
 	}{
-		{"join, no such interface", join(v4), joinGroup, unix.EADDRNOTAVAIL, cure.NoMembership(4)},
-		{"join, no such interface", join(v6), joinSource, unix.EADDRNOTAVAIL, cure.NoMembership(4)},
-		{"join, too many sources", join(v4), joinSource, unix.ENOSPC, cure.SourceLimits},
-		{"join, too many sources", join(v6), joinSource, unix.ENOSPC, cure.SourceLimits},
-		{"join, no memory", join(v4), joinGroup, unix.ENOMEM, cure.ShortOfMemory},
-		{"join, no memory", join(v4), joinSource, unix.ENOBUFS, cure.ShortOfMemory},
-		{"join, no descriptor", join(v4), "socket", unix.EMFILE, cure.Files()},
-		{"join, no descriptor of the system", join(v4), "dup", unix.ENFILE, cure.Files()},
-		{"join, the group and port are not shared", join(v4), "bind", unix.EADDRINUSE, cure.GroupTaken},
-		{"join, port 53", join(v6), "bind", unix.EACCES, cure.PortPrivileged},
-		{"join, sandboxed", join(v6), "bind", unix.EPERM, cure.Refused},
+		{"join, no such interface", join(v4), joinGroup, unix.EADDRNOTAVAIL, noMembershipHint(4)},
+		{"join, no such interface", join(v6), joinSource, unix.EADDRNOTAVAIL, noMembershipHint(4)},
+		{"join, too many sources", join(v4), joinSource, unix.ENOSPC, hintSourceLimits},
+		{"join, too many sources", join(v6), joinSource, unix.ENOSPC, hintSourceLimits},
+		{"join, no memory", join(v4), joinGroup, unix.ENOMEM, hintShortOfMemory},
+		{"join, no memory", join(v4), joinSource, unix.ENOBUFS, hintShortOfMemory},
+		{"join, no descriptor", join(v4), "socket", unix.EMFILE, filesHint()},
+		{"join, no descriptor of the system", join(v4), "dup", unix.ENFILE, filesHint()},
+		{"join, the group and port are not shared", join(v4), "bind", unix.EADDRINUSE, hintGroupTaken},
+		{"join, port 53", join(v6), "bind", unix.EACCES, hintPortPrivileged},
+		{"join, sandboxed", join(v6), "bind", unix.EPERM, hintRefused},
 		{"join, disk full", join(v4), "socket", unix.ENOSPC, ""},
 
-		{"open, no such index of IPv4", openHint, multicastIf, unix.EADDRNOTAVAIL, cure.ScanAgainOrNoMulticast},
-		{"open, no multicast of IPv6", openHint, multicastIf, unix.EADDRNOTAVAIL, cure.ScanAgainOrNoMulticast},
-		{"open, no multicast of IPv4", openHint, multicastIf, unix.EOPNOTSUPP, cure.NoMulticast},
-		{"open, the index is too high", openHint, multicastIf, unix.EINVAL, cure.ScanAgain},
-		{"open, no such index to be bound to", openHint, multicastIf, unix.ENXIO, cure.ScanAgain},
-		{"open, the port is not shared", openHint, "bind", unix.EADDRINUSE, cure.PortTaken},
-		{"open, no descriptor", openHint, "socket", unix.EMFILE, cure.Files()},
-		{"open, no memory", openHint, "socket", unix.ENOBUFS, cure.ShortOfMemory},
-		{"open, sandboxed", openHint, "bind", unix.EPERM, cure.Refused},
+		{"open, no such index of IPv4", openHint, multicastIf, unix.EADDRNOTAVAIL, hintScanAgainOrNoMulticast},
+		{"open, no multicast of IPv6", openHint, multicastIf, unix.EADDRNOTAVAIL, hintScanAgainOrNoMulticast},
+		{"open, no multicast of IPv4", openHint, multicastIf, unix.EOPNOTSUPP, hintNoMulticast},
+		{"open, the index is too high", openHint, multicastIf, unix.EINVAL, hintScanAgain},
+		{"open, no such index to be bound to", openHint, multicastIf, unix.ENXIO, hintScanAgain},
+		{"open, the port is not shared", openHint, "bind", unix.EADDRINUSE, hintPortTaken},
+		{"open, no descriptor", openHint, "socket", unix.EMFILE, filesHint()},
+		{"open, no memory", openHint, "socket", unix.ENOBUFS, hintShortOfMemory},
+		{"open, sandboxed", openHint, "bind", unix.EPERM, hintRefused},
 		{"open, another option", openHint, "setsockopt IP_MULTICAST_TTL", unix.EINVAL, ""},
 		{"open, another option", openHint, "setsockopt IP_MULTICAST_LOOP", unix.EOPNOTSUPP, ""},
 
-		{"send, no permission, no route or pf", send(wire, v6), "sendto", unix.EHOSTUNREACH, cure.PrivacyOrRoute},
-		{"send, no route or pf", send(lo, v6), "sendto", unix.EHOSTUNREACH, cure.NoRouteOrFirewall},
-		{"send, no multicast", send(wire, v4), "sendto", unix.ENETUNREACH, cure.NoMulticast},
-		{"reply, no route", send(wire, host), "sendto", unix.ENETUNREACH, cure.NoRoute},
-		{"reply, no permission or route", send(&Interface{}, host), "sendto", unix.EHOSTUNREACH, cure.PrivacyOrRoute},
-		{"send, down", send(wire, v4), "sendto", unix.ENETDOWN, cure.Down},
-		{"send, no address", send(wire, v4), "sendto", unix.EADDRNOTAVAIL, cure.NoAddressOrYet},
-		{"send, too long", send(wire, v6), "sendto", unix.EMSGSIZE, cure.TooLongHere},
-		{"send, sandboxed", send(wire, v6), "sendto", unix.EPERM, cure.Refused},
-		{"reply, broadcast", send(&Interface{}, host), "sendto", unix.EACCES, cure.Broadcast},
-		{"send, detached", send(wire, v6), "sendto", unix.ENXIO, cure.Gone},
-		{"send, the queue is full", send(wire, v4), "sendto", unix.ENOBUFS, cure.QueueFull},
+		{"send, no permission, no route or pf", send(wire, v6), "sendto", unix.EHOSTUNREACH, hintPrivacyOrRoute},
+		{"send, no route or pf", send(lo, v6), "sendto", unix.EHOSTUNREACH, hintNoRouteOrFirewall},
+		{"send, no multicast", send(wire, v4), "sendto", unix.ENETUNREACH, hintNoMulticast},
+		{"reply, no route", send(wire, host), "sendto", unix.ENETUNREACH, hintNoRoute},
+		{"reply, no permission or route", send(&Interface{}, host), "sendto", unix.EHOSTUNREACH, hintPrivacyOrRoute},
+		{"send, down", send(wire, v4), "sendto", unix.ENETDOWN, hintDown},
+		{"send, no address", send(wire, v4), "sendto", unix.EADDRNOTAVAIL, hintNoAddressOrYet},
+		{"send, too long", send(wire, v6), "sendto", unix.EMSGSIZE, hintTooLongHere},
+		{"send, sandboxed", send(wire, v6), "sendto", unix.EPERM, hintRefused},
+		{"reply, broadcast", send(&Interface{}, host), "sendto", unix.EACCES, hintBroadcast},
+		{"send, detached", send(wire, v6), "sendto", unix.ENXIO, hintGone},
+		{"send, the queue is full", send(wire, v4), "sendto", unix.ENOBUFS, hintQueueFull},
 		{"send, nobody knows", send(wire, v4), "sendto", unix.EINVAL, ""},
 	} {
 		err := &OpError{Op: "test", Err: os.NewSyscallError(test.call, test.errno)}

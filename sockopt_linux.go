@@ -11,7 +11,6 @@ import (
 	"syscall"
 	"unsafe"
 
-	"github.com/go-multicast/mcast/internal/cure"
 	"golang.org/x/sys/unix"
 )
 
@@ -126,7 +125,7 @@ var errVRF = errors.New("the kernel does not let the socket be bound to the inte
 // already, as `ip vrf exec` does it, or the kernel does not insist.
 func receivesInVRF(fd int) bool {
 	bound, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX)
-	return bound != 0 || cure.Value("net.ipv4.udp_l3mdev_accept") == "1"
+	return bound != 0 || sysctl("net.ipv4.udp_l3mdev_accept") == "1"
 }
 
 // setBuffer sets the size of a buffer. With CAP_NET_ADMIN the limits net.core.rmem_max and wmem_max do not hold.

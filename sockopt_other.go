@@ -49,4 +49,5 @@ func isTruncation(error) bool                                 { return false }
 func isHarmless(error) bool                                   { return false }
 func isUnheard(error, bool, netip.Addr) bool                  { return false }
 func openHint(error) string                                   { return "" }
+func sendBufferHint(int) string                               { return "" }
 func sendHint(error, *Interface, netip.Addr) string           { return "" }

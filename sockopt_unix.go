@@ -6,6 +6,7 @@ package mcast
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"syscall"
@@ -41,10 +42,19 @@ const joinsWithoutIPv4 = true
 
 // isExhausted reports whether the system lacks a resource, so that the operation could succeed with more of it.
 func isExhausted(err error) bool {
-	for _, errno := range []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS} {
-		if errors.Is(err, errno) {
-			return true
-		}
+	switch errnoOf(err) {
+	case unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS:
+		return true
 	}
 	return false
+}
+
+// filesHint returns the hint for a process, or a system, that has no file descriptor left.
+func filesHint() string {
+	const what = "each membership of a receiver needs a file descriptor, and each interface and family of a sender"
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return what + ": raise the limit (ulimit -n)"
+	}
+	return fmt.Sprintf("%s; the limit is %d: raise it (ulimit -n)", what, uint64(limit.Cur))
 }

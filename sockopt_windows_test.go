@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-multicast/mcast/internal/cure"
 	"github.com/go-multicast/mcast/internal/slow"
 	"golang.org/x/sys/windows"
 )
@@ -337,7 +336,7 @@ func TestWindowsNextAddress(t *testing.T) {
 		t.Errorf("there are %d OS sockets", n)
 	}
 	var e *OpError
-	if rx, err := open(len(ifc.IPv4)); !errors.Is(err, windows.WSAEADDRNOTAVAIL) || !errors.As(err, &e) || e.Hint != cure.NoAddressNow {
+	if rx, err := open(len(ifc.IPv4)); !errors.Is(err, windows.WSAEADDRNOTAVAIL) || !errors.As(err, &e) || e.Hint != hintNoAddressNow {
 		t.Errorf("all addresses are refused: %v, %v", rx, err)
 	}
 }
@@ -357,7 +356,7 @@ func TestWindowsTentative(t *testing.T) {
 		t.Error("not to be tried again")
 	}
 	var e *OpError
-	if m := s.Memberships()[0]; m.Joined || !errors.As(m.Err, &e) || e.Hint != cure.AddressChecked {
+	if m := s.Memberships()[0]; m.Joined || !errors.As(m.Err, &e) || e.Hint != hintAddressChecked {
 		t.Errorf("while its address is checked: %+v", m)
 	}
 	awaitInboxes(t, s, 0)
@@ -491,7 +490,7 @@ func TestWindowsErrors(t *testing.T) {
 	if hint := openHint(wrap(windows.WSAEADDRINUSE)); hint != "" { // which is not what a bind with SO_REUSEADDR gives
 		t.Errorf("WSAEADDRINUSE: %q", hint)
 	}
-	for dst, want := range map[string]string{"239.1.1.1": cure.Refused, "192.0.2.255": cure.RefusedOrBroadcast} {
+	for dst, want := range map[string]string{"239.1.1.1": hintRefused, "192.0.2.255": hintRefusedOrBroadcast} {
 		if hint := sendHint(wrap(windows.WSAEACCES), nil, netip.MustParseAddr(dst)); hint != want {
 			t.Errorf("WSAEACCES, to %s: %q", dst, hint)
 		}

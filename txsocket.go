@@ -18,7 +18,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/go-multicast/mcast/internal/cure"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
 )
@@ -454,7 +453,7 @@ func (t *TxSocket) configure(l *txLink, to *sender) error {
 		if err == nil && granted < size && !t.clamped {
 			t.clamped = true
 			t.logger.log(slog.LevelWarn, "the send buffer is smaller than WriteBuffer", l.ifc, nil, slog.Int("asked", size),
-				slog.Int("granted", granted), slog.String("cure", cure.SendBuffer(strconv.Itoa(size))))
+				slog.Int("granted", granted), slog.String("cure", sendBufferHint(size)))
 		}
 		return err
 	})

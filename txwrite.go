@@ -9,8 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-
-	"github.com/go-multicast/mcast/internal/cure"
 )
 
 // WriteTo is WriteToUDPAddrPort for net.PacketConn; addr is a *net.UDPAddr.
@@ -251,7 +249,7 @@ func (f *failure) error() error {
 	case f.link == nil:
 		e.Interface, e.Hint = f.dst.Zone(), "the zone is none of the socket's interfaces"
 	case f.link.gone: // its index may be another's now, so that nothing was tried
-		e.Interface, e.Hint = f.link.ifc.Name, cure.Gone
+		e.Interface, e.Hint = f.link.ifc.Name, hintGone
 	default:
 		e.Interface, e.Hint = f.link.ifc.Name, sendHint(f.err, &f.link.ifc, group)
 	}

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/go-multicast/mcast/internal/cure"
 	"golang.org/x/sys/unix"
 )
 
@@ -89,12 +88,12 @@ func (c *checkup) checkQuerier(index int, s *system) {
 		Summary: fmt.Sprintf("the bridge snoops, and there is no querier for %s", strings.Join(without, " and ")),
 		Detail: "rtnetlink shows mcast_snooping 1, mcast_querier 0 and no other querier. As long as it is so, the bridge " +
 			"passes everything on. But other switches on its network, if they snoop, forget the members after some minutes.",
-		Fix: cure.Querier(name)}
+		Fix: fixQuerier(name)}
 	if b.queries { // so it is about IPv6, for which it needs an address
 		f.Detail = "rtnetlink shows mcast_snooping 1 and mcast_querier 1, and no IPv6 address that the bridge would ask " +
 			"from. As long as it is so, it passes everything on. But other switches on its network, if they snoop, forget " +
 			"the members after some minutes."
-		f.Fix = cure.NoAddress(name, false)
+		f.Fix = fixNoAddress(name, false)
 	}
 	switch {
 	case len(dry) > 0:

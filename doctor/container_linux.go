@@ -15,7 +15,6 @@ import (
 	"strings"
 
 	"github.com/go-multicast/mcast"
-	"github.com/go-multicast/mcast/internal/cure"
 )
 
 // container tells by what the processes of this one are known to be in a container of Docker, Podman or Kubernetes, or
@@ -71,12 +70,12 @@ func (c *checkup) checkContainer(s *system) {
 			f.Detail = fmt.Sprintf("%s shows that it is one, and rtnetlink that the interface is an end of a veth whose "+
 				"other end is in another network namespace. Datagrams to groups come in from containers on the same "+
 				"bridge, and from nowhere else.", by)
-			f.Fix = cure.ContainerNetwork
+			f.Fix = fixContainerNetwork
 		case c.behindWindows(i):
 			f.Summary = "this is Windows' subsystem for Linux, and its network is behind a router that routes no multicast"
 			f.Detail = "/proc/sys/kernel/osrelease names Microsoft, the address of the interface is one that Windows gives " +
 				"to such networks, and there is no loopback0, as there is when networking is mirrored."
-			f.Fix = cure.WSLNetwork
+			f.Fix = fixWSLNetwork
 		default:
 			continue
 		}

@@ -19,7 +19,7 @@ import (
 	"syscall"
 
 	"github.com/go-multicast/mcast"
-	"github.com/go-multicast/mcast/internal/cure"
+	"github.com/go-multicast/mcast/internal/hint"
 	"github.com/go-multicast/mcast/internal/procudp"
 	"golang.org/x/sys/unix"
 )
@@ -166,7 +166,7 @@ func (c *checkup) checkSystem(s *system) {
 				Summary: fmt.Sprintf("the interface belongs to %s, which gets what comes in", master),
 				Detail: fmt.Sprintf("rtnetlink shows %s as its master (%s). A group that is joined on the interface itself "+
 					"receives nothing.", master, cmp.Or(s.links[i.Index].slaveKind, "of an unnamed kind")),
-				Fix: cure.JoinMaster(master, i.Name)})
+				Fix: fixJoinMaster(master, i.Name)})
 		}
 		if i.IsLoopback() {
 			c.checkLoRoute(i, s)
@@ -200,7 +200,7 @@ func (c *checkup) checkLoRoute(lo mcast.Interface, s *system) {
 				best = &s.routes6[i]
 			}
 		}
-		f := Finding{Code: LoRoute, Severity: Error, Group: g, Interface: lo.Name, Fix: cure.LoRoute(lo.Name)}
+		f := Finding{Code: LoRoute, Severity: Error, Group: g, Interface: lo.Name, Fix: fixLoRoute(lo.Name)}
 		switch {
 		case best == nil:
 			f.Summary = "the loopback interface has no route for IPv6 multicast"
@@ -210,7 +210,7 @@ func (c *checkup) checkLoRoute(lo mcast.Interface, s *system) {
 			f.Summary = fmt.Sprintf("the route %s of the loopback interface is not of type local", best.dst)
 			f.Detail = "/proc/net/ipv6_route shows it without the flag of local routes. Sending succeeds, and the kernel " +
 				"drops it all."
-			f.Fix = cure.ReplaceLoRoute(lo.Name, best.dst)
+			f.Fix = fixReplaceLoRoute(lo.Name, best.dst)
 		default:
 			continue
 		}
@@ -237,7 +237,7 @@ func (c *checkup) checkVersions(i mcast.Interface, s *system) {
 			f.Summary = fmt.Sprintf("sources are named, but the interface speaks IGMP%s", strings.ToLower(version))
 			f.Detail = "/proc/net/igmp shows that version: an old querier on the network, or force_igmp_version, has " +
 				"lowered it." + consequence
-			f.Fix = cure.IGMPVersion(i.Name)
+			f.Fix = fixIGMPVersion(i.Name)
 		} else {
 			all, _ := parameter("net/ipv6/conf/all/force_mld_version")
 			own, ok := parameter("net/ipv6/conf/" + i.Name + "/force_mld_version")
@@ -250,7 +250,7 @@ func (c *checkup) checkVersions(i mcast.Interface, s *system) {
 			}
 			f.Summary = "sources are named, but the interface speaks MLDv1"
 			f.Detail = "The kernel parameter force_mld_version, of all interfaces or of this one, is 1." + consequence
-			f.Fix = cure.MLDVersion(i.Name)
+			f.Fix = fixMLDVersion(i.Name)
 		}
 		c.add(f)
 	}
@@ -318,14 +318,14 @@ func filtered(i mcast.Interface, source netip.Addr, r lookedUp, s *system) (f Fi
 		f.Detail = "It is an address of this machine itself, by rtnetlink, and of another interface. The kernel takes " +
 			"packets with such a source that come by a wire for forged, and drops them without a counter: accept_local " +
 			"is 0, for all interfaces and for this one."
-		f.Fix = cure.AcceptLocal(i.Name)
+		f.Fix = fixAcceptLocal(i.Name)
 	case r.kind == 0 && mode != 0:
 		f.Detail = fmt.Sprintf("There is no route to it (ip route get %s), and %s.", source, modeText)
-		f.Fix = cure.RouteTo(source, i.Name)
+		f.Fix = fixRouteTo(source, i.Name)
 	case mode == 1 && len(r.hops) > 0 && (own || r.kind == unix.RTN_UNICAST):
 		f.Detail = fmt.Sprintf("The route to it leads by %s (ip route get %s), and %s: packets from it that come in by "+
 			"another interface are dropped.", s.links[r.hops[0]].name, source, modeText)
-		f.Fix = cure.LoosePathFilter(i.Name)
+		f.Fix = fixLoosePathFilter(i.Name)
 	default:
 		return f, false
 	}
@@ -398,7 +398,7 @@ func (c *checkup) checkLimits() {
 			Summary: fmt.Sprintf("a socket can have %d IPv4 memberships, and these are %d", limit, want),
 			Detail: fmt.Sprintf("%s is %d, and %d IPv4 groups on %d interfaces were asked for.", memberships, limit, groups,
 				len(c.ifaces)) + others,
-			Fix: cure.Sysctl(memberships, strconv.Itoa(want))})
+			Fix: hint.Sysctl(memberships, strconv.Itoa(want))})
 	}
 	for _, g := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
 		name, want := "net/ipv4/igmp_max_msf", len(c.sources(g))
@@ -410,7 +410,7 @@ func (c *checkup) checkLimits() {
 				Summary: fmt.Sprintf("a socket can have %d %s sources of a group, and these are %d", limit,
 					familyName(g.Is4()), want),
 				Detail: fmt.Sprintf("%s is %d.", name, limit) + others,
-				Fix:    cure.Sysctl(name, strconv.Itoa(want))})
+				Fix:    hint.Sysctl(name, strconv.Itoa(want))})
 		}
 	}
 }
@@ -449,7 +449,7 @@ func (c *checkup) checkManyDefaults(s *system) {
 			Summary: fmt.Sprintf("there are %s default routes by several interfaces: %s", familyName(v4), list(texts)),
 			Detail: "This is what /proc/net/route and /proc/net/ipv6_route show. Who sends without naming an interface " +
 				"uses that of the lowest metric, which may not be where the receivers are.",
-			Fix: cure.NameForSenders}
+			Fix: fixNameForSenders}
 		tied := 0
 		for _, metric := range lowest {
 			if metric == lowest[best] {
@@ -524,7 +524,7 @@ func (c *checkup) checkJoined(s *system, listeners []*listener) {
 				Summary: "the kernel does not show the group as joined, although it was",
 				Detail: "A socket joined it without an error, and /proc/net/igmp or /proc/net/igmp6 does not show it. The " +
 					"interface may have gone or changed just now.",
-				Fix: cure.Restart(l.ifc.Name)})
+				Fix: fixRestart(l.ifc.Name)})
 		}
 	}
 }
@@ -578,7 +578,7 @@ func (c *checkup) checkWatched(before, start, end *system) {
 				Summary: fmt.Sprintf("a program lost %d datagrams since its receive buffer was full", u.Drops-was),
 				Detail: fmt.Sprintf("The drops of %s rose by so many in /proc/net/udp while it was watched.",
 					procudp.Describe([]procudp.Socket{u})),
-				Fix: cure.LargerBuffer})
+				Fix: fixLargerBuffer()})
 			drops[u.Inode] = u.Drops // once, if several groups are asked for
 		}
 	}
@@ -598,9 +598,9 @@ func (c *checkup) checkFiltered(n uint64) {
 			Summary: fmt.Sprintf("the reverse path filter dropped %d packets while it was watched", n),
 			Detail: fmt.Sprintf("The counter TcpExtIPReversePathFilter of /proc/net/netstat rose. It is for all "+
 				"interfaces and groups together. %s.", text),
-			Fix: cure.LoosePathFilter(i.Name)}
+			Fix: fixLoosePathFilter(i.Name)}
 		if mode == 2 {
-			f.Fix = cure.RoutesToSources
+			f.Fix = fixRoutesToSources
 		}
 		if c.someSilent(true) {
 			f.Severity = Warning
@@ -622,7 +622,7 @@ func (c *checkup) checkPort(v4 bool, n uint64, counters string) {
 			n, familyName(v4), c.Port),
 		Detail: fmt.Sprintf("These counters of the kernel rose while it was watched: %s. They are of groups that are "+
 			"joined on this machine, but do not tell which: perhaps the sender sends to another port.", counters),
-		Fix: cure.Capture}
+		Fix: fixCapture}
 	if len(c.Sources) > 0 {
 		f.Detail += " Datagrams of other hosts than the Sources count as well, if another program has joined the group " +
 			"without sources."

@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/go-multicast/mcast"
-	"github.com/go-multicast/mcast/internal/cure"
+	"github.com/go-multicast/mcast/internal/hint"
 	"golang.org/x/sys/windows"
 )
 
@@ -17,7 +17,7 @@ func TestPortTaken(t *testing.T) {
 	group, ifc := netip.MustParseAddr("239.1.2.3"), mcast.Interface{Name: "Ethernet"}
 	for errno, code := range map[windows.Errno]string{windows.WSAEACCES: PortTaken, windows.WSAEADDRINUSE: NotJoined, windows.WSAEADDRNOTAVAIL: NotJoined} {
 		c.Report.Findings = nil
-		c.cannotJoin(group, ifc, &mcast.OpError{Op: "join", Err: os.NewSyscallError("bind", errno), Hint: cure.PortTaken}, &system{})
+		c.cannotJoin(group, ifc, &mcast.OpError{Op: "join", Err: os.NewSyscallError("bind", errno), Hint: hint.PortTaken}, &system{})
 		f := c.Report.Findings[0]
 		if f.Code != code {
 			t.Errorf("%v: %+v", errno, f)

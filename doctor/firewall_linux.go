@@ -15,7 +15,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/go-multicast/mcast/internal/cure"
 	"golang.org/x/sys/unix"
 )
 
@@ -129,7 +128,7 @@ func (c *checkup) checkFirewall(ctx context.Context, before *system, watched tim
 				len(unknown)))
 		}
 		if len(rose)+len(unknown) > 0 {
-			c.add(mayHaveDropped(rose, unknown, cure.Packet{Groups: groups, Port: c.Port}))
+			c.add(mayHaveDropped(rose, unknown, packet{Groups: groups, Port: c.Port}))
 		} else if !older && partial == "" {
 			c.letIn = append(c.letIn, groups...)
 		}
@@ -148,13 +147,13 @@ func (c *checkup) joinedSilent(v4 bool) (silent []netip.Addr) {
 }
 
 // mayHaveDropped is the finding about what is lost, by drops whose counters rose, or else by those without a counter.
-func mayHaveDropped(rose, unknown []place, lost cure.Packet) Finding {
+func mayHaveDropped(rose, unknown []place, lost packet) Finding {
 	f := Finding{Code: Firewall, Severity: Info,
 		Summary: "the firewall has rules that may drop the group",
 		Detail: fmt.Sprintf("The rules were read over netlink. Datagrams of the group may pass these, which can drop and "+
 			"have no counter: %s. What they compare was not looked at. The trace shows what becomes of a datagram.",
 			list(unknown)),
-		Fix: "while the receiver runs and somebody sends: " + cure.TraceDrops(lost)}
+		Fix: "while the receiver runs and somebody sends: " + fixTraceDrops(lost)}
 	if len(lost.Groups) == 1 {
 		f.Group = lost.Groups[0]
 	}
@@ -165,7 +164,7 @@ func mayHaveDropped(rose, unknown []place, lost cure.Packet) Finding {
 	for _, p := range rose {
 		packets += p.by
 		base := p.chain.base
-		fix := cure.LetIn(families[base.table.family], base.table.name, base.name, lost)
+		fix := fixLetIn(families[base.table.family], base.table.name, base.name, lost)
 		if !slices.Contains(fixes, fix) {
 			fixes = append(fixes, fix)
 		}
@@ -176,7 +175,7 @@ func mayHaveDropped(rose, unknown []place, lost cure.Packet) Finding {
 		"They count packets of any kind: only a trace shows whether the group was among them. If another program such as "+
 		"ufw, firewalld or docker made the rules, give that program the fix in its own words, or the fix will not last.",
 		list(rose))
-	f.Fix = strings.Join(fixes, "; ") + "; if that does not help, trace it: " + cure.TraceDrops(lost)
+	f.Fix = strings.Join(fixes, "; ") + "; if that does not help, trace it: " + fixTraceDrops(lost)
 	return f
 }
 

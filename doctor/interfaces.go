@@ -11,7 +11,6 @@ import (
 	"slices"
 
 	"github.com/go-multicast/mcast"
-	"github.com/go-multicast/mcast/internal/cure"
 )
 
 // choose decides which interfaces to examine. Those the user named may have changed since he scanned.
@@ -38,7 +37,7 @@ func (c *checkup) choseNamed() {
 				Summary: "there is no such interface",
 				Detail: fmt.Sprintf("A scan found none of that name, nor one with the index %d. It was removed, or is in "+
 					"another network namespace.", want.Index),
-				Fix: cure.OtherInterface})
+				Fix: fixOtherInterface})
 			continue
 		}
 		if i := c.all[now]; !slices.ContainsFunc(c.ifaces, func(j mcast.Interface) bool { return j.Index == i.Index }) {
@@ -94,7 +93,7 @@ func (c *checkup) checkInterfaces() {
 			c.add(Finding{Code: InterfaceDown, Severity: Error, Interface: i.Name,
 				Summary: "the interface is down",
 				Detail:  fmt.Sprintf("A scan shows its flags as %s. It neither sends nor receives.", i.Flags),
-				Fix:     cure.InterfaceDown(i.Name)})
+				Fix:     fixInterfaceDown(i.Name)})
 			continue // what else it lacks it may get when it is up
 		}
 		if !hasCarrier(i) {
@@ -106,7 +105,7 @@ func (c *checkup) checkInterfaces() {
 				Summary: "the interface says that it cannot multicast",
 				Detail: fmt.Sprintf("A scan shows its flags as %s. Receivers that name no interface pass it by, "+
 					"and some tunnels without the flag carry no multicast.", i.Flags),
-				Fix: cure.NoMulticastFlag(i.Name)})
+				Fix: fixNoMulticastFlag(i.Name)})
 		}
 		for _, v4 := range []bool{true, false} {
 			if c.hasFamily(v4) && !hasFamily(i, v4) && (c.named || !c.someHas(v4)) {
@@ -114,7 +113,7 @@ func (c *checkup) checkInterfaces() {
 					Summary: fmt.Sprintf("the interface has no %s address, but a group is %[1]s", familyName(v4)),
 					Detail: "A scan shows none. Without an address of the family nothing is sent from it, and this module does " +
 						"not join on it.",
-					Fix: cure.NoAddress(i.Name, v4)})
+					Fix: fixNoAddress(i.Name, v4)})
 			}
 		}
 	}
@@ -122,7 +121,7 @@ func (c *checkup) checkInterfaces() {
 		c.add(Finding{Code: InterfaceDown, Severity: Error,
 			Summary: "the machine has no network interface but the loopback",
 			Detail:  "A scan found no other one, or only ports of bridges.",
-			Fix:     cure.AnyInterface})
+			Fix:     fixAnyInterface})
 	}
 }
 
@@ -148,7 +147,7 @@ func noCarrier(i mcast.Interface, s Severity) Finding {
 		Summary: "the interface is up but has no carrier",
 		Detail: fmt.Sprintf("A scan shows its flags as %s, without \"running\": there is no cable, nothing at its "+
 			"other end, or no Wi-Fi network that it belongs to.", i.Flags),
-		Fix: cure.NoCarrier(i.Name)}
+		Fix: fixNoCarrier(i.Name)}
 }
 
 // checkDefaults looks at what those go by who name no interface: senders, and IPv4 joins of other libraries. It comes
@@ -166,7 +165,7 @@ func (c *checkup) checkDefaults() {
 			Summary: fmt.Sprintf("there is no default route for %s", familyName(v4)),
 			Detail: "mcast.DefaultInterface found none in the system's routes. Who sends without naming an interface fails, " +
 				"and so do IPv4 joins without one in other libraries. Receivers of this module do without.",
-			Fix: cure.NoDefaultRoute(c.anyName(), v4)}
+			Fix: fixNoDefaultRoute(c.anyName(), v4)}
 		if c.named || !c.someSilent(v4) {
 			f.Severity = Info // nobody goes by it, or who does found another way
 		}

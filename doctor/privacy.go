@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/go-multicast/mcast"
-	"github.com/go-multicast/mcast/internal/cure"
 )
 
 // refusal is a failure to send to a group by an interface.
@@ -37,5 +36,5 @@ func (r refusal) private() (f Finding, found bool) {
 			"address. This is macOS " + r.macOS + ", which does so since version 15 (technical note TN3179), and then " +
 			"nothing comes in either. Each program, and each terminal for what it starts, is allowed by itself. A rule of " +
 			"the firewall pf has the same effect: sudo pfctl -sr lists the rules.",
-		Fix: cure.LocalNetwork}, true
+		Fix: fixLocalNetwork}, true
 }

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/go-multicast/mcast/internal/cure"
 )
 
 // profile is that of the firewall for networks of a kind. Its fields are what the system's own settings say, and what
@@ -48,7 +46,7 @@ func closed(profiles []profile) (f Finding, found bool) {
 			list(names)),
 		Detail: "The registry has EnableFirewall 1 and DoNotAllowExceptions 1 for it (\"block all incoming connections\"). " +
 			"Get-NetConnectionProfile shows of which kind the network is.",
-		Fix: cure.FirewallProfile(strings.Join(names, ","))}
+		Fix: fixFirewallProfile(strings.Join(names, ","))}
 	if len(names) == len(profiles) {
 		f.Severity = Warning
 		f.Summary = "the firewall lets nothing in on any network, whatever its rules allow"
@@ -145,13 +143,13 @@ func blocking(rules []registryRule, port uint16, self string) (f Finding, found 
 		return Finding{Code: FirewallRule, Severity: Warning,
 			Summary: "the firewall blocks what comes in for this program, whatever other rules allow",
 			Detail:  fmt.Sprintf("The rule is called %s, and its program is %s. %s", list(own), self, why),
-			Fix:     cure.Unblock(self)}, true
+			Fix:     fixUnblock(self)}, true
 	case len(others) > 0:
 		slices.Sort(others)
 		return Finding{Code: FirewallRule, Severity: Info,
 			Summary: "the firewall blocks what comes in for some programs, whatever other rules allow",
 			Detail:  fmt.Sprintf("They are %s. If one of them should receive, this is why it does not. %s", list(others), why),
-			Fix:     cure.Unblock("…")}, true
+			Fix:     fixUnblock("…")}, true
 	}
 	return f, false
 }

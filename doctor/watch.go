@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/go-multicast/mcast"
-	"github.com/go-multicast/mcast/internal/cure"
+	"github.com/go-multicast/mcast/internal/hint"
 )
 
 // listener receives one group by one interface. Each pair has a socket of its own, so that one that cannot be joined
@@ -148,7 +148,7 @@ func (c *checkup) cannotJoin(group netip.Addr, ifc mcast.Interface, err error, s
 		f.Code, f.Interface = PortTaken, ""
 		f.Summary = fmt.Sprintf("port %d is taken and not shared", c.Port)
 		f.Detail += s.holders(c, group)
-		f.Fix = cure.SharePort()
+		f.Fix = fixSharePort()
 	case failedMemberships:
 		f.Code, f.Interface = MembershipLimit, ""
 		f.Summary = "the system refuses to join even one group on a socket"
@@ -176,7 +176,7 @@ func (c *checkup) checkBuffer(rx *mcast.RxSocket) (clamped bool) {
 		Summary: fmt.Sprintf("a receive buffer of %d bytes was asked for, and %d are granted", c.ReadBuffer, granted),
 		Detail: "A socket was opened with that buffer, and the system then asked for its size. It clamps it silently; " +
 			"what does not fit into the buffer while the program is busy is lost.",
-		Fix: cure.ReceiveBuffer(fmt.Sprint(c.ReadBuffer))})
+		Fix: hint.ReceiveBuffer(fmt.Sprint(c.ReadBuffer))})
 	return true
 }
 
@@ -281,7 +281,7 @@ func (c *checkup) awaitEcho(ctx context.Context, sent []*listener) {
 				Detail: fmt.Sprintf("It was sent by this interface to port %d with a hop limit of 0, which keeps it on the "+
 					"machine, and a socket that has joined the group there "+
 					"did not get it within %v. No network is involved, so it is something on this machine.", c.Port, echoTime),
-				Fix: cure.SelfTest()})
+				Fix: fixSelfTest()})
 		}
 	}
 }
@@ -312,7 +312,7 @@ func (c *checkup) checkOwnHost(watched time.Duration) {
 			Detail: fmt.Sprintf("%d datagrams arrived on %s. Their source is an address of the interface (%s), so this "+
 				"machine sent them. A receiver of this module discards them unless it has set Loopback. Whether the "+
 				"receiver has set it is not visible.", all, list(on), list(from)),
-			Fix: cure.OwnHost})
+			Fix: fixOwnHost})
 	}
 }
 
@@ -341,6 +341,6 @@ func (c *checkup) checkSilence(listeners []*listener, watched time.Duration) {
 			Detail: fmt.Sprintf("The group was joined on %s and watched for %v. Either no host sends, or the sender is on "+
 				"this machine and has not set Loopback, or the datagrams are lost on the way%s.", names(c.ifaces),
 				watched.Round(10*time.Millisecond), firewall),
-			Fix: cure.Silence(!letIn)})
+			Fix: fixSilence(!letIn)})
 	}
 }
