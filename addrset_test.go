@@ -45,7 +45,7 @@ func strangerLike(first string) string {
 // how many addresses there are.
 func BenchmarkScreen(b *testing.B) {
 	for _, n := range []int{1, 4, fewAddrs, 200, 2000} {
-		c := conn{screen: screen{own: newAddrSet(sequence("10.0.0.1", n))}}
+		c := conn{filter: sourceFilter{own: newAddrSet(sequence("10.0.0.1", n))}}
 		src := netip.MustParseAddr("10.200.0.1")
 		b.Run(fmt.Sprintf("own=%d", n), func(b *testing.B) {
 			b.ReportAllocs()

@@ -170,7 +170,7 @@ func (m *merge) readMany(c *conn, ms []Message) (got, kept int, err error) {
 	if c.coalesce {
 		return m.readCoalesced(c, ms)
 	}
-	if len(ms) == 1 && !c.told { // recvfrom costs less than recvmmsg
+	if len(ms) == 1 && !c.hasControl { // recvfrom costs less than recvmmsg
 		p := ms[0].Buf
 		size, src, ok, err := m.readPlain(c, p)
 		if err != nil {

@@ -42,7 +42,7 @@ func (s *sender) send(p []byte, dst netip.AddrPort, scope int) error {
 	} else {
 		_, err = s.conn.WriteToUDPAddrPort(p, dst)
 	}
-	if err == nil || isUnheard(err, s.loopback, ip) {
+	if err == nil || isNoReceiver(err, s.loopback, ip) {
 		return nil
 	}
 	return systemError("sendto", err)

@@ -38,7 +38,7 @@ func (f families) list() (v4 []bool) {
 
 func (f families) of(a netip.Addr) bool { return a.Is4() && f.v4 || a.Is6() && f.v6 }
 
-func mistake(format string, args ...any) error {
+func configError(format string, args ...any) error {
 	return &OpError{Op: "open", Err: fmt.Errorf(format, args...)}
 }
 
@@ -59,7 +59,7 @@ func checkGroup(op string, g netip.Addr) (netip.Addr, error) {
 // checkGroups returns the groups, each once.
 func checkGroups(groups []netip.Addr) ([]netip.Addr, error) {
 	if len(groups) == 0 {
-		return nil, mistake("Groups is empty: want at least one multicast address")
+		return nil, configError("Groups is empty: want at least one multicast address")
 	}
 	known := make(map[netip.Addr]bool, len(groups))
 	unique := make([]netip.Addr, 0, len(groups))
@@ -156,7 +156,7 @@ func checkInterfaces(ifaces []Interface, groups families, mixed bool) ([]Interfa
 
 func checkSize(field string, n int) error {
 	if n < 0 || n > math.MaxInt32 { // systems take the latter for its lower half
-		return mistake("%s %d: want a number of bytes below 2 GiB, or 0 for the system's default", field, n)
+		return configError("%s %d: want a number of bytes below 2 GiB, or 0 for the system's default", field, n)
 	}
 	return nil
 }
@@ -235,10 +235,10 @@ func (cfg RxConfig) check() (_ RxConfig, err error) {
 		return cfg, err
 	}
 	if cfg.Port == 0 {
-		return cfg, mistake("Port 0: want the port that the groups are sent to")
+		return cfg, configError("Port 0: want the port that the groups are sent to")
 	}
 	if len(cfg.Sources) > 0 && len(cfg.Blocked) > 0 {
-		return cfg, mistake("Sources %v with Blocked %v: want one of them", cfg.Sources, cfg.Blocked)
+		return cfg, configError("Sources %v with Blocked %v: want one of them", cfg.Sources, cfg.Blocked)
 	}
 	f := familiesOf(cfg.Groups)
 	for _, field := range []struct {
@@ -273,7 +273,7 @@ func (cfg RxConfig) check() (_ RxConfig, err error) {
 			return cfg, nil // groups of the other family wait for an address
 		}
 	}
-	return cfg, noUsable("open", cfg.Groups...)
+	return cfg, noUsableInterface("open", cfg.Groups...)
 }
 
 // joinsByItself reports whether a socket without a list of interfaces joins its groups on ifc.
@@ -282,8 +282,8 @@ func joinsByItself(ifc *Interface) bool {
 	return ifc.Flags&want == want && !ifc.IsLoopback() && !ifc.isPort() && ifc.kind != kindVRF
 }
 
-// noUsable is the error of groups that no interface can be joined on without being named.
-func noUsable(op string, groups ...netip.Addr) *OpError {
+// noUsableInterface is the error of groups that no interface can be joined on without being named.
+func noUsableInterface(op string, groups ...netip.Addr) *OpError {
 	e := &OpError{Op: op, Hint: `WatchInterfaces waits for one; to use the loopback interface, name it in Interfaces: FindInterfaces("127.0.0.1")`}
 	family := familyName(groups[0])
 	if len(groups) == 1 {
@@ -306,7 +306,7 @@ func (cfg TxConfig) check() (_ TxConfig, links []*txLink, err error) {
 		return cfg, nil, err
 	}
 	if cfg.TrafficClass < 0 || cfg.TrafficClass > 255 {
-		return cfg, nil, mistake("TrafficClass %d: want 0 to 255, a DSCP shifted left by two", cfg.TrafficClass)
+		return cfg, nil, configError("TrafficClass %d: want 0 to 255, a DSCP shifted left by two", cfg.TrafficClass)
 	}
 	if err := checkSize("WriteBuffer", cfg.WriteBuffer); err != nil {
 		return cfg, nil, err

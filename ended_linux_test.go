@@ -100,7 +100,7 @@ func TestReadBatchEnds(t *testing.T) {
 func TestReadBatchUnwanted(t *testing.T) {
 	h := openRunsOf(t, 2, false)
 	screen := func(blocked ...netip.Addr) {
-		h.rx.m.update(func() { h.rx.groups[0].pairs[0].conns[0].screen.blocked = newAddrSet(blocked) })
+		h.rx.m.update(func() { h.rx.groups[0].pairs[0].conns[0].filter.blocked = newAddrSet(blocked) })
 	}
 	screen(netip.MustParseAddr("127.0.0.1"))
 	defer screen()

@@ -90,7 +90,7 @@ func TestFollowHealsBlockedBeyondLimit(t *testing.T) {
 	f.await("control: what only the library discards", func() bool {
 		f.rx.m.update(func() { // each time, since the OS socket may be a new one
 			for _, c := range f.rx.groups[0].pairs[0].conns {
-				c.screen.blocked = nil
+				c.filter.blocked = nil
 			}
 		})
 		return f.arrives("control")
@@ -214,8 +214,8 @@ func (f *followed) sharedOwn(rx *RxSocket) (own *addrSet) {
 	rx.m.update(func() {
 		for _, g := range rx.groups {
 			for _, c := range g.pairs[0].conns {
-				if c.screen.own != own {
-					f.t.Errorf("%s has a set of its own: %p, want %p", g.addr, c.screen.own, own)
+				if c.filter.own != own {
+					f.t.Errorf("%s has a set of its own: %p, want %p", g.addr, c.filter.own, own)
 				}
 			}
 		}

@@ -26,7 +26,7 @@ func TestFollowFormerShared(t *testing.T) {
 	var conns []*conn
 	deaf.eachPair(deaf.links[0], func(p *pair) { conns = append(conns, p.conns...) })
 	deaf.m.update(func() {
-		first, second, idle := conns[0].screen.former, conns[1].screen.former, conns[2].screen.former
+		first, second, idle := conns[0].filter.former, conns[1].filter.former, conns[2].filter.former
 		if len(first) != 1 || len(second) != 1 || first[0] != second[0] || !first[0].has(netip.MustParseAddr("10.9.9.1")) {
 			t.Errorf("lost: %v and %v, want one set", first, second)
 		}
@@ -41,7 +41,7 @@ func TestFollowFormerShared(t *testing.T) {
 		deaf.followOwn(link, &before)
 	}
 	deaf.m.update(func() {
-		former := conns[0].screen.former
+		former := conns[0].filter.former
 		if len(former) != maxFormer || cap(former) > 4*maxFormer || !former[maxFormer-1].has(netip.AddrFrom4([4]byte{10, 1, 2, 126})) {
 			t.Errorf("%d sets are kept in room for %d, the last is %v", len(former), cap(former), former[len(former)-1])
 		}

@@ -135,4 +135,4 @@ func isTruncation(error) bool { return false }
 
 func isHarmless(error) bool { return false }
 
-func isUnheard(error, bool, netip.Addr) bool { return false }
+func isNoReceiver(error, bool, netip.Addr) bool { return false }

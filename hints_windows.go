@@ -83,10 +83,10 @@ func isHarmless(err error) bool {
 		errors.Is(err, windows.WSAEHOSTUNREACH) || errors.Is(err, windows.WSAENETUNREACH)
 }
 
-// isUnheard reports whether err is that of a datagram which does not leave the host while no socket there has joined the
+// isNoReceiver reports whether err is that of a datagram which does not leave the host while no socket there has joined the
 // group: on the loopback interface, or of interface-local scope (ff01::/16, ff11::/16) on any interface. Other
 // systems send such a datagram, and no socket receives it.
-func isUnheard(err error, loopback bool, dst netip.Addr) bool {
+func isNoReceiver(err error, loopback bool, dst netip.Addr) bool {
 	return errors.Is(err, windows.WSAENETUNREACH) && (loopback || dst.IsInterfaceLocalMulticast())
 }
 

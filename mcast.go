@@ -129,9 +129,9 @@ func opError(op string, err error) error {
 	return &OpError{Op: op, Err: err}
 }
 
-// call makes one system call of opening, changing or closing a socket and names it in its error. (Reading and
+// syscallErr makes one system call of opening, changing or closing a socket and names it in its error. (Reading and
 // writing do without: they are the hot paths.)
-func call(name string, f func() error) error {
+func syscallErr(name string, f func() error) error {
 	if hook := testHookCall.Load(); hook != nil {
 		if err := (*hook)(name); err != nil {
 			return os.NewSyscallError(name, err)
@@ -144,9 +144,9 @@ func call(name string, f func() error) error {
 	return os.NewSyscallError(name, err)
 }
 
-// bindCall is call for a bind. Its error names the address and the port.
+// bindCall is syscallErr for a bind. Its error names the address and the port.
 func bindCall(at netip.AddrPort, f func() error) error {
-	if err := call("bind", f); err != nil {
+	if err := syscallErr("bind", f); err != nil {
 		return &bindError{at, systemError("bind", err)}
 	}
 	return nil

@@ -17,7 +17,7 @@ import (
 type rxGroup struct {
 	addr             netip.Addr
 	sources, blocked []netip.Addr
-	screened         *addrSet // blocked, for the screens
+	blockedSet       *addrSet // blocked, for the screens
 	pairs            []*pair
 	orphans          []*conn // of pairs that were let go, which may still have something to deliver
 }
@@ -42,8 +42,8 @@ type pair struct {
 }
 
 // waits is the error of a group that no interface has the family of.
-func (s *RxSocket) waits(group netip.Addr) error {
-	e := noUsable("join", group)
+func (s *RxSocket) waitError(group netip.Addr) error {
+	e := noUsableInterface("join", group)
 	e.Hint = "the group is joined when there is one"
 	if s.cfg.Static {
 		e.Hint = "RxConfig.Static keeps the socket from following the network"
@@ -56,7 +56,7 @@ func (s *RxSocket) addGroup(group netip.Addr, sources []netip.Addr) *rxGroup {
 	g := &rxGroup{addr: group, sources: sources}
 	if len(sources) == 0 {
 		g.sources, g.blocked = ofFamily(s.cfg.Sources, group), ofFamily(s.cfg.Blocked, group)
-		g.screened = newAddrSet(g.blocked)
+		g.blockedSet = newAddrSet(g.blocked)
 	}
 	s.groups = append(s.groups, g)
 	return g
@@ -83,7 +83,7 @@ func (s *RxSocket) joinGroup(g *rxGroup) (err error) {
 		err = cmp.Or(err, p.err)
 	}
 	if len(g.pairs) == 0 {
-		s.logger.log(slog.LevelWarn, "a group waits for an interface", Interface{}, s.waits(g.addr))
+		s.logger.log(slog.LevelWarn, "a group waits for an interface", Interface{}, s.waitError(g.addr))
 	}
 	if !joined {
 		return err
@@ -175,7 +175,7 @@ func (s *RxSocket) open(p *pair, sources []netip.Addr) error {
 		return err
 	}
 	for i, c := range conns {
-		c.screen.own = p.link.own
+		c.filter.own = p.link.own
 		if err := s.m.add(c); err != nil {
 			for _, c := range conns[:i] {
 				s.m.remove(c)
@@ -255,14 +255,14 @@ func (s *RxSocket) Join(group netip.Addr, sources ...netip.Addr) error {
 	g := s.addGroup(group, sources)
 	err = s.joinGroup(g)
 	if err == nil && len(g.pairs) == 0 && s.cfg.Static {
-		err = noUsable("join", group) // no interface will come
+		err = noUsableInterface("join", group) // no interface will come
 	}
 	if err != nil {
 		s.removeGroup(g)
 		return err
 	}
-	if s.again != nil && slices.ContainsFunc(g.pairs, func(p *pair) bool { return p.err != nil }) {
-		s.again()
+	if s.retry != nil && slices.ContainsFunc(g.pairs, func(p *pair) bool { return p.err != nil }) {
+		s.retry()
 	}
 	return nil
 }
@@ -324,8 +324,8 @@ func (s *RxSocket) addSources(g *rxGroup, sources []netip.Addr) error {
 		s.retire(p)
 		p.err = err
 	}
-	if first != nil && s.again != nil {
-		s.again()
+	if first != nil && s.retry != nil {
+		s.retry()
 	}
 	return nil
 }
@@ -414,7 +414,7 @@ func (s *RxSocket) Memberships() (all []Membership) {
 	for _, g := range s.groups {
 		if len(g.pairs) == 0 { // without named interfaces
 			all = append(all, Membership{Group: g.addr, Sources: slices.Clone(g.sources), Blocked: slices.Clone(g.blocked),
-				Err: s.waits(g.addr)})
+				Err: s.waitError(g.addr)})
 		}
 		for _, p := range g.pairs {
 			var m Membership
@@ -422,7 +422,7 @@ func (s *RxSocket) Memberships() (all []Membership) {
 				m = p.past
 				for _, c := range slices.Concat(p.retired, p.conns) {
 					if s.m.holds(c) { // else it has told its past
-						c.tell(&m)
+						c.addCounters(&m)
 					}
 				}
 			})

@@ -107,14 +107,14 @@ type readRequest struct {
 
 func newMerge() (*merge, error) {
 	var epfd int
-	if err := call("epoll_create1", func() (err error) {
+	if err := syscallErr("epoll_create1", func() (err error) {
 		epfd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 		return err
 	}); err != nil {
 		return nil, err
 	}
 	// os.NewFile looks at the flag and hands only a non-blocking descriptor to the poller.
-	if err := call("fcntl", func() error { return unix.SetNonblock(epfd, true) }); err != nil {
+	if err := syscallErr("fcntl", func() error { return unix.SetNonblock(epfd, true) }); err != nil {
 		unix.Close(epfd)
 		return nil, err
 	}
@@ -185,7 +185,7 @@ func (m *merge) drop(c *conn) bool {
 		return false
 	}
 	if c.pair != nil {
-		c.tell(&c.pair.past)
+		c.addCounters(&c.pair.past)
 	}
 	// Closing a descriptor takes it out of every epoll, unless a forked child holds a duplicate. It fails only after
 	// close, which has done the same.
@@ -225,7 +225,7 @@ func (m *merge) empty(c *conn) {
 		c.expect, c.trust = min(max(m.turn-m.budget, 1), readBudget), trusted
 	}
 	m.hot = nil
-	c.screen.former = nil // an address may be another host's by now
+	c.filter.former = nil // an address may be another host's by now
 	if c.retired && m.drop(c) {
 		c.release()
 	}
@@ -235,11 +235,11 @@ func (m *merge) empty(c *conn) {
 // socket, which is to be found empty soon. m.mu is held.
 func (m *merge) setOwn(c *conn, own, lost *addrSet) {
 	if lost != nil && c.waiting() {
-		excess := max(0, len(c.screen.former)+1-maxFormer)
-		c.screen.former = append(slices.Delete(c.screen.former, 0, excess), lost)
+		excess := max(0, len(c.filter.former)+1-maxFormer)
+		c.filter.former = append(slices.Delete(c.filter.former, 0, excess), lost)
 		c.trust = 0
 	}
-	c.screen.own = own
+	c.filter.own = own
 }
 
 // maxFormer is how many losses of addresses are kept for a socket that nobody reads, if addresses come and go for ever.
@@ -257,7 +257,7 @@ func (c *conn) waiting() bool {
 }
 
 func (m *merge) control(op, fd int, event *unix.EpollEvent) error {
-	return call("epoll_ctl", func() (err error) {
+	return syscallErr("epoll_ctl", func() (err error) {
 		if closed := m.raw.Control(func(epfd uintptr) { err = unix.EpollCtl(int(epfd), op, fd, event) }); closed != nil {
 			return net.ErrClosed
 		}
@@ -606,7 +606,7 @@ func epollWait(epfd int, events []unix.EpollEvent) (int, error) {
 
 // readOne takes one datagram from c into p. It reports false for one that must not be delivered.
 func (m *merge) readOne(c *conn, p []byte) (n int, src netip.AddrPort, ok bool, err error) {
-	if !c.told && !c.coalesce {
+	if !c.hasControl && !c.coalesce {
 		size, src, ok, err := m.readPlain(c, p)
 		return min(size, len(p)), src, ok, err
 	}

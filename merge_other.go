@@ -125,7 +125,7 @@ func (m *merge) add(c *conn) error {
 
 // yield leaves c's place in its inbox, and what waits there, to another conn of the same pair. The merge's lock is held.
 func (c *conn) yield(to *conn) {
-	c.tell(&c.pair.past)
+	c.addCounters(&c.pair.past)
 	for i := range c.in.queue {
 		if c.in.queue[i].conn == c {
 			c.in.queue[i].conn = to
@@ -155,7 +155,7 @@ func (m *merge) drop(c *conn) bool {
 	}
 	in := c.in
 	if c.pair != nil {
-		c.tell(&c.pair.past)
+		c.addCounters(&c.pair.past)
 	}
 	delete(in.conns, c.group)
 	for i := range in.queue {
@@ -220,7 +220,7 @@ func (m *merge) update(f func()) {
 
 // setOwn sets the addresses of this host. What waits to be read was compared with those of before when it was received. m.mu
 // is held.
-func (m *merge) setOwn(c *conn, own, _ *addrSet) { c.screen.own = own }
+func (m *merge) setOwn(c *conn, own, _ *addrSet) { c.filter.own = own }
 
 // close interrupts every read, gives all OS sockets back, and waits until no goroutine is left.
 func (m *merge) close() error {

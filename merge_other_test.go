@@ -289,12 +289,12 @@ func TestMergeScreen(t *testing.T) {
 	mt := newMergeTest(t)
 	in := mt.inlet()
 	blocked := []netip.Addr{mt.from.LocalAddr().(*net.UDPAddr).AddrPort().Addr()}
-	mt.update(func() { in.screen.blocked = newAddrSet(blocked) })
+	mt.update(func() { in.filter.blocked = newAddrSet(blocked) })
 	for range 2 * inboxDatagrams {
 		mt.send(in, "refused")
 	}
 	mt.wantNothing()
-	mt.update(func() { in.screen.blocked = nil })
+	mt.update(func() { in.filter.blocked = nil })
 	mt.send(in, "wanted")
 	mt.want("wanted")
 }

@@ -34,8 +34,8 @@ func openConn(cfg *RxConfig, p *pair, sources []netip.Addr) (*conn, error) {
 	// what came before the options below were set tells no interface and is refused.
 	c.in = newInbox(udp, c.group, true)
 	// The kernel passes what it was asked to block: imo_multi_filter compares the wrong modes. So it is told, for the
-	// routers' sake, and screened here.
-	c.screen.only, c.screen.blocked = newAddrSet(sources), p.screened // the former in case that the kernel lets others pass as well
+	// routers' sake, and blockedSet here.
+	c.filter.only, c.filter.blocked = newAddrSet(sources), p.blockedSet // the former in case that the kernel lets others pass as well
 	if err := ask(udp, p.addr, cfg); err != nil {
 		udp.Close()
 		return nil, err
@@ -51,15 +51,15 @@ func openConn(cfg *RxConfig, p *pair, sources []netip.Addr) (*conn, error) {
 // gives datagrams to members alone, and for IPv6 too as soon as a multicast option was set.
 func listenGroup(group netip.AddrPort, ifIndex int) (*net.UDPConn, error) {
 	var fd int
-	if err := call("socket", func() (err error) { fd, err = openSocket(group.Addr()); return err }); err != nil {
+	if err := syscallErr("socket", func() (err error) { fd, err = openSocket(group.Addr()); return err }); err != nil {
 		return nil, err
 	}
 	file := os.NewFile(uintptr(fd), "mcast")
 	defer file.Close()
-	if err := call("setsockopt", func() error { return setSharedFD(fd, group.Addr().Is4(), true) }); err != nil {
+	if err := syscallErr("setsockopt", func() error { return setSharedFD(fd, group.Addr().Is4(), true) }); err != nil {
 		return nil, err
 	}
-	if err := call("bind", func() error { return unix.Bind(fd, sockaddr(group, ifIndex)) }); err != nil {
+	if err := syscallErr("bind", func() error { return unix.Bind(fd, sockaddr(group, ifIndex)) }); err != nil {
 		return nil, err
 	}
 	return fileConn(file)
@@ -94,7 +94,7 @@ func (p *pair) joinOn(c *conn) error {
 		}
 	}
 	for _, source := range p.blocked {
-		_ = m.ExcludeSourceSpecificGroup(ifi, group, ipAddr(source)) // they are screened anyway
+		_ = m.ExcludeSourceSpecificGroup(ifi, group, ipAddr(source)) // they are blockedSet anyway
 	}
 	return nil
 }
@@ -103,7 +103,7 @@ func (p *pair) joinOn(c *conn) error {
 // (mcast_join_leave in src/java.base/unix/native/libnet).
 func joinCall(name string, f func() error) (err error) {
 	for range 3 {
-		if err = call(name, func() error { return bare(f()) }); !errors.Is(err, unix.ENOMEM) {
+		if err = syscallErr(name, func() error { return withoutName(f()) }); !errors.Is(err, unix.ENOMEM) {
 			break
 		}
 	}

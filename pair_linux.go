@@ -41,10 +41,10 @@ func openConn(cfg *RxConfig, p *pair, sources []netip.Addr) (c *conn, rest []net
 // tryOpenConn makes one attempt. A second one also shares the port with sockets that have SO_REUSEPORT alone; see bindPort.
 // Everything is set before bind, so that no datagram slips in that should not, but for the device of IPv4 in a second
 // attempt: a socket of IPv4 receives only what arrives on the interface of its membership anyway.
-func tryOpenConn(cfg *RxConfig, p *pair, sources []netip.Addr, again bool) (_ *conn, rest []netip.Addr, err error) {
+func tryOpenConn(cfg *RxConfig, p *pair, sources []netip.Addr, retry bool) (_ *conn, rest []netip.Addr, err error) {
 	c := &conn{pair: p, group: p.addr, ifName: p.link.ifc.Name, ifIndex: p.link.ifc.Index}
 	s := p.socket(0)
-	if err := s.call("socket", func() (err error) {
+	if err := s.syscallErr("socket", func() (err error) {
 		s.fd, err = unix.Socket(s.domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 		return err
 	}); err != nil {
@@ -62,7 +62,7 @@ func tryOpenConn(cfg *RxConfig, p *pair, sources []netip.Addr, again bool) (_ *c
 	}
 	// The kernel checks an IPv6 membership by group alone, so only the device keeps other interfaces out. An IPv4 socket
 	// receives nothing in a VRF without it, and keeps its port to itself, see bindPort.
-	bound, late := false, again && p.addr.Is4()
+	bound, late := false, retry && p.addr.Is4()
 	if !late {
 		if bound, err = s.bindDevice(c.ifIndex); err != nil {
 			return nil, nil, err
@@ -76,7 +76,7 @@ func tryOpenConn(cfg *RxConfig, p *pair, sources []netip.Addr, again bool) (_ *c
 	if err := s.ask(cfg); err != nil {
 		return nil, nil, err
 	}
-	c.told = c.checkIf || cfg.Timestamps || cfg.HopLimits
+	c.hasControl = c.checkIf || cfg.Timestamps || cfg.HopLimits
 	// Before 5.0 the kernel does not know it. It is a permission, so that is no error.
 	c.coalesce = cfg.Coalesce && canCoalesce && s.set("UDP_GRO", unix.IPPROTO_UDP, unix.UDP_GRO, 1) == nil
 	if rest, err = s.join(c.ifIndex, sources); err != nil {
@@ -87,12 +87,12 @@ func tryOpenConn(cfg *RxConfig, p *pair, sources []netip.Addr, again bool) (_ *c
 		return nil, nil, err
 	}
 	// The kernel does not keep out all of them, and none while it is joined again.
-	c.screen.blocked = p.screened
+	c.filter.blocked = p.blockedSet
 	c.release = func() error {
 		s.unblock(c.ifIndex, p.blocked[:c.blocked])
 		return closeFD(s.fd)
 	}
-	if err := bindPort(s.fd, netip.AddrPortFrom(p.addr, cfg.Port), c.ifIndex, again); err != nil {
+	if err := bindPort(s.fd, netip.AddrPortFrom(p.addr, cfg.Port), c.ifIndex, retry); err != nil {
 		return nil, nil, s.fail(err)
 	}
 	if late {
@@ -125,8 +125,8 @@ func (p *pair) socket(fd int) pairSocket {
 	return pairSocket{p, fd, unix.AF_INET6, unix.IPPROTO_IPV6}
 }
 
-func (s *pairSocket) call(name string, f func() error) error {
-	if err := call(name, f); err != nil {
+func (s *pairSocket) syscallErr(name string, f func() error) error {
+	if err := syscallErr(name, f); err != nil {
 		return s.fail(err)
 	}
 	return nil
@@ -137,12 +137,12 @@ func (s *pairSocket) fail(err error) error {
 }
 
 func (s *pairSocket) set(name string, level, option, value int) error {
-	return s.call("setsockopt "+name, func() error { return unix.SetsockoptInt(s.fd, level, option, value) })
+	return s.syscallErr("setsockopt "+name, func() error { return unix.SetsockoptInt(s.fd, level, option, value) })
 }
 
 // share lets other sockets have the port, and takes nothing that others joined.
 func (s *pairSocket) share() error {
-	return s.call("setsockopt", func() error { return setSharedFD(s.fd, s.domain, true) })
+	return s.syscallErr("setsockopt", func() error { return setSharedFD(s.fd, s.domain, true) })
 }
 
 // bindDevice binds the socket to the interface, if the kernel can.
@@ -156,7 +156,7 @@ func (s *pairSocket) bindDevice(index int) (bound bool, err error) {
 // ask sets what the user wants to be told, and the buffer.
 func (s *pairSocket) ask(cfg *RxConfig) error {
 	if cfg.ReadBuffer > 0 {
-		if err := s.call("setsockopt SO_RCVBUF", func() error {
+		if err := s.syscallErr("setsockopt SO_RCVBUF", func() error {
 			return setBuffer(s.fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, cfg.ReadBuffer)
 		}); err != nil {
 			return err
@@ -198,12 +198,12 @@ func (s *pairSocket) join(index int, sources []netip.Addr) (rest []netip.Addr, e
 func (s *pairSocket) joinAny(index int) error {
 	if s.domain == unix.AF_INET {
 		mreq := unix.IPMreqn{Multiaddr: s.addr.As4(), Ifindex: int32(index)}
-		return s.call("setsockopt IP_ADD_MEMBERSHIP", func() error {
+		return s.syscallErr("setsockopt IP_ADD_MEMBERSHIP", func() error {
 			return unix.SetsockoptIPMreqn(s.fd, s.level, unix.IP_ADD_MEMBERSHIP, &mreq)
 		})
 	}
 	mreq := unix.IPv6Mreq{Multiaddr: s.addr.As16(), Interface: uint32(index)}
-	return s.call("setsockopt IPV6_JOIN_GROUP", func() error {
+	return s.syscallErr("setsockopt IPV6_JOIN_GROUP", func() error {
 		return unix.SetsockoptIPv6Mreq(s.fd, s.level, unix.IPV6_JOIN_GROUP, &mreq)
 	})
 }
@@ -235,7 +235,7 @@ func (s *pairSocket) unblock(index int, blocked []netip.Addr) {
 }
 
 func (s *pairSocket) sourceOption(name string, option, index int, source netip.Addr) error {
-	err := s.call("setsockopt "+name, func() error {
+	err := s.syscallErr("setsockopt "+name, func() error {
 		return unix.SetsockoptString(s.fd, s.level, option, string(wire.MreqLinux.GroupSourceReq(index, s.addr, source)))
 	})
 	if e := (*OpError)(nil); errors.As(err, &e) {

@@ -30,7 +30,7 @@ func (m *merge) openConn(cfg *RxConfig, p *pair, sources []netip.Addr) (_ *conn,
 	c := &conn{pair: p, group: p.addr, ifName: ifc.Name, ifIndex: ifc.Index, sources: sources}
 	// The system filters too, where it can. Here every datagram is looked at anyway, and so the promise does not
 	// depend on how well it does.
-	c.screen.only, c.screen.blocked = newAddrSet(sources), p.screened
+	c.filter.only, c.filter.blocked = newAddrSet(sources), p.blockedSet
 
 	all := listenAt(ifc, p.addr, cfg.Port)
 	for _, at := range all {
@@ -146,7 +146,7 @@ func configureRx(udp *net.UDPConn, cfg *RxConfig, ifc *Interface, v4 bool) error
 	}
 	s.onlyBy(ifc.Index)
 	if cfg.ReadBuffer > 0 {
-		return call("setsockopt SO_RCVBUF", func() error { return udp.SetReadBuffer(cfg.ReadBuffer) })
+		return syscallErr("setsockopt SO_RCVBUF", func() error { return udp.SetReadBuffer(cfg.ReadBuffer) })
 	}
 	return nil
 }
@@ -161,13 +161,13 @@ func (p *pair) joinOn(c *conn) error {
 		if err := p.joinSources(c, s); !refused(err) {
 			return err
 		}
-		// Wine has no source filters that could be used. The group is joined for all, then, and screened here.
+		// Wine has no source filters that could be used. The group is joined for all, then, and blockedSet here.
 		c.leave()
 	}
 	if err := p.joinAny(c, s); err != nil {
 		return err
 	}
-	for _, source := range p.blocked { // for the routers' sake: they are screened anyway
+	for _, source := range p.blocked { // for the routers' sake: they are blockedSet anyway
 		if p.addr.Is6() {
 			_ = s.set("MCAST_BLOCK_SOURCE", mcastBlockSource, wire.MreqWindows.GroupSourceReq(c.ifIndex, p.addr, source))
 		} else {
@@ -179,8 +179,8 @@ func (p *pair) joinOn(c *conn) error {
 
 func (p *pair) joinAny(c *conn, s socket) (err error) {
 	if p.addr.Is6() {
-		return call("setsockopt IPV6_JOIN_GROUP", func() error {
-			return bare(ipv6.NewPacketConn(c.in.udp).JoinGroup(&net.Interface{Index: c.ifIndex}, ipAddr(p.addr)))
+		return syscallErr("setsockopt IPV6_JOIN_GROUP", func() error {
+			return withoutName(ipv6.NewPacketConn(c.in.udp).JoinGroup(&net.Interface{Index: c.ifIndex}, ipAddr(p.addr)))
 		})
 	}
 	c.ifAddr, err = byInterface(&p.link.ifc, func(ifAddr netip.Addr) error {

@@ -44,6 +44,6 @@ func replyConn(to *sender, _ bool) (*conn, error) {
 	})
 }
 
-func isTruncation(error) bool                { return false }
-func isHarmless(error) bool                  { return false }
-func isUnheard(error, bool, netip.Addr) bool { return false }
+func isTruncation(error) bool                   { return false }
+func isHarmless(error) bool                     { return false }
+func isNoReceiver(error, bool, netip.Addr) bool { return false }

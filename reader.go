@@ -175,14 +175,14 @@ func readError(err error) error {
 
 // conn is a membership, or the unicast of a TxSocket's OS socket, in a merge.
 type conn struct {
-	place  // where the merge has it
-	handle // what the system has it by
+	place    // where the merge has it
+	osSocket // what the system has it by
 
 	pair    *pair // nil for the sockets of a TxSocket
 	group   netip.Addr
 	ifName  string
 	ifIndex int
-	screen  screen
+	filter  sourceFilter
 	sources []netip.Addr // its share of the pair's
 	release func() error // gives its OS socket back, or its part in one
 
@@ -224,8 +224,8 @@ func (d *drops) see(counter uint32) {
 	d.last = counter
 }
 
-// tell adds what c has counted to m.
-func (c *conn) tell(m *Membership) {
+// addCounters adds what c has counted to m.
+func (c *conn) addCounters(m *Membership) {
 	m.ReadBuffer = c.stats()
 	m.Packets += c.count.packets
 	m.Bytes += c.count.bytes
@@ -234,10 +234,10 @@ func (c *conn) tell(m *Membership) {
 	m.Dropped += c.count.dropped.total
 }
 
-// screen refuses in user space what the kernel cannot be made to refuse, or may not always. Its zero value refuses nothing.
+// sourceFilter refuses in user space what the kernel cannot be made to refuse, or may not always. Its zero value refuses nothing.
 // Its sets are shared and without zones: one interface, one zone. The merge's lock guards which they are, and is not held
 // while one is made.
-type screen struct {
+type sourceFilter struct {
 	own     *addrSet   // this host's addresses on the interface, if its own datagrams are not wanted
 	former  []*addrSet // addresses that the interface has lost since something was received that may not have been read yet
 	blocked *addrSet
@@ -250,7 +250,7 @@ type screen struct {
 // An IPv4-mapped source in an IPv6 packet belongs to no host (RFC 4942, section 2.2), but Linux lets it in. It would pass
 // for an IPv4 source, 127.0.0.1 for example, and a reply would go there. The kernels of the BSDs and macOS drop it.
 func (c *conn) refuses(src netip.Addr, n int) bool {
-	s := &c.screen
+	s := &c.filter
 	if src.Is4In6() {
 		return true
 	}

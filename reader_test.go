@@ -22,25 +22,25 @@ func TestScreen(t *testing.T) {
 	blocked := newAddrSet(append(sequence("10.1.0.1", 20), groups("fe80::b", "2001:db8::b")...))
 	set := func(addrs ...string) *addrSet { return newAddrSet(groups(addrs...)) }
 	for _, c := range []struct {
-		screen  screen
+		filter  sourceFilter
 		src     string
 		refused bool
 	}{
-		{screen{}, "10.1.0.1", false},
-		{screen{own: set("10.0.0.1", "fe80::1")}, "10.0.0.1", true},
-		{screen{own: set("10.0.0.1", "fe80::1")}, "fe80::1%7", true},
-		{screen{own: set("10.0.0.1", "fe80::1")}, "10.0.0.2", false},
-		{screen{blocked: blocked}, "10.1.0.20", true},
-		{screen{blocked: blocked}, "fe80::b%7", true},
-		{screen{blocked: blocked}, "2001:db8::b", true},
-		{screen{blocked: blocked}, "10.1.0.21", false},
-		{screen{own: set("10.0.0.1"), blocked: blocked}, "10.0.0.1", true},
-		{screen{own: set("10.0.0.1"), blocked: blocked}, "10.1.0.1", true},
-		{screen{own: set("10.0.0.1"), blocked: blocked}, "10.1.1.1", false},
+		{sourceFilter{}, "10.1.0.1", false},
+		{sourceFilter{own: set("10.0.0.1", "fe80::1")}, "10.0.0.1", true},
+		{sourceFilter{own: set("10.0.0.1", "fe80::1")}, "fe80::1%7", true},
+		{sourceFilter{own: set("10.0.0.1", "fe80::1")}, "10.0.0.2", false},
+		{sourceFilter{blocked: blocked}, "10.1.0.20", true},
+		{sourceFilter{blocked: blocked}, "fe80::b%7", true},
+		{sourceFilter{blocked: blocked}, "2001:db8::b", true},
+		{sourceFilter{blocked: blocked}, "10.1.0.21", false},
+		{sourceFilter{own: set("10.0.0.1"), blocked: blocked}, "10.0.0.1", true},
+		{sourceFilter{own: set("10.0.0.1"), blocked: blocked}, "10.1.0.1", true},
+		{sourceFilter{own: set("10.0.0.1"), blocked: blocked}, "10.1.1.1", false},
 	} {
-		one := conn{screen: c.screen}
+		one := conn{filter: c.filter}
 		if got := one.refuses(netip.MustParseAddr(c.src), 1); got != c.refused {
-			t.Errorf("%+v refuses %s: %v", c.screen, c.src, got)
+			t.Errorf("%+v refuses %s: %v", c.filter, c.src, got)
 		}
 	}
 }
@@ -201,7 +201,7 @@ func TestErrorsReturnZeroValues(t *testing.T) {
 func wantNothingOfDiscarded(t *testing.T, s *script, read func() (int, any, error)) {
 	t.Helper()
 	refuse := func(blocked ...netip.Addr) {
-		s.rx.m.update(func() { s.rx.groups[0].pairs[0].conns[0].screen.only = newAddrSet(blocked) })
+		s.rx.m.update(func() { s.rx.groups[0].pairs[0].conns[0].filter.only = newAddrSet(blocked) })
 	}
 	for wait := 10 * time.Millisecond; ; wait *= 2 {
 		for range 2 { // from then on the merge expects one datagram, and does not look for another

@@ -527,7 +527,7 @@ func TestCoalescedFairness(t *testing.T) {
 func TestCoalescedRefused(t *testing.T) {
 	h := openRuns(t, 1)
 	screen := func(blocked ...netip.Addr) {
-		h.rx.m.update(func() { h.rx.groups[0].pairs[0].conns[0].screen.blocked = newAddrSet(blocked) })
+		h.rx.m.update(func() { h.rx.groups[0].pairs[0].conns[0].filter.blocked = newAddrSet(blocked) })
 	}
 	screen(netip.MustParseAddr("127.0.0.1"))
 	h.write(t, 0, 1000, 64) // more than lookBudget

@@ -129,7 +129,7 @@ type RxSocket struct {
 	*reader
 	logger   logger
 	unfollow func() // nil if Static
-	again    func() // has what could not be joined tried again in a while; nil if Static
+	retry    func() // schedules another attempt to join what failed; nil if Static
 
 	mu     sync.Mutex // guards what is below; held while sockets are opened and closed, never while a read or write waits
 	closed bool
@@ -191,7 +191,7 @@ func (s *RxSocket) joinAll() error {
 	defer s.mu.Unlock()
 	if !s.cfg.Static {
 		var err error
-		if s.unfollow, s.again, err = tryFollow(&s.logger, &watchFollower{prepare: s.prepare, holds: s.holds, f: s.follow}); err != nil {
+		if s.unfollow, s.retry, err = tryFollow(&s.logger, &watchFollower{prepare: s.prepare, holds: s.holds, f: s.follow}); err != nil {
 			return err
 		}
 	}

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// handle is what a conn is to the system.
-type handle struct {
+// osSocket is what a conn is to the system.
+type osSocket struct {
 	members members
 }
 
@@ -89,24 +89,24 @@ func sockaddr(addr netip.AddrPort, ifIndex int) unix.Sockaddr {
 
 // ask sets what control messages are to tell, and the buffer.
 func ask(udp *net.UDPConn, family netip.Addr, cfg *RxConfig) error {
-	if err := call("setsockopt", func() error { return tellInterface(udp, family, cfg.HopLimits) }); err != nil {
+	if err := syscallErr("setsockopt", func() error { return requestPktinfo(udp, family, cfg.HopLimits) }); err != nil {
 		return err
 	}
 	if cfg.Timestamps {
-		if err := call("setsockopt SO_TIMESTAMP", func() error {
+		if err := syscallErr("setsockopt SO_TIMESTAMP", func() error {
 			return controlUDP(udp, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMP, 1) })
 		}); err != nil {
 			return err
 		}
 	}
 	if cfg.ReadBuffer > 0 {
-		return call("setsockopt SO_RCVBUF", func() error { return udp.SetReadBuffer(cfg.ReadBuffer) })
+		return syscallErr("setsockopt SO_RCVBUF", func() error { return udp.SetReadBuffer(cfg.ReadBuffer) })
 	}
 	return nil
 }
 
-// tellInterface has control messages name the interface and, if wanted, the hop limit.
-func tellInterface(udp *net.UDPConn, family netip.Addr, hopLimit bool) error {
+// requestPktinfo has control messages name the interface and, if wanted, the hop limit.
+func requestPktinfo(udp *net.UDPConn, family netip.Addr, hopLimit bool) error {
 	if family.Is4() {
 		flags := ipv4.FlagInterface
 		if hopLimit {
@@ -127,7 +127,7 @@ func listenReply(group netip.Addr, port uint16) (*net.UDPConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := call("setsockopt SO_SNDBUF", func() error { return udp.SetWriteBuffer(leastWriteBuffer) }); err != nil {
+	if err := syscallErr("setsockopt SO_SNDBUF", func() error { return udp.SetWriteBuffer(leastWriteBuffer) }); err != nil {
 		udp.Close()
 		return nil, err
 	}
@@ -139,7 +139,7 @@ func replyConn(to *sender, v4 bool) (*conn, error) {
 	c := &conn{place: place{in: newInbox(to.conn, netip.Addr{}, false)}}
 	c.release = func() error { return to.conn.SetReadDeadline(longAgo) }
 	// Packet information tells the zone, and what came to 224.0.0.1, which no membership is needed for.
-	return c, call("setsockopt", func() error { return tellInterface(to.conn, anyAddr(v4, 0).Addr(), false) })
+	return c, syscallErr("setsockopt", func() error { return requestPktinfo(to.conn, anyAddr(v4, 0).Addr(), false) })
 }
 
 func controlUDP(udp *net.UDPConn, f func(fd int) error) error {
@@ -153,7 +153,7 @@ func controlUDP(udp *net.UDPConn, f func(fd int) error) error {
 // setMulticastInterface directs the multicast of a sender to ifc.
 func setMulticastInterface(to *sender, v4 bool, ifc *Interface) error {
 	if v4 {
-		return bare(ipv4.NewPacketConn(to.conn).SetMulticastInterface(&net.Interface{Index: ifc.Index}))
+		return withoutName(ipv4.NewPacketConn(to.conn).SetMulticastInterface(&net.Interface{Index: ifc.Index}))
 	}
 	return controlUDP(to.conn, func(fd int) error { return setInterface6(fd, ifc.Index) })
 }
@@ -216,8 +216,8 @@ func (c *conn) stats() (readBuffer int) {
 	return readBuffer
 }
 
-// unbalance: there is no second attempt.
-func unbalance(*net.UDPConn, int) error { return nil }
+// leaveReusePortGroup: there is no second attempt.
+func leaveReusePortGroup(*net.UDPConn, int) error { return nil }
 
 // bindSender: there are no VRFs.
 func bindSender(syscall.RawConn, int) (bound bool, err error) { return false, nil }

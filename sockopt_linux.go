@@ -14,13 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// handle is what a conn is to the system.
-type handle struct {
-	fd       int
-	checkIf  bool // IPv6 where the kernel refused to bind the device: compare the arrival interface
-	told     bool // there are control messages
-	coalesce bool // the kernel may hand over runs of datagrams at once
-	blocked  int  // how many of the pair's blocked sources, from the first on, the kernel keeps out
+// osSocket is what a conn is to the system.
+type osSocket struct {
+	fd         int
+	checkIf    bool // IPv6 where the kernel refused to bind the device: compare the arrival interface
+	hasControl bool // there are control messages
+	coalesce   bool // the kernel may hand over runs of datagrams at once
+	blocked    int  // how many of the pair's blocked sources, from the first on, the kernel keeps out
 }
 
 // errSystem is nil where sockets can be opened.
@@ -41,13 +41,13 @@ const hasTrafficClass6 = true
 
 // setShared sets what every socket of this library needs before bind. A second attempt to bind also shares the port with
 // sockets that have SO_REUSEPORT alone.
-func setShared(rc syscall.RawConn, v4, share, again bool) error {
+func setShared(rc syscall.RawConn, v4, share, retry bool) error {
 	domain := unix.AF_INET6
 	if v4 {
 		domain = unix.AF_INET
 	}
 	return control(rc, func(fd int) error {
-		if again {
+		if retry {
 			if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
 				return err
 			}
@@ -56,10 +56,10 @@ func setShared(rc syscall.RawConn, v4, share, again bool) error {
 	})
 }
 
-// unbalance takes a sender's socket, after a second attempt to bind, out of the group of those that have SO_REUSEPORT: the
+// leaveReusePortGroup takes a sender's socket, after a second attempt to bind, out of the group of those that have SO_REUSEPORT: the
 // kernel would give it a part of the multicast that others have joined; see bindPort. Any setting of the device does, also
 // that to none (sock_bindtoindex_locked in net/core/sock.c). Kernels that do not know the option balance no multicast.
-func unbalance(udp *net.UDPConn, device int) error {
+func leaveReusePortGroup(udp *net.UDPConn, device int) error {
 	rc, err := udp.SyscallConn()
 	if err != nil {
 		return err
@@ -96,7 +96,7 @@ func setSharedFD(fd, domain int, share bool) error {
 // bindDeviceFD binds a socket to an interface, if the kernel can (SO_BINDTOIFINDEX is of 5.1) and may (before 5.7 it took
 // CAP_NET_RAW; after, it does if the socket is bound to another).
 func bindDeviceFD(fd, index int) (bound bool, err error) {
-	err = call("setsockopt SO_BINDTOIFINDEX", func() error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, index) })
+	err = syscallErr("setsockopt SO_BINDTOIFINDEX", func() error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, index) })
 	if errors.Is(err, unix.ENOPROTOOPT) || errors.Is(err, unix.EPERM) {
 		return false, nil
 	}
@@ -160,8 +160,8 @@ func setWriteBuffer(to *sender, size int) (granted int, err error) {
 // have it at bind. In a second one the device of a membership of IPv4 is bound after the address: no socket of this library
 // that has SO_REUSEPORT is without a device, and to bind one takes the socket out of the group of those that are
 // (udp_lib_rehash in net/ipv4/udp.c).
-func bindPort(fd int, at netip.AddrPort, scope int, again bool) error {
-	if again {
+func bindPort(fd int, at netip.AddrPort, scope int, retry bool) error {
+	if retry {
 		if err := reusePort(fd, true); err != nil {
 			return err
 		}
@@ -174,7 +174,7 @@ func reusePort(fd int, on bool) error {
 	if on {
 		value = 1
 	}
-	return call("setsockopt SO_REUSEPORT", func() error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, value) })
+	return syscallErr("setsockopt SO_REUSEPORT", func() error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, value) })
 }
 
 // sockaddr is addr as package unix wants it.
@@ -196,7 +196,7 @@ func listenReply(group netip.Addr, port uint16) (*net.UDPConn, error) {
 		domain, at = unix.AF_INET6, netip.AddrFrom16([16]byte{0xff, 0x0e})
 	}
 	var fd int
-	if err := call("socket", func() (err error) {
+	if err := syscallErr("socket", func() (err error) {
 		fd, err = unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 		return err
 	}); err != nil {
@@ -204,7 +204,7 @@ func listenReply(group netip.Addr, port uint16) (*net.UDPConn, error) {
 	}
 	file := os.NewFile(uintptr(fd), "mcast reply")
 	defer file.Close()
-	if err := call("setsockopt", func() error { return setSharedFD(fd, domain, true) }); err != nil {
+	if err := syscallErr("setsockopt", func() error { return setSharedFD(fd, domain, true) }); err != nil {
 		return nil, err
 	}
 	err := bindPort(fd, netip.AddrPortFrom(at, port), 0, false)

@@ -24,7 +24,7 @@ const (
 	downLoses        = false
 )
 
-type handle struct{}
+type osSocket struct{}
 
 func (*conn) stats() (readBuffer int) { return 0 }
 
@@ -39,7 +39,7 @@ func (*conn) leave()                                                   {}
 func probeSource(*Interface, netip.Addr) (a netip.Addr, err error)     { return a, errSystem }
 func isExhausted(error) bool                                           { return false }
 func isPortTaken(error) bool                                           { return false }
-func unbalance(*net.UDPConn, int) error                                { return nil }
+func leaveReusePortGroup(*net.UDPConn, int) error                      { return nil }
 
 // bindSender: there are no VRFs.
 func bindSender(syscall.RawConn, int) (bound bool, err error) { return false, nil }
@@ -47,7 +47,7 @@ func (*conn) stale(*Interface, map[watchAddr]bool) bool       { return false }
 func isTransient(error) bool                                  { return false }
 func isTruncation(error) bool                                 { return false }
 func isHarmless(error) bool                                   { return false }
-func isUnheard(error, bool, netip.Addr) bool                  { return false }
+func isNoReceiver(error, bool, netip.Addr) bool               { return false }
 func openHint(error) string                                   { return "" }
 func sendBufferHint(int) string                               { return "" }
 func sendHint(error, *Interface, netip.Addr) string           { return "" }

@@ -24,7 +24,7 @@ func control(rc syscall.RawConn, f func(fd int) error) (err error) {
 
 // fileConn hands a duplicate of a UDP socket's descriptor to package net.
 func fileConn(file *os.File) (udp *net.UDPConn, err error) {
-	err = call("dup", func() error {
+	err = syscallErr("dup", func() error {
 		pc, err := net.FilePacketConn(file)
 		if wrapped := (*net.OpError)(nil); errors.As(err, &wrapped) {
 			return wrapped.Err // without "file file+net" and the name of the file

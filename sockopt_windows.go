@@ -32,8 +32,8 @@ const (
 	mcastJoinSourceGroup  = 45
 )
 
-// handle is what a conn is to the system.
-type handle struct {
+// osSocket is what a conn is to the system.
+type osSocket struct {
 	ifAddr netip.Addr // what stands for its interface in IPv4 options
 }
 
@@ -80,13 +80,13 @@ func socketOf(udp *net.UDPConn, v4 bool) (socket, error) {
 }
 
 func (s socket) setInt(name string, option, value int) error {
-	return call("setsockopt "+name, func() error {
+	return syscallErr("setsockopt "+name, func() error {
 		return control(s.raw, func(h windows.Handle) error { return windows.SetsockoptInt(h, s.level, option, value) })
 	})
 }
 
 func (s socket) set(name string, option int32, value []byte) error {
-	return call("setsockopt "+name, func() error {
+	return syscallErr("setsockopt "+name, func() error {
 		return control(s.raw, func(h windows.Handle) error {
 			return windows.Setsockopt(h, int32(s.level), option, &value[0], int32(len(value)))
 		})
@@ -215,8 +215,8 @@ func (c *conn) stats() (readBuffer int) {
 	return readBuffer
 }
 
-// unbalance: there is no second attempt.
-func unbalance(*net.UDPConn, int) error { return nil }
+// leaveReusePortGroup: there is no second attempt.
+func leaveReusePortGroup(*net.UDPConn, int) error { return nil }
 
 // bindSender: there are no VRFs.
 func bindSender(syscall.RawConn, int) (bound bool, err error) { return false, nil }

@@ -463,18 +463,18 @@ func TestWindowsErrors(t *testing.T) {
 		windows.WSAENOBUFS:       {},
 	} {
 		err := wrap(errno)
-		got := verdict{refused(err), isTransient(err), isTruncation(err), isHarmless(err), isUnheard(err, true, group)}
+		got := verdict{refused(err), isTransient(err), isTruncation(err), isHarmless(err), isNoReceiver(err, true, group)}
 		if got != want {
 			t.Errorf("%v: %+v, want %+v", errno, got, want)
 		}
 		for dst, local := range map[string]bool{"ff01::1": true, "ff11::1": true, "ff31::1": true, "ff02::1": false, "ff12::1": false,
 			"ff05::1": false, "ff0e::1": false, "239.1.1.1": false, "224.0.0.1": false, "127.0.0.1": false, "::1": false} {
-			if isUnheard(err, false, netip.MustParseAddr(dst)) != (local && want.unheard) {
+			if isNoReceiver(err, false, netip.MustParseAddr(dst)) != (local && want.unheard) {
 				t.Errorf("%v, to %s by a network interface: unheard is not %v", errno, dst, local)
 			}
 		}
 	}
-	if refused(nil) || isTransient(nil) || isTruncation(nil) || isHarmless(nil) || isUnheard(nil, true, group) {
+	if refused(nil) || isTransient(nil) || isTruncation(nil) || isHarmless(nil) || isNoReceiver(nil, true, group) {
 		t.Error("no error is one")
 	}
 	for _, errno := range []error{windows.WSAEACCES, windows.WSAEADDRNOTAVAIL, windows.WSAEMFILE,

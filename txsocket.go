@@ -99,16 +99,16 @@ type TxSocket struct {
 	links     atomic.Pointer[[]*txLink] // replaced, under mu, never changed
 	listening atomic.Bool               // replies are received
 	closed    atomic.Bool               // written under mu
-	keeps     atomic.Bool               // nothing leaves by a network interface: TTLHost without Loopback; written under mu
+	hostOnly  atomic.Bool               // nothing leaves by a network interface: TTLHost without Loopback; written under mu
 
-	mu            sync.Mutex // guards what is below and the settings of the OS sockets; never held while a read or write waits
-	unheard       []*conn    // whose replies nobody has asked for yet
-	retired       []*sender  // of links that were opened anew, for writes that have begun
-	ttl           int        // as TxConfig has it, of the links to come as well
-	writeDeadline time.Time
-	clamped       bool             // the logger knows that the send buffers are smaller than WriteBuffer
-	opening       map[bool]txRetry // of families that wait for an interface, by whether they are IPv4
-	unrouted      backoff          // the system did not say which routes are the default ones
+	mu                sync.Mutex // guards what is below and the settings of the OS sockets; never held while a read or write waits
+	pendingReplyConns []*conn    // whose replies nobody has asked for yet
+	retired           []*sender  // of links that were opened anew, for writes that have begun
+	ttl               int        // as TxConfig has it, of the links to come as well
+	writeDeadline     time.Time
+	clamped           bool             // the logger knows that the send buffers are smaller than WriteBuffer
+	opening           map[bool]txRetry // of families that wait for an interface, by whether they are IPv4
+	unrouted          backoff          // the system did not say which routes are the default ones
 }
 
 // txLink is an interface and a family to send on.
@@ -188,7 +188,7 @@ func (t *TxSocket) opened() bool { return t != nil && t.reader != nil }
 func (t *TxSocket) openAll(links []*txLink) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.keeps.Store(t.cfg.TTL == TTLHost && !t.cfg.Loopback)
+	t.hostOnly.Store(t.cfg.TTL == TTLHost && !t.cfg.Loopback)
 	if !t.cfg.Static {
 		var err error
 		if t.unfollow, _, err = tryFollow(&t.logger, &watchFollower{f: t.follow, routes: t.cfg.Interfaces == nil}); err != nil {
@@ -289,7 +289,7 @@ func (t *TxSocket) bind(l *txLink, device int) error {
 // bound stays bound when the interface leaves its VRF, which changes nothing. t.mu is held.
 func (t *TxSocket) direct(l *txLink, ifc *Interface) (*txLink, error) {
 	if l.bound == 0 || l.bound == ifc.Index {
-		err := call("setsockopt IP_MULTICAST_IF", func() error { return setMulticastInterface(l.to, l.v4, ifc) })
+		err := syscallErr("setsockopt IP_MULTICAST_IF", func() error { return setMulticastInterface(l.to, l.v4, ifc) })
 		if err == nil && ifc.vrf() != 0 {
 			err = t.bind(l, ifc.Index)
 		}
@@ -301,7 +301,7 @@ func (t *TxSocket) direct(l *txLink, ifc *Interface) (*txLink, error) {
 	if err := t.openOn(anew, uint16(port), ifc.Index); err != nil {
 		return l, err
 	}
-	t.unheard = slices.DeleteFunc(t.unheard, func(c *conn) bool { return c == l.replies })
+	t.pendingReplyConns = slices.DeleteFunc(t.pendingReplyConns, func(c *conn) bool { return c == l.replies })
 	if t.listening.Load() {
 		t.m.remove(l.replies)
 	}
@@ -339,13 +339,13 @@ func listenUDP(at netip.AddrPort, share bool, device int) (udp *net.UDPConn, err
 	return udp, err
 }
 
-func tryListenUDP(at netip.AddrPort, share, again bool, device int) (udp *net.UDPConn, err error) {
+func tryListenUDP(at netip.AddrPort, share, retry bool, device int) (udp *net.UDPConn, err error) {
 	v4, network := at.Addr().Is4(), "udp6"
 	if v4 {
 		network = "udp4"
 	}
 	lc := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) error {
-		if err := call("setsockopt", func() error { return setShared(rc, v4, share, again) }); err != nil || device == 0 || again {
+		if err := syscallErr("setsockopt", func() error { return setShared(rc, v4, share, retry) }); err != nil || device == 0 || retry {
 			return err
 		}
 		bindSender(rc, device) // that it is not bound is found out later, by TxSocket.bind
@@ -358,8 +358,8 @@ func tryListenUDP(at netip.AddrPort, share, again bool, device int) (udp *net.UD
 		}
 		return err
 	})
-	if err == nil && again {
-		if err = unbalance(udp, device); err != nil {
+	if err == nil && retry {
+		if err = leaveReusePortGroup(udp, device); err != nil {
 			udp.Close()
 			return nil, err
 		}
@@ -389,7 +389,7 @@ func (t *TxSocket) use(l *txLink, udp *net.UDPConn) error {
 	if t.listening.Load() {
 		err = t.m.add(c)
 	} else {
-		t.unheard = append(t.unheard, c)
+		t.pendingReplyConns = append(t.pendingReplyConns, c)
 	}
 	l.to, l.replies = to, c
 	return err
@@ -403,12 +403,12 @@ func (t *TxSocket) listen() error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for len(t.unheard) > 0 && !t.closed.Load() {
-		c := t.unheard[0]
+	for len(t.pendingReplyConns) > 0 && !t.closed.Load() {
+		c := t.pendingReplyConns[0]
 		if err := t.m.add(c); err != nil {
 			return &OpError{Op: "read", Interface: c.ifName, Err: err, Hint: openHint(err)}
 		}
-		t.unheard = t.unheard[1:]
+		t.pendingReplyConns = t.pendingReplyConns[1:]
 	}
 	t.listening.Store(true)
 	return nil
@@ -416,11 +416,11 @@ func (t *TxSocket) listen() error {
 
 // configure sets the options of a new OS socket.
 func (t *TxSocket) configure(l *txLink, to *sender) error {
-	if err := call("setsockopt IP_MULTICAST_IF", func() error { return setMulticastInterface(to, l.v4, &l.ifc) }); err != nil {
+	if err := syscallErr("setsockopt IP_MULTICAST_IF", func() error { return setMulticastInterface(to, l.v4, &l.ifc) }); err != nil {
 		return err
 	}
 	loop := t.cfg.Loopback || l.ifc.IsLoopback() // Linux loops there in any case, others do not
-	if err := call("setsockopt IP_MULTICAST_LOOP", func() error {
+	if err := syscallErr("setsockopt IP_MULTICAST_LOOP", func() error {
 		if l.v4 {
 			return ipv4.NewPacketConn(to.conn).SetMulticastLoopback(loop)
 		}
@@ -435,7 +435,7 @@ func (t *TxSocket) configure(l *txLink, to *sender) error {
 		return fmt.Errorf("TrafficClass %d for IPv6: %w", t.cfg.TrafficClass, errors.ErrUnsupported)
 	}
 	if t.cfg.TrafficClass != 0 {
-		if err := call("setsockopt IP_TOS", func() error {
+		if err := syscallErr("setsockopt IP_TOS", func() error {
 			if l.v4 {
 				return ipv4.NewPacketConn(to.conn).SetTOS(t.cfg.TrafficClass)
 			}
@@ -448,7 +448,7 @@ func (t *TxSocket) configure(l *txLink, to *sender) error {
 	if size == 0 {
 		return nil
 	}
-	return call("setsockopt SO_SNDBUF", func() error {
+	return syscallErr("setsockopt SO_SNDBUF", func() error {
 		granted, err := setWriteBuffer(to, size)
 		if err == nil && granted < size && !t.clamped {
 			t.clamped = true
@@ -465,7 +465,7 @@ func setTTL(l *txLink, to *sender, ttl int) error {
 	if err != nil {
 		return err
 	}
-	return call("setsockopt IP_MULTICAST_TTL", func() error {
+	return syscallErr("setsockopt IP_MULTICAST_TTL", func() error {
 		if l.v4 {
 			return ipv4.NewPacketConn(to.conn).SetMulticastTTL(value)
 		}
@@ -558,9 +558,9 @@ func (t *TxSocket) SetTTL(ttl int) error {
 		return &OpError{Op: "set TTL", Err: net.ErrClosed}
 	}
 	t.ttl = ttl
-	keeps := ttl == TTLHost && !t.cfg.Loopback
-	if keeps {
-		t.keeps.Store(true)
+	hostOnly := ttl == TTLHost && !t.cfg.Loopback
+	if hostOnly {
+		t.hostOnly.Store(true)
 	}
 	var failed error
 	for _, l := range *t.links.Load() {
@@ -568,8 +568,8 @@ func (t *TxSocket) SetTTL(ttl int) error {
 			failed = joinErrors(failed, &OpError{Op: "set TTL", Interface: l.ifc.Name, Err: systemError("setsockopt", err)})
 		}
 	}
-	if failed == nil && !keeps {
-		t.keeps.Store(false)
+	if failed == nil && !hostOnly {
+		t.hostOnly.Store(false)
 	}
 	return failed
 }

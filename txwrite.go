@@ -51,7 +51,7 @@ func (t *TxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err
 		matched = true
 		if l.gone {
 			failed.add(l, dst, -1, ErrNoInterface)
-		} else if t.keeps.Load() && !l.ifc.IsLoopback() {
+		} else if t.hostOnly.Load() && !l.ifc.IsLoopback() {
 			n = len(p)
 		} else if err := t.send(i, l, p, netip.AddrPortFrom(dst, addr.Port())); err != nil {
 			failed.add(l, dst, -1, err)
@@ -169,7 +169,7 @@ func (t *TxSocket) writeRun(links []*txLink, dst netip.Addr, ms []Message, first
 			failed.add(l, dst, first, ErrNoInterface)
 			continue
 		}
-		if t.keeps.Load() && !l.ifc.IsLoopback() {
+		if t.hostOnly.Load() && !l.ifc.IsLoopback() {
 			n = end
 			continue
 		}

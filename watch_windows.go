@@ -47,7 +47,7 @@ func watchOpen() (watchSource, error) {
 		{"NotifyUnicastIpAddressChange", windows.NotifyUnicastIpAddressChange, onAddress},
 	} {
 		var h windows.Handle
-		err := call(r.name, func() error { return r.register(windows.AF_UNSPEC, r.callback, unsafe.Pointer(w), false, &h) })
+		err := syscallErr(r.name, func() error { return r.register(windows.AF_UNSPEC, r.callback, unsafe.Pointer(w), false, &h) })
 		if err != nil {
 			w.close()
 			return nil, opError("watch", err)

@@ -14,8 +14,8 @@ import (
 // ipAddr is a group or source as x/net wants it.
 func ipAddr(a netip.Addr) net.Addr { return &net.IPAddr{IP: a.AsSlice()} }
 
-// bare is the errno of an error of x/net, which names no option.
-func bare(err error) error {
+// withoutName is the errno of an error of x/net, which names no option.
+func withoutName(err error) error {
 	if named := (*os.SyscallError)(nil); errors.As(err, &named) {
 		return named.Err
 	}
