@@ -104,54 +104,61 @@ func checkSources(sources []netip.Addr, groups families) (unique []netip.Addr, _
 }
 
 // checkInterfaces refuses interfaces that cannot serve every group of the families, and returns copies of the others, each
-// once. If the groups are of both families (mixed), the cure of a missing address can be a socket for each family.
-func checkInterfaces(ifaces []Interface, groups families, mixed bool) ([]Interface, error) {
+// once. If the groups are of both families (mixed), the hint for a missing address suggests a socket for each family.
+func checkInterfaces(ifaces []Interface, groups families, mixed bool) (unique []Interface, _ error) {
 	if len(ifaces) == 0 {
 		return nil, &OpError{Op: "open", Err: noInterface("Interfaces is empty"), Hint: "leave it nil for the default choice"}
 	}
-	var unique []Interface
 	for _, ifc := range ifaces {
-		fail := func(err error, hint string) ([]Interface, error) {
+		if hint, err := checkInterface(&ifc, groups, mixed); err != nil {
 			return nil, &OpError{Op: "open", Interface: ifc.Name, Err: err, Hint: hint}
-		}
-		if ifc.Index <= 0 || ifc.Index > math.MaxInt32 {
-			return fail(noInterface(fmt.Sprintf("no interface has the index %d", ifc.Index)), "take it from FindInterfaces")
-		}
-		for _, p := range slices.Concat(ifc.IPv4, ifc.IPv6) {
-			if a := p.Addr(); !a.IsValid() || a.Zone() != "" || a.IsMulticast() || a.Is4In6() {
-				return fail(fmt.Errorf("%s is not an address of an interface", a), "take it from FindInterfaces")
-			}
-		}
-		for _, family := range []struct {
-			wanted bool
-			name   string
-			addrs  []netip.Prefix
-			is     func(netip.Addr) bool
-		}{{groups.v4, "IPv4", ifc.IPv4, netip.Addr.Is4}, {groups.v6, "IPv6", ifc.IPv6, netip.Addr.Is6}} {
-			for _, p := range family.addrs {
-				if !family.is(p.Addr()) {
-					return fail(fmt.Errorf("%s is listed as an %s address", p.Addr(), family.name), "take it from FindInterfaces")
-				}
-			}
-			switch {
-			case !family.wanted || len(family.addrs) > 0:
-			case ifc.Flags&net.FlagUp == 0:
-				return fail(fmt.Errorf("the interface is down and has no %s address, but a group is %[1]s", family.name), "bring it up")
-			default:
-				hint := "give the interface an address"
-				if ifc.isPort() {
-					hint = "it is a port: name its master " + ifc.masterName
-				} else if mixed {
-					hint += ", or open one socket for each family"
-				}
-				return fail(noInterface("the interface has no "+family.name+" address, but a group is "+family.name), hint)
-			}
 		}
 		if !slices.ContainsFunc(unique, func(u Interface) bool { return u.Index == ifc.Index }) {
 			unique = append(unique, ifc.clone())
 		}
 	}
 	return unique, nil
+}
+
+func checkInterface(ifc *Interface, groups families, mixed bool) (hint string, err error) {
+	const takeIt = "take it from FindInterfaces"
+	if ifc.Index <= 0 || ifc.Index > math.MaxInt32 {
+		return takeIt, noInterface(fmt.Sprintf("no interface has the index %d", ifc.Index))
+	}
+	for _, family := range []struct {
+		wanted bool
+		name   string
+		addrs  []netip.Prefix
+		is     func(netip.Addr) bool
+	}{{groups.v4, "IPv4", ifc.IPv4, netip.Addr.Is4}, {groups.v6, "IPv6", ifc.IPv6, netip.Addr.Is6}} {
+		for _, p := range family.addrs {
+			switch a := p.Addr(); {
+			case !a.IsValid(), a.Zone() != "", a.IsMulticast(), a.Is4In6():
+				return takeIt, fmt.Errorf("%s is not an address of an interface", a)
+			case !family.is(a):
+				return takeIt, fmt.Errorf("%s is listed as an %s address", a, family.name)
+			}
+		}
+		if family.wanted && len(family.addrs) == 0 {
+			return missingFamily(ifc, family.name, mixed)
+		}
+	}
+	return "", nil
+}
+
+// missingFamily returns the error and hint of an interface without an address of a family that a group needs.
+func missingFamily(ifc *Interface, family string, mixed bool) (hint string, err error) {
+	switch {
+	case ifc.Flags&net.FlagUp == 0:
+		return "bring it up", fmt.Errorf("the interface is down and has no %s address, but a group is %[1]s", family)
+	case ifc.isPort():
+		hint = "it is a port: name its master " + ifc.masterName
+	case mixed:
+		hint = "give the interface an address, or open one socket for each family"
+	default:
+		hint = "give the interface an address"
+	}
+	return hint, noInterface("the interface has no " + family + " address, but a group is " + family)
 }
 
 func checkSize(field string, n int) error {

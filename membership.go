@@ -148,7 +148,7 @@ func (s *RxSocket) join(p *pair) {
 		return
 	}
 	p.left = false
-	p.err = s.open(p, p.sources)
+	p.conns, p.err = s.stage(p, p.sources)
 }
 
 func (p *pair) goneError() error {
@@ -161,18 +161,18 @@ func (p *pair) portError() error {
 	return e
 }
 
-// open adds sockets for the given sources to a pair: all of them, or none.
-func (s *RxSocket) open(p *pair, sources []netip.Addr) error {
+// stage opens OS sockets of a pair for the given sources, and adds them to the merge but not to the pair.
+func (s *RxSocket) stage(p *pair, sources []netip.Addr) ([]*conn, error) {
 	conns, err := openPair(s.m, &s.cfg, p, sources)
-	if err != nil {
-		if op := (*OpError)(nil); isExhausted(err) && errors.As(err, &op) {
-			needs := fmt.Sprintf("the socket needs %d memberships", s.needed())
-			if op.Hint != "" {
-				needs += "; " + op.Hint
-			}
-			op.Hint = needs
+	if op := (*OpError)(nil); isExhausted(err) && errors.As(err, &op) {
+		needs := fmt.Sprintf("the socket needs %d memberships", s.needed())
+		if op.Hint != "" {
+			needs += "; " + op.Hint
 		}
-		return err
+		op.Hint = needs
+	}
+	if err != nil {
+		return nil, err
 	}
 	for i, c := range conns {
 		c.filter.own = p.link.own
@@ -183,11 +183,10 @@ func (s *RxSocket) open(p *pair, sources []netip.Addr) error {
 			for _, c := range conns[i:] {
 				c.release()
 			}
-			return &OpError{Op: "join", Group: p.addr, Interface: p.link.ifc.Name, Err: err, Hint: openHint(err)}
+			return nil, &OpError{Op: "join", Group: p.addr, Interface: p.link.ifc.Name, Err: err, Hint: openHint(err)}
 		}
 	}
-	p.conns = append(p.conns, conns...)
-	return nil
+	return conns, nil
 }
 
 // leave closes the sockets of a pair. s.mu is held.
@@ -276,8 +275,50 @@ func (s *RxSocket) group(addr netip.Addr) *rxGroup {
 	return nil
 }
 
-// addSources adds those of the sources that are new to a group that is joined. s.mu is held.
+// addSources adds sources to a group that is joined: it stages OS sockets for the new ones on each interface, then commits or
+// discards all of them. s.mu is held.
 func (s *RxSocket) addSources(g *rxGroup, sources []netip.Addr) error {
+	sources, err := s.newSources(g, sources)
+	if err != nil || len(sources) == 0 {
+		return err
+	}
+	staged, failed := make([][]*conn, len(g.pairs)), make([]error, len(g.pairs))
+	var first error
+	joined := 0
+	for i, p := range g.pairs {
+		if p.err != nil {
+			continue // it joins for all sources when it can
+		}
+		staged[i], failed[i] = s.stage(p, sources)
+		switch {
+		case failed[i] == nil:
+			joined++
+		case first == nil || isExhausted(failed[i]):
+			first = failed[i]
+		}
+	}
+	if first != nil && (!s.all || joined == 0 || isExhausted(first)) {
+		for _, c := range slices.Concat(staged...) {
+			s.m.remove(c)
+		}
+		return first
+	}
+	g.sources = append(g.sources, sources...)
+	for i, p := range g.pairs {
+		p.conns = append(p.conns, staged[i]...)
+		if failed[i] != nil { // a pair without some of the sources is not joined
+			s.retire(p)
+			p.err = failed[i]
+		}
+	}
+	if first != nil && s.retry != nil {
+		s.retry()
+	}
+	return nil
+}
+
+// newSources returns those of the sources that a group does not have.
+func (s *RxSocket) newSources(g *rxGroup, sources []netip.Addr) ([]netip.Addr, error) {
 	if len(sources) == 0 {
 		sources = ofFamily(s.cfg.Sources, g.addr)
 	}
@@ -286,48 +327,9 @@ func (s *RxSocket) addSources(g *rxGroup, sources []netip.Addr) error {
 		if len(g.sources) > 0 {
 			now = fmt.Sprint(g.sources)
 		}
-		return &OpError{Op: "join", Group: g.addr, Err: fmt.Errorf("it is joined for %s already", now), Hint: "Leave it first"}
+		return nil, &OpError{Op: "join", Group: g.addr, Err: fmt.Errorf("it is joined for %s already", now), Hint: "Leave it first"}
 	}
-	sources = slices.DeleteFunc(slices.Clone(sources), func(a netip.Addr) bool { return slices.Contains(g.sources, a) })
-	if len(sources) == 0 {
-		return nil
-	}
-	had := make([]int, len(g.pairs))
-	failed := make(map[*pair]error)
-	var first error
-	joined := 0
-	for i, p := range g.pairs {
-		had[i] = len(p.conns)
-		if p.err != nil {
-			continue // joins for all sources when it can
-		}
-		if err := s.open(p, sources); err == nil {
-			joined++
-		} else {
-			failed[p] = err
-			if first == nil || isExhausted(err) {
-				first = err
-			}
-		}
-	}
-	if first != nil && (!s.all || joined == 0 || isExhausted(first)) {
-		for i, p := range g.pairs {
-			for _, c := range p.conns[had[i]:] {
-				s.m.remove(c)
-			}
-			p.conns = slices.Delete(p.conns, had[i], len(p.conns))
-		}
-		return first
-	}
-	g.sources = append(g.sources, sources...)
-	for p, err := range failed { // which is not half a member
-		s.retire(p)
-		p.err = err
-	}
-	if first != nil && s.retry != nil {
-		s.retry()
-	}
-	return nil
+	return slices.DeleteFunc(slices.Clone(sources), func(a netip.Addr) bool { return slices.Contains(g.sources, a) }), nil
 }
 
 // Leave leaves a group on all interfaces of the socket. Datagrams of it that were received and not yet read are

@@ -10,109 +10,150 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openPair opens what receives p's group on p's interface: one socket, or, where there are more sources than the
-// kernel takes for one, as many as it needs, each with a share of them, so that every datagram still has one
-// socket to go to.
+// openPair opens the OS sockets of p. If the kernel takes fewer sources for a socket than there are, each socket gets a share
+// of them, so that a datagram still arrives on one socket only.
 func openPair(_ *merge, cfg *RxConfig, p *pair, sources []netip.Addr) (conns []*conn, err error) {
 	for {
-		c, rest, err := openConn(cfg, p, sources)
+		o := pairOpening{pairSocket: p.socket(-1), cfg: cfg, sources: sources}
+		err := o.open()
+		if isPortTaken(err) {
+			o.retry = true
+			err = o.open()
+		}
 		if err != nil {
 			for _, c := range conns {
 				c.release()
 			}
 			return nil, err
 		}
-		conns = append(conns, c)
-		if sources = rest; len(sources) == 0 {
+		conns = append(conns, o.c)
+		if sources = sources[len(o.c.sources):]; len(sources) == 0 {
 			return conns, nil
 		}
 	}
 }
 
-// openConn opens one socket for p with as many of the sources as it takes, and returns those that are left.
-func openConn(cfg *RxConfig, p *pair, sources []netip.Addr) (c *conn, rest []netip.Addr, err error) {
-	c, rest, err = tryOpenConn(cfg, p, sources, false)
-	if isPortTaken(err) {
-		c, rest, err = tryOpenConn(cfg, p, sources, true)
-	}
-	return c, rest, err
+// pairOpening is a conn that is being opened.
+type pairOpening struct {
+	pairSocket
+	cfg     *RxConfig
+	sources []netip.Addr // to join, as many as the kernel takes
+	retry   bool         // the second attempt: share the port also with sockets that have SO_REUSEPORT alone; see bindPort
+	c       *conn
+	bound   bool // to the interface
 }
 
-// tryOpenConn makes one attempt. A second one also shares the port with sockets that have SO_REUSEPORT alone; see bindPort.
-// Everything is set before bind, so that no datagram slips in that should not, but for the device of IPv4 in a second
-// attempt: a socket of IPv4 receives only what arrives on the interface of its membership anyway.
-func tryOpenConn(cfg *RxConfig, p *pair, sources []netip.Addr, retry bool) (_ *conn, rest []netip.Addr, err error) {
-	c := &conn{pair: p, group: p.addr, ifName: p.link.ifc.Name, ifIndex: p.link.ifc.Index}
-	s := p.socket(0)
-	if err := s.syscallErr("socket", func() (err error) {
-		s.fd, err = unix.Socket(s.domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+// open makes one attempt. All options are set before bind, so that no unwanted datagram arrives. Only the second attempt for
+// IPv4 binds the interface later; an IPv4 socket receives only on the interface of its membership anyway.
+func (o *pairOpening) open() error {
+	o.c = &conn{pair: o.pair, group: o.addr, ifName: o.link.ifc.Name, ifIndex: o.link.ifc.Index}
+	o.c.release = func() error { return nil }
+	for _, step := range []func() error{o.create, o.share, o.bindDeviceEarly, o.setOptions, o.joinSources, o.blockSources, o.bind,
+		o.bindDeviceLate, o.setReusePort, o.c.listen} {
+		if err := step(); err != nil {
+			o.c.release()
+			if _, ok := err.(*OpError); !ok {
+				err = o.fail(err)
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+func (o *pairOpening) create() error {
+	err := syscallErr("socket", func() (err error) {
+		o.fd, err = unix.Socket(o.domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 		return err
-	}); err != nil {
-		return nil, nil, err
+	})
+	if err == nil {
+		fd := o.fd
+		o.c.fd, o.c.release = fd, func() error { return closeFD(fd) }
 	}
-	c.fd, c.release = s.fd, func() error { return closeFD(s.fd) }
-	defer func() {
-		if err != nil {
-			c.release()
-		}
-	}()
-
-	if err := s.share(); err != nil {
-		return nil, nil, err
-	}
-	// The kernel checks an IPv6 membership by group alone, so only the device keeps other interfaces out. An IPv4 socket
-	// receives nothing in a VRF without it, and keeps its port to itself, see bindPort.
-	bound, late := false, retry && p.addr.Is4()
-	if !late {
-		if bound, err = s.bindDevice(c.ifIndex); err != nil {
-			return nil, nil, err
-		}
-	}
-	if c.checkIf = !bound && s.domain == unix.AF_INET6; c.checkIf {
-		if err := s.set("IPV6_RECVPKTINFO", s.level, unix.IPV6_RECVPKTINFO, 1); err != nil {
-			return nil, nil, err
-		}
-	}
-	if err := s.ask(cfg); err != nil {
-		return nil, nil, err
-	}
-	c.hasControl = c.checkIf || cfg.Timestamps || cfg.HopLimits
-	// Before 5.0 the kernel does not know it. It is a permission, so that is no error.
-	c.coalesce = cfg.Coalesce && canCoalesce && s.set("UDP_GRO", unix.IPPROTO_UDP, unix.UDP_GRO, 1) == nil
-	if rest, err = s.join(c.ifIndex, sources); err != nil {
-		return nil, nil, err
-	}
-	c.sources = sources[:len(sources)-len(rest)]
-	if c.blocked, err = s.block(c.ifIndex, p.blocked); err != nil {
-		return nil, nil, err
-	}
-	// The kernel does not keep out all of them, and none while it is joined again.
-	c.filter.blocked = p.blockedSet
-	c.release = func() error {
-		s.unblock(c.ifIndex, p.blocked[:c.blocked])
-		return closeFD(s.fd)
-	}
-	if err := bindPort(s.fd, netip.AddrPortFrom(p.addr, cfg.Port), c.ifIndex, retry); err != nil {
-		return nil, nil, s.fail(err)
-	}
-	if late {
-		if bound, err = s.bindDevice(c.ifIndex); err != nil {
-			return nil, nil, err
-		}
-	}
-	if !bound && p.link.ifc.vrf() != 0 && !receivesInVRF(s.fd) {
-		return nil, nil, &OpError{Op: "join", Group: p.addr, Interface: c.ifName, Err: errVRF, Hint: openHint(errVRF)}
-	}
-	if err := reusePort(s.fd, bound || p.addr.Is6()); err != nil {
-		return nil, nil, s.fail(err)
-	}
-	if err := c.listen(); err != nil {
-		return nil, nil, s.fail(err)
-	}
-	return c, rest, nil
+	return err
 }
 
-// pairSocket is a socket that is being opened for a pair. Its methods return an *OpError that names it.
+// bindsLate: to bind the interface after the address takes an IPv4 socket out of its SO_REUSEPORT group, see bindPort.
+func (o *pairOpening) bindsLate() bool { return o.retry && o.addr.Is4() }
+
+// bindDeviceEarly binds the socket to its interface. Without that, an IPv6 socket receives on every interface, since the
+// kernel compares the group alone, and an IPv4 socket receives nothing in a VRF.
+func (o *pairOpening) bindDeviceEarly() (err error) {
+	if !o.bindsLate() {
+		o.bound, err = bindDeviceFD(o.fd, o.c.ifIndex)
+	}
+	return err
+}
+
+func (o *pairOpening) setOptions() error {
+	if o.c.checkIf = !o.bound && o.addr.Is6(); o.c.checkIf {
+		if err := o.set("IPV6_RECVPKTINFO", o.level, unix.IPV6_RECVPKTINFO, 1); err != nil {
+			return err
+		}
+	}
+	if o.cfg.ReadBuffer > 0 {
+		if err := syscallErr("setsockopt SO_RCVBUF", func() error {
+			return setBuffer(o.fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, o.cfg.ReadBuffer)
+		}); err != nil {
+			return err
+		}
+	}
+	if o.cfg.Timestamps {
+		if err := o.set("SO_TIMESTAMPNS", unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err != nil {
+			return err
+		}
+	}
+	if o.cfg.HopLimits {
+		name, option := "IP_RECVTTL", unix.IP_RECVTTL
+		if o.addr.Is6() {
+			name, option = "IPV6_RECVHOPLIMIT", unix.IPV6_RECVHOPLIMIT
+		}
+		if err := o.set(name, o.level, option, 1); err != nil {
+			return err
+		}
+	}
+	o.c.hasControl = o.c.checkIf || o.cfg.Timestamps || o.cfg.HopLimits
+	// Linux before 5.0 does not have UDP_GRO, and Coalesce does not require it.
+	o.c.coalesce = o.cfg.Coalesce && canCoalesce && o.set("UDP_GRO", unix.IPPROTO_UDP, unix.UDP_GRO, 1) == nil
+	return nil
+}
+
+func (o *pairOpening) joinSources() error {
+	rest, err := o.join(o.c.ifIndex, o.sources)
+	o.c.sources = o.sources[:len(o.sources)-len(rest)]
+	return err
+}
+
+func (o *pairOpening) blockSources() (err error) {
+	c, s := o.c, o.pairSocket
+	c.blocked, err = s.block(c.ifIndex, s.pair.blocked)
+	if err == nil {
+		c.filter.blocked = o.blockedSet // the kernel may not block all, and blocks none while the group is joined again
+		c.release = func() error {
+			s.unblock(c.ifIndex, s.pair.blocked[:c.blocked])
+			return closeFD(s.fd)
+		}
+	}
+	return err
+}
+
+func (o *pairOpening) bind() error {
+	return bindPort(o.fd, netip.AddrPortFrom(o.addr, o.cfg.Port), o.c.ifIndex, o.retry)
+}
+
+func (o *pairOpening) bindDeviceLate() (err error) {
+	if o.bindsLate() {
+		o.bound, err = bindDeviceFD(o.fd, o.c.ifIndex)
+	}
+	if err == nil && !o.bound && o.link.ifc.vrf() != 0 && !receivesInVRF(o.fd) {
+		err = errVRF
+	}
+	return err
+}
+
+func (o *pairOpening) setReusePort() error { return reusePort(o.fd, o.bound || o.addr.Is6()) }
+
+// pairSocket sets options of a pair's socket.
 type pairSocket struct {
 	*pair
 	fd, domain, level int
@@ -140,41 +181,9 @@ func (s *pairSocket) set(name string, level, option, value int) error {
 	return s.syscallErr("setsockopt "+name, func() error { return unix.SetsockoptInt(s.fd, level, option, value) })
 }
 
-// share lets other sockets have the port, and takes nothing that others joined.
+// share shares the port, and refuses groups that only other sockets joined.
 func (s *pairSocket) share() error {
-	return s.syscallErr("setsockopt", func() error { return setSharedFD(s.fd, s.domain, true) })
-}
-
-// bindDevice binds the socket to the interface, if the kernel can.
-func (s *pairSocket) bindDevice(index int) (bound bool, err error) {
-	if bound, err = bindDeviceFD(s.fd, index); err != nil {
-		err = s.fail(err)
-	}
-	return bound, err
-}
-
-// ask sets what the user wants to be told, and the buffer.
-func (s *pairSocket) ask(cfg *RxConfig) error {
-	if cfg.ReadBuffer > 0 {
-		if err := s.syscallErr("setsockopt SO_RCVBUF", func() error {
-			return setBuffer(s.fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, cfg.ReadBuffer)
-		}); err != nil {
-			return err
-		}
-	}
-	if cfg.Timestamps {
-		if err := s.set("SO_TIMESTAMPNS", unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err != nil {
-			return err
-		}
-	}
-	if cfg.HopLimits {
-		name, option := "IP_RECVTTL", unix.IP_RECVTTL
-		if s.domain == unix.AF_INET6 {
-			name, option = "IPV6_RECVHOPLIMIT", unix.IPV6_RECVHOPLIMIT
-		}
-		return s.set(name, s.level, option, 1)
-	}
-	return nil
+	return syscallErr("setsockopt", func() error { return setSharedFD(s.fd, s.domain, true) })
 }
 
 // join joins the group, or as many of the sources in it as the kernel takes (net.ipv4.igmp_max_msf and

@@ -154,52 +154,56 @@ func (t *TxSocket) run(ms []Message) (n int, first netip.Addr, err error) {
 	return n, first, nil
 }
 
-// writeRun sends the first messages of a run by each of its interfaces: all, or up to one that the first of them refuses.
-// n is how many of these have left by some interface; more tells that it is all, so that the rest of the run may follow.
-// first is the index of the run in its batch.
+// writeRun sends the first messages of a run on each of its interfaces: all of them, or those up to the first message that
+// no interface sends. n is the number of messages before that one. more reports that it sent them all. first is the index of
+// the run in its batch.
 func (t *TxSocket) writeRun(links []*txLink, dst netip.Addr, ms []Message, first int, failed *failures) (n int, more bool) {
-	end := len(ms)
 	matched := false
 	for i, l := range links {
 		if !l.serves(dst) {
 			continue
 		}
 		matched = true
-		if l.gone {
+		switch {
+		case l.gone:
 			failed.add(l, dst, first, ErrNoInterface)
-			continue
-		}
-		if t.hostOnly.Load() && !l.ifc.IsLoopback() {
-			n = end
-			continue
-		}
-		for at := 0; at < end; at++ {
-			sent, err := l.to.sendBatch(ms[at:end], l.ifc.Index)
-			at += sent
-			anew, err := t.renewed(i, l, err)
-			if anew != nil {
-				l = anew
-				at-- // this one has not left
-				continue
-			}
-			if err == nil {
-				n = end
-				break
-			}
-			failed.add(l, ms[at].Addr.Addr().Unmap(), first+at, err)
-			if at >= n { // nobody has sent this one, so that it is the last that the others try
-				n, end = at, at+1
-				break
-			}
-			if hasEnded(err) { // the messages that follow would fail like this one
-				break
-			}
+		case t.hostOnly.Load() && !l.ifc.IsLoopback():
+			n = len(ms)
+		default:
+			n, ms = t.writeLink(i, l, ms, n, first, failed)
 		}
 	}
 	if !matched {
 		failed.add(nil, dst, first, ErrNoInterface)
 	}
-	return n, n == end
+	return n, n == len(ms)
+}
+
+// writeLink sends ms on the i-th link, l. Other links have sent the first sent messages. It returns how many messages have
+// been sent now, and the messages for the links that follow: they end with the first one that this link and those before
+// could not send.
+func (t *TxSocket) writeLink(i int, l *txLink, ms []Message, sent, first int, failed *failures) (int, []Message) {
+	for at := 0; at < len(ms); at++ {
+		n, err := l.to.sendBatch(ms[at:], l.ifc.Index)
+		at += n
+		anew, err := t.renewed(i, l, err)
+		switch {
+		case anew != nil:
+			l = anew
+			at-- // it was not sent
+			continue
+		case err == nil:
+			return len(ms), ms
+		}
+		failed.add(l, ms[at].Addr.Addr().Unmap(), first+at, err)
+		if at >= sent {
+			return at, ms[:at+1]
+		}
+		if hasEnded(err) { // each of the messages that follow would fail, too
+			break
+		}
+	}
+	return sent, ms
 }
 
 // hasEnded reports whether a write failed because of its deadline or Close.
