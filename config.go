@@ -1,5 +1,5 @@
-// The mistakes in a configuration, found before any OS socket is opened: each is refused with a text that names
-// the value and what would be right.
+// Checks of RxConfig and TxConfig. A mistake is refused before any OS socket is opened, with an error that names the value and
+// what is allowed.
 
 package mcast
 
@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// families says which address families a set of groups needs.
+// families are the address families of a set of groups.
 type families struct{ v4, v6 bool }
 
 func familiesOf(groups []netip.Addr) (f families) {
@@ -25,7 +25,7 @@ func familiesOf(groups []netip.Addr) (f families) {
 	return f
 }
 
-// list returns true for IPv4 and false for IPv6, as far as they are needed.
+// list returns true for IPv4 and false for IPv6, as far as they are in f.
 func (f families) list() (v4 []bool) {
 	if f.v4 {
 		v4 = append(v4, true)
@@ -42,7 +42,7 @@ func configError(format string, args ...any) error {
 	return &OpError{Op: "open", Err: fmt.Errorf(format, args...)}
 }
 
-// checkGroup returns the group in the form that the rest of the package uses.
+// checkGroup returns the unmapped group.
 func checkGroup(op string, g netip.Addr) (netip.Addr, error) {
 	g = g.Unmap()
 	switch {
@@ -76,7 +76,7 @@ func checkGroups(groups []netip.Addr) ([]netip.Addr, error) {
 	return unique, nil
 }
 
-// checkSources returns the sources in their plain form, each once. An error names the source.
+// checkSources returns the unmapped sources, each once. An error names the source.
 func checkSources(sources []netip.Addr, groups families) (unique []netip.Addr, _ *OpError) {
 	for _, s := range sources {
 		s = s.Unmap()
@@ -85,9 +85,9 @@ func checkSources(sources []netip.Addr, groups families) (unique []netip.Addr, _
 		case !s.IsValid():
 			wrong = "the zero netip.Addr is no source"
 		case s.IsMulticast():
-			wrong = "nobody sends from a multicast address"
+			wrong = "a multicast address is no source"
 		case s.IsUnspecified():
-			wrong = "nobody sends from the unspecified address"
+			wrong = "the unspecified address is no source"
 		case s.Zone() != "":
 			wrong = "a source has no zone: it is compared without, on each interface"
 		case !groups.of(s):
@@ -162,7 +162,7 @@ func missingFamily(ifc *Interface, family string, mixed bool) (hint string, err 
 }
 
 func checkSize(field string, n int) error {
-	if n < 0 || n > math.MaxInt32 { // systems take the latter for its lower half
+	if n < 0 || n > math.MaxInt32 { // systems use only the lower 32 bits
 		return configError("%s %d: want a number of bytes below 2 GiB, or 0 for the system's default", field, n)
 	}
 	return nil
@@ -206,9 +206,9 @@ func ofFamily(addrs []netip.Addr, a netip.Addr) (same []netip.Addr) {
 	return same
 }
 
-// awaitUsable waits, for a bounded time, while a receiver cannot be bound to the IPv4 addresses of its interfaces since
-// they are being checked: of one that was named, or if all interfaces will do, of each. It returns the interfaces as they
-// are then. scan lists those of the host.
+// awaitUsable waits for a bounded time while IPv4 addresses that a receiver binds to are being checked: those of each
+// named interface, or, with all, until one interface has a usable address. It returns the interfaces as they are then.
+// scan lists those of the host.
 func awaitUsable(ifaces []Interface, groups []netip.Addr, all bool, scan func() ([]Interface, error)) []Interface {
 	at := slices.IndexFunc(groups, netip.Addr.Is4)
 	if at < 0 {
@@ -236,7 +236,7 @@ func awaitUsable(ifaces []Interface, groups []netip.Addr, all bool, scan func() 
 	return ifaces
 }
 
-// check returns the configuration in its plain form: with copies of its slices, and with the interfaces found.
+// check returns the configuration with copies of its slices, without duplicates, and with the interfaces to join on.
 func (cfg RxConfig) check() (_ RxConfig, err error) {
 	if cfg.Groups, err = checkGroups(cfg.Groups); err != nil {
 		return cfg, err
@@ -277,7 +277,7 @@ func (cfg RxConfig) check() (_ RxConfig, err error) {
 	cfg.Interfaces = slices.DeleteFunc(cfg.Interfaces, func(ifc Interface) bool { return !joinsByItself(&ifc) })
 	for _, g := range cfg.Groups {
 		if slices.ContainsFunc(cfg.Interfaces, func(ifc Interface) bool { return ifc.hasFamily(g) }) {
-			return cfg, nil // groups of the other family wait for an address
+			return cfg, nil // groups of the other family wait
 		}
 	}
 	return cfg, noUsableInterface("open", cfg.Groups...)
@@ -289,7 +289,7 @@ func joinsByItself(ifc *Interface) bool {
 	return ifc.Flags&want == want && !ifc.IsLoopback() && !ifc.isPort() && ifc.kind != kindVRF
 }
 
-// noUsableInterface is the error of groups that no interface can be joined on without being named.
+// noUsableInterface is the error of groups that no interface can join without being named.
 func noUsableInterface(op string, groups ...netip.Addr) *OpError {
 	e := &OpError{Op: op, Hint: `WatchInterfaces waits for one; to use the loopback interface, name it in Interfaces: FindInterfaces("127.0.0.1")`}
 	family := familyName(groups[0])
@@ -303,8 +303,7 @@ func noUsableInterface(op string, groups ...netip.Addr) *OpError {
 	return e
 }
 
-// check returns the configuration in its plain form, with copies of its slices, and the interfaces and families to
-// send by.
+// check returns the configuration with copies of its slices, without duplicates, and the links to open.
 func (cfg TxConfig) check() (_ TxConfig, links []*txLink, err error) {
 	if cfg.Groups, err = checkGroups(cfg.Groups); err != nil {
 		return cfg, nil, err

@@ -11,7 +11,7 @@ import (
 var bestEffort = map[string]string{
 	"NotifyIpInterfaceChange":       "Open", // the logger is told that the network is not followed
 	"NotifyUnicastIpAddressChange":  "Open",
-	"setsockopt IP_IFLIST":          "", // datagrams of other interfaces are blockedSet
+	"setsockopt IP_IFLIST":          "", // datagrams of other interfaces are filtered
 	"setsockopt IP_ADD_IFLIST":      "",
 	"setsockopt IP_DEL_IFLIST":      "",
 	"setsockopt IP_BLOCK_SOURCE":    "", // so are blocked sources

@@ -124,10 +124,10 @@ func sendHint(err error, ifc *Interface, dst netip.Addr) string {
 // sendBufferHint returns the command that allows larger send buffers.
 func sendBufferHint(bytes int) string { return hint.ReceiveBuffer(strconv.Itoa(bytes)) }
 
-// isTransient tells the errors of an address that is not usable yet.
+// isTransient reports whether err means that an address cannot be used yet.
 func isTransient(err error) bool { return errors.Is(err, unix.EADDRNOTAVAIL) }
 
-// isPortTaken: what setShared sets leaves nothing to try again with.
+// isPortTaken: setShared leaves nothing to retry with.
 func isPortTaken(error) bool { return false }
 
 // Errors that Windows alone has.

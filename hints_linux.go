@@ -124,7 +124,7 @@ func limitHint(name string) string {
 	return fmt.Sprintf("the limit %s is %s: raise it with `sysctl -w %s=…`", name, value, name)
 }
 
-// isTransient tells the errors of an address that is not usable yet.
+// isTransient reports whether err means that an address cannot be used yet.
 func isTransient(err error) bool { return errors.Is(err, unix.EADDRNOTAVAIL) }
 
 // isPortTaken reports whether another socket has the port and does not share it.

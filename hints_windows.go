@@ -69,28 +69,28 @@ func sendHint(err error, _ *Interface, dst netip.Addr) string {
 // sendBufferHint returns what to do about a send buffer that is too small.
 func sendBufferHint(int) string { return "ask for a smaller buffer, and send slower" }
 
-// isTransient tells the errors of an address that is not usable yet.
+// isTransient reports whether err means that an address cannot be used yet.
 func isTransient(err error) bool { return errors.Is(err, windows.WSAEADDRNOTAVAIL) }
 
-// isTruncation tells that a datagram was larger than the buffer, which here is an error.
+// isTruncation reports whether a datagram was larger than the buffer, which is an error on Windows.
 func isTruncation(err error) bool { return errors.Is(err, windows.WSAEMSGSIZE) }
 
-// isHarmless reports whether the error of a read is news of a datagram that was sent before: ICMP said that the port, the
-// host or the network is unreachable, or it ran out of hops. Go turns off the first and the last (SIO_UDP_CONNRESET,
-// SIO_UDP_NETRESET), where the system lets it.
+// isHarmless reports whether the error of a read is about a datagram that was sent before: ICMP reported that the port,
+// host or network is unreachable, or that the hop limit was exceeded. Go disables the first and the last
+// (SIO_UDP_CONNRESET, SIO_UDP_NETRESET), if the system supports that.
 func isHarmless(err error) bool {
 	return errors.Is(err, windows.WSAECONNRESET) || errors.Is(err, windows.WSAENETRESET) ||
 		errors.Is(err, windows.WSAEHOSTUNREACH) || errors.Is(err, windows.WSAENETUNREACH)
 }
 
-// isNoReceiver reports whether err is that of a datagram which does not leave the host while no socket there has joined the
-// group: on the loopback interface, or of interface-local scope (ff01::/16, ff11::/16) on any interface. Other
-// systems send such a datagram, and no socket receives it.
+// isNoReceiver reports whether err means that no socket of the host has joined the group, which matters for datagrams
+// that stay on the host: on the loopback interface, or of interface-local scope (ff01::/16, ff11::/16). Other systems
+// send such a datagram, and no socket receives it.
 func isNoReceiver(err error, loopback bool, dst netip.Addr) bool {
 	return errors.Is(err, windows.WSAENETUNREACH) && (loopback || dst.IsInterfaceLocalMulticast())
 }
 
-// isPortTaken: what setShared sets leaves nothing to try again with.
+// isPortTaken: setShared leaves nothing to retry with.
 func isPortTaken(error) bool { return false }
 
 // isExhausted reports whether the system lacks a resource, so that the operation could succeed with more of it.

@@ -1,5 +1,5 @@
-// The memberships of an RxSocket: its groups, and a pair for each group on an interface. Here they are joined and left.
-// follow.go joins them again when the network changes.
+// The memberships of an RxSocket: its groups, and a pair for each group on an interface. They are joined and left here, and
+// joined again in follow.go when the network changes.
 
 package mcast
 
@@ -13,16 +13,16 @@ import (
 	"slices"
 )
 
-// rxGroup is a group that is to be received wherever that is possible.
+// rxGroup is a group to receive on every interface that can join it.
 type rxGroup struct {
 	addr             netip.Addr
 	sources, blocked []netip.Addr
-	blockedSet       *addrSet // blocked, for the screens
+	blockedSet       *addrSet // blocked, for the source filters
 	pairs            []*pair
-	orphans          []*conn // of pairs that were let go, which may still have something to deliver
+	orphans          []*conn // of pairs that were removed; they may have datagrams to deliver
 }
 
-// rxLink is an interface on which the groups are to be received.
+// rxLink is an interface to receive the groups on.
 type rxLink struct {
 	known
 	own *addrSet // see RxSocket.own; the OS sockets of the interface share it
@@ -32,16 +32,16 @@ type rxLink struct {
 type pair struct {
 	*rxGroup
 	link    *rxLink
-	conns   []*conn // the OS sockets that hold the membership; none if it is not joined
-	err     error   // why it is not
-	retry   backoff // when to try again
-	left    bool    // the membership was dropped, to be renewed
-	retired []*conn // OS sockets of before, which may still have something to deliver
+	conns   []*conn // the OS sockets that hold the membership; empty if it is not joined
+	err     error   // why it is not joined
+	retry   backoff // when to join again
+	left    bool    // the membership was dropped and is to be renewed
+	retired []*conn // former OS sockets, which may have datagrams to deliver
 
-	past Membership // what OS sockets that are gone have counted; guarded by the merge's lock
+	past Membership // counters of closed OS sockets; guarded by the merge's lock
 }
 
-// waits is the error of a group that no interface has the family of.
+// waitError is the error of a group whose family no interface has.
 func (s *RxSocket) waitError(group netip.Addr) error {
 	e := noUsableInterface("join", group)
 	e.Hint = "the group is joined when there is one"
@@ -51,7 +51,7 @@ func (s *RxSocket) waitError(group netip.Addr) error {
 	return e
 }
 
-// addGroup adds a group that is to be received. joinGroup joins it. s.mu is held.
+// addGroup adds a group, which joinGroup then joins. s.mu is held.
 func (s *RxSocket) addGroup(group netip.Addr, sources []netip.Addr) *rxGroup {
 	g := &rxGroup{addr: group, sources: sources}
 	if len(sources) == 0 {
@@ -62,8 +62,8 @@ func (s *RxSocket) addGroup(group netip.Addr, sources []netip.Addr) *rxGroup {
 	return g
 }
 
-// joinGroup joins a new group on every link that can have it. Without named interfaces it must be joined on one of them
-// only, unless there is none: then the group waits for one. s.mu is held.
+// joinGroup joins a new group on every link that can join it. Without named interfaces, one membership is enough, and
+// without any such link the group waits for one. s.mu is held.
 func (s *RxSocket) joinGroup(g *rxGroup) (err error) {
 	joined := false
 	for _, link := range s.links {
@@ -89,7 +89,7 @@ func (s *RxSocket) joinGroup(g *rxGroup) (err error) {
 		return err
 	}
 	for _, p := range g.pairs {
-		if p.err != nil { // not returned, since others are joined
+		if p.err != nil { // not an error, since others are joined
 			s.log(slog.LevelWarn, "cannot join", p, p.err)
 		}
 	}
@@ -103,8 +103,7 @@ func (s *RxSocket) joinGroup(g *rxGroup) (err error) {
 	return nil
 }
 
-// canHave reports whether a group is to be joined on link. A named interface needs no IPv4 address where the system does
-// without.
+// canHave reports whether to join a group on link.
 func (s *RxSocket) canHave(link *rxLink, group netip.Addr) bool {
 	return link.ifc.hasFamily(group) || !s.all && group.Is4() && joinsWithoutIPv4
 }
@@ -113,7 +112,7 @@ func (s *RxSocket) noFamily(group netip.Addr, name string) error {
 	return &OpError{Op: "join", Group: group, Interface: name, Err: noInterface("the interface has no " + familyName(group) + " address")}
 }
 
-// needed is the number of memberships that the socket is to have.
+// needed returns the number of memberships of the socket, joined or not.
 func (s *RxSocket) needed() (n int) {
 	for _, g := range s.groups {
 		for _, link := range s.links {
@@ -125,7 +124,7 @@ func (s *RxSocket) needed() (n int) {
 	return n
 }
 
-// removeGroup leaves a group everywhere and forgets it. s.mu is held.
+// removeGroup leaves and removes a group. s.mu is held.
 func (s *RxSocket) removeGroup(g *rxGroup) (err error) {
 	for _, p := range g.pairs {
 		err = errors.Join(err, s.leave(p))
@@ -137,9 +136,9 @@ func (s *RxSocket) removeGroup(g *rxGroup) (err error) {
 	return err
 }
 
-// join opens the sockets of a pair that has none, or says in p.err why it cannot. s.mu is held.
+// join opens the OS sockets of a pair without any, or sets p.err. s.mu is held.
 func (s *RxSocket) join(p *pair) {
-	if p.link.gone { // its index may be another's now
+	if p.link.gone { // another interface may have its index
 		p.err = p.goneError()
 		return
 	}
@@ -189,7 +188,7 @@ func (s *RxSocket) stage(p *pair, sources []netip.Addr) ([]*conn, error) {
 	return conns, nil
 }
 
-// leave closes the sockets of a pair. s.mu is held.
+// leave closes the OS sockets of a pair. s.mu is held.
 func (s *RxSocket) leave(p *pair) (err error) {
 	for _, c := range slices.Concat(p.conns, p.retired) {
 		err = errors.Join(err, s.m.remove(c))
@@ -202,7 +201,7 @@ func (s *RxSocket) newLink(ifc Interface) *rxLink {
 	return &rxLink{known{name: ifc.Name, ifc: ifc}, newAddrSet(s.own(&ifc))}
 }
 
-// own returns the sources that mark a datagram on ifc as this host's own, if those are not wanted.
+// own returns the addresses on ifc whose datagrams are discarded as those of this host.
 func (s *RxSocket) own(ifc *Interface) (own []netip.Addr) {
 	if s.cfg.Loopback || ifc.IsLoopback() {
 		return nil
@@ -215,16 +214,16 @@ func (s *RxSocket) own(ifc *Interface) (own []netip.Addr) {
 	return own
 }
 
-// Join joins a group, IPv4 or IPv6, on all interfaces of the socket. With sources, only their datagrams are received, and
-// none may be in RxConfig.Blocked; without, RxConfig.Sources and Blocked apply. A read that is blocked receives the group
-// as well.
+// Join joins a group, IPv4 or IPv6, on all interfaces of the socket. With sources, only their datagrams are received;
+// none may be in RxConfig.Blocked. Without, RxConfig.Sources and Blocked apply. A blocked read receives the group as
+// well.
 //
-// Joining a group again is harmless, and adds the sources that are new. But a group that is joined for some
-// sources cannot be opened to all, nor the other way round, without leaving it first.
+// Joining a group again is harmless, and adds the sources that are new. A group that is joined for some sources cannot
+// be opened to all, or the reverse: leave it first.
 //
-// As with OpenRx, all interfaces that were named must be able to join. Without named interfaces one of them must, and a
-// group of a family that none has waits. On error nothing has changed. On Linux both join in the network namespace of the
-// calling thread.
+// As with OpenRx, all named interfaces must be able to join. Without named interfaces one of them must, and a group
+// whose family no interface has waits. After an error nothing has changed. On Linux, Join opens its sockets in the
+// network namespace of the calling thread, as OpenRx does.
 func (s *RxSocket) Join(group netip.Addr, sources ...netip.Addr) error {
 	if !s.opened() {
 		return errNotOpen("join")
@@ -254,7 +253,7 @@ func (s *RxSocket) Join(group netip.Addr, sources ...netip.Addr) error {
 	g := s.addGroup(group, sources)
 	err = s.joinGroup(g)
 	if err == nil && len(g.pairs) == 0 && s.cfg.Static {
-		err = noUsableInterface("join", group) // no interface will come
+		err = noUsableInterface("join", group) // no interface will be joined later
 	}
 	if err != nil {
 		s.removeGroup(g)
@@ -332,9 +331,9 @@ func (s *RxSocket) newSources(g *rxGroup, sources []netip.Addr) ([]netip.Addr, e
 	return slices.DeleteFunc(slices.Clone(sources), func(a netip.Addr) bool { return slices.Contains(g.sources, a) }), nil
 }
 
-// Leave leaves a group on all interfaces of the socket. Datagrams of it that were received and not yet read are
-// dropped. On Windows those that wait in the system's buffer are dropped when they are taken from it, unless the group is
-// joined again by then. A group that is not joined is ErrNotJoined.
+// Leave leaves a group on all interfaces of the socket. Its datagrams that were received and not yet read are dropped.
+// On Windows, those in the system's buffer are dropped when they are taken from it, unless the group is joined again by
+// then. If the group is not joined, the error wraps ErrNotJoined.
 func (s *RxSocket) Leave(group netip.Addr) error {
 	if !s.opened() {
 		return errNotOpen("leave")
@@ -357,53 +356,52 @@ func (s *RxSocket) Leave(group netip.Addr) error {
 	return nil
 }
 
-// Membership is a group on an interface: whether it is joined, and what came in by it.
+// Membership is the state of one group on one interface, with counters.
 type Membership struct {
 	Group     netip.Addr
 	Interface string       // its name; empty if the group waits for an interface
 	IfIndex   int          // 0 if the group waits for an interface
-	Sources   []netip.Addr // the only ones wanted; empty: all
+	Sources   []netip.Addr // only these are received; empty: all
 	Blocked   []netip.Addr
 
-	// Joined says that the group is joined. On Linux a kernel can lose a membership without an error, for example when an
-	// interface or IPv6 on it goes down and up. After each change of the network, and once a minute, the socket compares
-	// its memberships with /proc/net/igmp, igmp6, mcfilter and mcfilter6, and joins again what is missing there, unless
-	// Static is set. It needs no privileges. Without /proc it joins again what a change may have taken.
+	// Joined reports whether the group is joined. On Linux a kernel can lose a membership without an error, for example
+	// when an interface or IPv6 on it goes down and up. After each change of the network, and once a minute, the socket
+	// compares its memberships with /proc/net/igmp, igmp6, mcfilter and mcfilter6, and joins again what is missing
+	// there, unless Static is set. It needs no privileges. Without /proc it joins again what a change may have removed.
 	Joined bool
 	Err    error // why it is not joined; nil if it is
 
 	Packets uint64 // datagrams read
 	Bytes   uint64 // of their payload that was read
 
-	// Dropped counts what the kernel dropped because the receive buffer was full, or because the checksum was wrong, which
-	// Linux may see as late as a read. Only Linux counts it per OS socket, from 4.12 on (SO_MEMINFO). On macOS Dropped is 0:
-	// the kernel counts for all sockets together. Windows counts nothing. There Dropped counts the datagrams that arrived
-	// without packet information (IP_PKTINFO), as they do when memory is short. Their group is unknown, so they are
-	// discarded. They are counted only while one group of the family is joined on the interface.
+	// Dropped is the number of datagrams that the kernel dropped because the receive buffer was full or the checksum
+	// was wrong. Linux may find a wrong checksum as late as a read. Only Linux counts drops per OS socket, from 4.12 on
+	// (SO_MEMINFO). On macOS Dropped is 0. Windows counts no drops; there, Dropped is the number of datagrams that
+	// arrived without packet information (IP_PKTINFO), as they do when memory is short. Their group is unknown, so they
+	// are discarded. They are counted only while one group of the family is joined on the interface.
 	//
-	// Each datagram counts, except with RxConfig.Coalesce: there the kernel counts a run that it drops as one, and reports
-	// nowhere how many datagrams were in it (__udp_enqueue_schedule_skb in net/ipv4/udp.c). Dropped is then how many runs and
-	// single datagrams were lost. The datagrams may be up to 128 times as many (UDP_MAX_SEGMENTS).
+	// With RxConfig.Coalesce the kernel counts a run that it drops as one, and does not report how many datagrams were
+	// in it (__udp_enqueue_schedule_skb in net/ipv4/udp.c): up to 128 (UDP_MAX_SEGMENTS).
 	//
-	// The kernel's counter returns to 0 after 2^32. Dropped does not, if Memberships is called at least once in that many.
+	// The kernel's counter wraps after 2^32. Dropped does not, if Memberships is called at least once per 2^32 drops.
 	Dropped uint64
 
-	Truncated uint64 // datagrams that were larger than the buffer they were read into
+	Truncated uint64 // datagrams that were larger than the buffer of their read
 
-	// Own is the number of datagrams of this host that were discarded because RxConfig.Loopback is off. It counts those
-	// that the system delivered: where TxConfig.Loopback is off as well, Linux and macOS deliver none. On Windows it is
-	// 0, because the system discards them itself.
+	// Own is the number of this host's datagrams that were discarded because RxConfig.Loopback is off. Where
+	// TxConfig.Loopback is off as well, Linux and macOS do not deliver them, and Own does not count them. On Windows it
+	// is 0, because the system discards them.
 	Own uint64
 
 	// ReadBuffer is the size of the receive buffer that the system granted, in bytes and in the unit of
-	// RxConfig.ReadBuffer: set to this value it grants the same. Linux adds as much for its own bookkeeping, which is not
-	// counted here (socket(7), SO_RCVBUF). On Windows the groups of a family share the buffer on each interface.
+	// RxConfig.ReadBuffer. Linux adds as much for its own bookkeeping, which is not included (socket(7), SO_RCVBUF). On
+	// Windows the groups of a family share the buffer on each interface.
 	ReadBuffer int
 }
 
-// Memberships returns, for each group on each interface, whether it is joined now and what was received since it was first
-// joined, groups in the order in which they were joined. Without named interfaces, an interface that is gone is left out
-// with its counters, and a group that waits for one has an entry without an interface. It returns nil after Close.
+// Memberships returns the state of each group on each interface, with the counters since it was first joined. Groups
+// are in the order in which they were joined. Without named interfaces, an interface that is gone is left out with its
+// counters, and a group that waits for an interface has an entry without one. After Close, Memberships returns nil.
 func (s *RxSocket) Memberships() (all []Membership) {
 	if !s.opened() {
 		return nil
@@ -414,16 +412,16 @@ func (s *RxSocket) Memberships() (all []Membership) {
 		return nil
 	}
 	for _, g := range s.groups {
-		if len(g.pairs) == 0 { // without named interfaces
+		if len(g.pairs) == 0 { // only without named interfaces
 			all = append(all, Membership{Group: g.addr, Sources: slices.Clone(g.sources), Blocked: slices.Clone(g.blocked),
 				Err: s.waitError(g.addr)})
 		}
 		for _, p := range g.pairs {
 			var m Membership
-			s.m.update(func() { // for one pair: readers need not wait for all of them to be counted
+			s.m.update(func() { // pair by pair, so that reads do not wait for all
 				m = p.past
 				for _, c := range slices.Concat(p.retired, p.conns) {
-					if s.m.holds(c) { // else it has told its past
+					if s.m.holds(c) { // otherwise p.past includes its counters
 						c.addCounters(&m)
 					}
 				}

@@ -30,13 +30,13 @@ func openConn(cfg *RxConfig, p *pair, sources []netip.Addr) (*conn, error) {
 		return nil, err
 	}
 	c.release, c.members = udp.Close, membersOf(udp, p.addr)
-	// The interface is checked here too: the kernel gives datagrams to 224.0.0.1 to every socket of their port, and
-	// what came before the options below were set tells no interface and is refused.
+	// The interface is checked too: the kernel gives datagrams to 224.0.0.1 to every socket of their port. A datagram that
+	// arrived before the options below were set has no interface and is refused.
 	c.in = newInbox(udp, c.group, true)
-	// The kernel passes what it was asked to block: imo_multi_filter compares the wrong modes. So it is told, for the
-	// routers' sake, and blockedSet here.
-	c.filter.only, c.filter.blocked = newAddrSet(sources), p.blockedSet // the former in case that the kernel lets others pass as well
-	if err := ask(udp, p.addr, cfg); err != nil {
+	// The kernel delivers sources that were blocked: imo_multi_filter compares the wrong modes. It is only asked to block
+	// them for the sake of routers.
+	c.filter.only, c.filter.blocked = newAddrSet(sources), p.blockedSet // the former in case the kernel delivers others
+	if err := setReceiveOptions(udp, p.addr, cfg); err != nil {
 		udp.Close()
 		return nil, err
 	}
@@ -94,12 +94,12 @@ func (p *pair) joinOn(c *conn) error {
 		}
 	}
 	for _, source := range p.blocked {
-		_ = m.ExcludeSourceSpecificGroup(ifi, group, ipAddr(source)) // they are blockedSet anyway
+		_ = m.ExcludeSourceSpecificGroup(ifi, group, ipAddr(source)) // the filter discards them anyway
 	}
 	return nil
 }
 
-// joinCall tries again if memory was short: the kernel says so without need at times, as the JDK found
+// joinCall retries if memory was short: the kernel sometimes reports that without reason, as the JDK found
 // (mcast_join_leave in src/java.base/unix/native/libnet).
 func joinCall(name string, f func() error) (err error) {
 	for range 3 {
@@ -122,5 +122,5 @@ func (p *pair) rejoin(c *conn) error {
 	return nil
 }
 
-// stale reports whether c's socket is of no use on its interface as it is now.
+// stale reports whether c's socket cannot be used on its interface as it is now.
 func (c *conn) stale(*Interface, map[watchAddr]bool) bool { return false }

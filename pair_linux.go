@@ -186,8 +186,8 @@ func (s *pairSocket) share() error {
 	return syscallErr("setsockopt", func() error { return setSharedFD(s.fd, s.domain, true) })
 }
 
-// join joins the group, or as many of the sources in it as the kernel takes (net.ipv4.igmp_max_msf and
-// net.ipv6.mld_max_msf bound them), and returns the rest.
+// join joins the group, or as many of the sources in it as the kernel takes (limited by net.ipv4.igmp_max_msf and
+// net.ipv6.mld_max_msf), and returns the rest.
 func (s *pairSocket) join(index int, sources []netip.Addr) (rest []netip.Addr, err error) {
 	if len(sources) == 0 {
 		return nil, s.joinAny(index)
@@ -217,8 +217,8 @@ func (s *pairSocket) joinAny(index int) error {
 	})
 }
 
-// block excludes sources and returns how many the kernel has taken. It refuses those beyond its limit or its memory. An
-// exclude list cannot be shared among sockets as an include list can, so the rest are discarded when they are read.
+// block excludes sources and returns how many the kernel has taken. It refuses those beyond its limit or memory. Unlike
+// an include list, an exclude list cannot be divided among sockets, so the library discards the rest.
 func (s *pairSocket) block(index int, blocked []netip.Addr) (taken int, err error) {
 	for i, source := range blocked {
 		err := s.sourceOption("MCAST_BLOCK_SOURCE", unix.MCAST_BLOCK_SOURCE, index, source)
@@ -232,14 +232,14 @@ func (s *pairSocket) block(index int, blocked []netip.Addr) (taken int, err erro
 	return len(blocked), nil
 }
 
-// unblock takes back what block has excluded, for a socket that is about to be closed and read no more. When a member
-// leaves, the kernel first counts one member less and then, source by source, one that excludes it less. In between all
-// who are left seem to exclude it, and a datagram of that source is lost to them: ip6_mc_del_src and
-// ipv6_chk_mcast_addr in net/ipv6/mcast.c, ip_mc_del_src and ip_check_mc_rcu in net/ipv4/igmp.c.
+// unblock reverts block before the socket is closed. When a member leaves, the kernel first counts one member less and
+// then, source by source, one less that excludes it. In between all remaining members seem to exclude the source, and
+// its datagrams are lost: ip6_mc_del_src and ipv6_chk_mcast_addr in net/ipv6/mcast.c, ip_mc_del_src and ip_check_mc_rcu
+// in net/ipv4/igmp.c.
 func (s *pairSocket) unblock(index int, blocked []netip.Addr) {
 	for _, source := range blocked {
 		_ = unix.SetsockoptString(s.fd, s.level, unix.MCAST_UNBLOCK_SOURCE,
-			string(wire.MreqLinux.GroupSourceReq(index, s.addr, source))) // there is nothing to take back if it has left
+			string(wire.MreqLinux.GroupSourceReq(index, s.addr, source))) // it fails if the group was left
 	}
 }
 
@@ -263,7 +263,7 @@ func (s *pairSocket) leave(index int) {
 }
 
 // rejoin renews the membership of c, which the kernel has dropped, or may have, while it still counts the socket as a
-// member: it does so when an interface leaves its network namespace and returns, and, for IPv6, when the MTU was too
+// member. That happens when an interface leaves its network namespace and returns, and, for IPv6, when the MTU was too
 // small for a while.
 func (p *pair) rejoin(c *conn) error {
 	s := p.socket(c.fd)
@@ -284,5 +284,5 @@ func (c *conn) leave() {
 	s.leave(c.ifIndex)
 }
 
-// stale reports whether c's socket is of no use on its interface as it is now.
+// stale reports whether c's socket cannot be used on its interface as it is now.
 func (c *conn) stale(*Interface, map[watchAddr]bool) bool { return false }

@@ -15,8 +15,7 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// openPair has p's group received on p's interface: by an OS socket of the interface that is there already, or a new
-// one.
+// openPair adds p's group to an OS socket of p's interface: one that is open, or a new one.
 func openPair(m *merge, cfg *RxConfig, p *pair, sources []netip.Addr) ([]*conn, error) {
 	c, err := m.openConn(cfg, p, sources)
 	if err != nil {
@@ -28,8 +27,7 @@ func openPair(m *merge, cfg *RxConfig, p *pair, sources []netip.Addr) ([]*conn, 
 func (m *merge) openConn(cfg *RxConfig, p *pair, sources []netip.Addr) (_ *conn, err error) {
 	ifc := &p.link.ifc
 	c := &conn{pair: p, group: p.addr, ifName: ifc.Name, ifIndex: ifc.Index, sources: sources}
-	// The system filters too, where it can. Here every datagram is looked at anyway, and so the promise does not
-	// depend on how well it does.
+	// The system filters too, if it can. The library checks every datagram anyway.
 	c.filter.only, c.filter.blocked = newAddrSet(sources), p.blockedSet
 
 	all := listenAt(ifc, p.addr, cfg.Port)
@@ -54,9 +52,9 @@ func (m *merge) openConn(cfg *RxConfig, p *pair, sources []netip.Addr) (_ *conn,
 	return c, nil
 }
 
-// listenAt returns what the OS socket of an interface can be bound to, the best first. For IPv4 it is an address of the
-// interface, by which the system gives it the multicast of that interface. For IPv6, where an interface has several
-// addresses that come and go, it is the wildcard.
+// listenAt returns the addresses to bind an interface's OS socket to, the best first. For IPv4 they are those of the
+// interface, so that the system delivers the multicast of that interface. For IPv6, where addresses come and go, it is
+// the wildcard.
 func listenAt(ifc *Interface, family netip.Addr, port uint16) (all []netip.AddrPort) {
 	if family.Is6() {
 		return []netip.AddrPort{netip.AddrPortFrom(netip.IPv6Unspecified(), port)}
@@ -67,8 +65,8 @@ func listenAt(ifc *Interface, family netip.Addr, port uint16) (all []netip.AddrP
 	return all
 }
 
-// openInbox opens an OS socket that is bound to the first of some addresses that the system accepts. It refuses one that
-// the interface has lost, or that turned out to be another host's, since the interface was looked at.
+// openInbox opens an OS socket that is bound to the first address that the system accepts. It refuses an address that
+// the interface has lost, or that another host has.
 func openInbox(cfg *RxConfig, ifc *Interface, all []netip.AddrPort) (*inbox, error) {
 	err := os.NewSyscallError("bind", windows.WSAEADDRNOTAVAIL)
 	for _, at := range all {
@@ -88,8 +86,8 @@ func openInbox(cfg *RxConfig, ifc *Interface, all []netip.AddrPort) (*inbox, err
 	return nil, err
 }
 
-// inboxAt finds an OS socket of the same interface that c can share; there it takes the place of one that is retired. For
-// more sources of a group that it has, there must be another.
+// inboxAt finds an OS socket of the same interface that c can share, possibly in the place of a retired conn. More
+// sources of a group need another OS socket.
 func (m *merge) inboxAt(at netip.AddrPort, c *conn) (found *inbox) {
 	m.update(func() {
 		for in := range m.inboxes {
@@ -109,14 +107,14 @@ func (in *inbox) localAddr() netip.AddrPort {
 	return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
 }
 
-// closeUnused closes an OS socket that receives for nobody anymore.
+// closeUnused closes an OS socket without conns.
 func (m *merge) closeUnused(in *inbox) (err error) {
 	unused := false
 	m.update(func() { unused = len(in.conns) == 0 })
 	if unused {
 		err = in.udp.Close()
 	}
-	if errors.Is(err, net.ErrClosed) { // by another that was the last
+	if errors.Is(err, net.ErrClosed) { // closed by another goroutine
 		return nil
 	}
 	return err
@@ -136,7 +134,7 @@ func configureRx(udp *net.UDPConn, cfg *RxConfig, ifc *Interface, v4 bool) error
 			return err
 		}
 	}
-	// It is the receiver that decides about its own host's datagrams.
+	// On Windows the receiver decides about its own host's datagrams.
 	loop := 0
 	if cfg.Loopback || ifc.IsLoopback() {
 		loop = 1
@@ -161,13 +159,13 @@ func (p *pair) joinOn(c *conn) error {
 		if err := p.joinSources(c, s); !refused(err) {
 			return err
 		}
-		// Wine has no source filters that could be used. The group is joined for all, then, and blockedSet here.
+		// Wine has no usable source filters. The group is joined for all sources, and the library filters.
 		c.leave()
 	}
 	if err := p.joinAny(c, s); err != nil {
 		return err
 	}
-	for _, source := range p.blocked { // for the routers' sake: they are blockedSet anyway
+	for _, source := range p.blocked { // for routers; the library filters anyway
 		if p.addr.Is6() {
 			_ = s.set("MCAST_BLOCK_SOURCE", mcastBlockSource, wire.MreqWindows.GroupSourceReq(c.ifIndex, p.addr, source))
 		} else {
@@ -189,7 +187,7 @@ func (p *pair) joinAny(c *conn, s socket) (err error) {
 	return err
 }
 
-// joinSources joins the group for c's sources alone.
+// joinSources joins the group for c's sources.
 func (p *pair) joinSources(c *conn, s socket) (err error) {
 	for _, source := range c.sources {
 		if p.addr.Is6() {
@@ -232,8 +230,8 @@ func (p *pair) rejoin(c *conn) error {
 	return nil
 }
 
-// stale reports whether c's OS socket is of no use on its interface as it is now: it is bound to an address that the
-// interface does not have any more, or has lost in between and has again, or is checking anew.
+// stale reports whether c's OS socket cannot be used on its interface as it is now: it is bound to an address that the
+// interface has lost, had lost in between, or checks again.
 func (c *conn) stale(now *Interface, lost map[watchAddr]bool) bool {
 	at := c.in.localAddr().Addr()
 	return !at.IsUnspecified() && (lost[watchAddr{now.Index, at}] || !slices.Contains(now.usable(at), at))

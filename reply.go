@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// WriteTo is WriteToUDPAddrPort for net.PacketConn; addr is a *net.UDPAddr.
+// WriteTo is like WriteToUDPAddrPort, but takes a *net.UDPAddr.
 func (s *RxSocket) WriteTo(p []byte, addr net.Addr) (n int, err error) {
 	dst, err := udpAddrPort(addr)
 	if err != nil {
@@ -24,23 +24,23 @@ func (s *RxSocket) WriteTo(p []byte, addr net.Addr) (n int, err error) {
 	return s.WriteToUDPAddrPort(p, dst)
 }
 
-// WriteToUDPAddrPort sends a unicast datagram, such as a reply, from the socket's port. The source address is the
-// one that the system's routes choose: on Linux those of a VRF if all interfaces of the socket belong to it, else those of
-// the main table. So a socket for each VRF can reply in all of them. The zone of a link-local destination may be an interface's index or name.
-// It blocks while the send buffer is full.
+// WriteToUDPAddrPort sends a unicast datagram, such as a reply, from the socket's port. The system's routes choose the
+// source address. On Linux these are the routes of a VRF if all interfaces of the socket belong to it, otherwise those
+// of the main table. To reply in several VRFs, open a socket for each. WriteToUDPAddrPort blocks while the send buffer
+// is full.
 //
-// It does not allocate, unless the zone is a name. A name is looked up in each call, because it can pass to another
-// interface: that allocates, asks the system for its interfaces, and on Linux is about the network namespace of the calling
-// thread. A zone that came from a read is an index.
+// The zone of a link-local destination may be an interface's index or name. Datagrams from a read have an index. With a
+// name, each call looks the interface up, because a name can pass to another interface: that allocates, and on Linux
+// happens in the network namespace of the calling thread. Otherwise the method does not allocate.
 //
-// What comes back is for whoever has bound the port for unicast: this socket receives multicast alone. Sending to a
-// group is refused with ErrNotDeclared: that is what a TxSocket is for. So is sending to 255.255.255.255, and to the
-// unspecified address, which a datagram may claim to come from and systems take for the loopback one. To the broadcast
-// address of a network the system refuses to send (EACCES).
+// Answers to the datagram are not received: an RxSocket receives multicast only. Sending to a group fails with
+// ErrNotDeclared; use a TxSocket. So do 255.255.255.255 and the unspecified address, which a datagram may have as its
+// source and which systems treat as the loopback address. The system refuses to send to the broadcast address of a
+// network (EACCES).
 //
-// It takes a second OS socket. On Linux that is opened with the first, and takes nothing from anybody. On macOS and
-// Windows the first write of a family opens it, and from then on the system may give it unicast that arrives on the
-// port, which nobody reads: a program that also waits for unicast there should reply from its own socket.
+// Replies use a second OS socket. Linux opens it with the first, and it receives nothing. macOS and Windows open it at
+// the first write of a family. From then on the system may deliver unicast on the port to it, which is not read: a
+// program that also waits for unicast there should reply from its own socket.
 func (s *RxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err error) {
 	if !s.opened() {
 		return 0, errNotOpen("write")
@@ -76,7 +76,7 @@ func (s *RxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err
 		if !errors.Is(err, net.ErrClosed) || anew == to {
 			break
 		}
-		to, err = anew, nil // moveTo has taken its place, and closed it
+		to, err = anew, nil // moveTo replaced and closed it
 	}
 	if err != nil {
 		return 0, fail(err, sendHint(err, &Interface{}, ip))
@@ -86,7 +86,7 @@ func (s *RxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err
 
 var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
-// zoneIndex is the interface that a zone stands for: a number as it is, a name as the system has it now.
+// zoneIndex returns the index of the interface that a zone names.
 func zoneIndex(zone string) (int, error) {
 	if zone == "" {
 		return 0, nil
@@ -105,24 +105,25 @@ func zoneIndex(zone string) (int, error) {
 	return all[i].Index, nil
 }
 
-// replies are the OS sockets that an RxSocket writes with, one for each family that it has, or had, groups of.
+// replies are the OS sockets that an RxSocket writes with, one for each family that it has or had groups of.
 type replies struct {
 	port   uint16
 	v4, v6 reply
 
-	mu       sync.Mutex // guards what is below, the groups of v4 and v6, and the settings of their sockets
-	vrf      int        // that all interfaces of the RxSocket belong to; 0: there is no such one
-	retired  []*sender  // of another VRF, for writes that have begun
+	mu       sync.Mutex // guards the fields below, the groups of v4 and v6, and the options of their sockets
+	vrf      int        // of all interfaces of the RxSocket; 0: none, or several
+	retired  []*sender  // of the former VRF, for writes in progress
 	deadline time.Time
 	closed   bool
 }
 
 type reply struct {
 	to    atomic.Pointer[sender] // nil if it is not open
-	group netip.Addr             // one of its family; zero if there was none
+	group netip.Addr             // one of its family; invalid if there was none
 }
 
-// vrf returns the VRF that all interfaces of the socket belong to, or 0. While none is there it is the one of before.
+// vrf returns the VRF that all interfaces of the socket belong to, or 0. While no interface is there, it is the former
+// one.
 func (s *RxSocket) vrf() (vrf int) {
 	known := false
 	for _, link := range s.links {
@@ -147,7 +148,7 @@ func (r *replies) of(a netip.Addr) *reply {
 	return &r.v6
 }
 
-// allow makes replies to the family of group possible.
+// allow enables replies to the family of group.
 func (r *replies) allow(group netip.Addr) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -164,7 +165,7 @@ func (r *replies) allow(group netip.Addr) error {
 	return nil
 }
 
-// open opens the socket of a family. r.mu is held.
+// open opens the OS socket of a family. r.mu is held.
 func (r *replies) open(family *reply, group netip.Addr) error {
 	conn, err := listenReply(group, r.port)
 	if err != nil {
@@ -185,7 +186,7 @@ func (r *replies) open(family *reply, group netip.Addr) error {
 	return nil
 }
 
-// moveTo has replies leave through a VRF, 0: by the main table. Sockets that are open are opened anew.
+// moveTo makes replies use the routes of a VRF, 0: of the main table. It replaces the OS sockets that are open.
 func (r *replies) moveTo(vrf int) (err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -212,7 +213,7 @@ func (r *replies) moveTo(vrf int) (err error) {
 	return nil
 }
 
-// sender returns what to write to dst with.
+// sender returns the sender for writes to dst.
 func (r *replies) sender(dst netip.Addr) (*sender, error) {
 	family := r.of(dst)
 	if to := family.to.Load(); to != nil {
@@ -251,7 +252,7 @@ func (r *replies) close() error {
 	return r.each((*net.UDPConn).Close)
 }
 
-// each calls f for every socket that is open, also for those that writes of before may be in, and returns the first error.
+// each calls f for every open OS socket, including retired ones, and returns the first error.
 func (r *replies) each(f func(*net.UDPConn) error) (err error) {
 	for _, old := range r.retired {
 		err = cmp.Or(err, f(old.conn))

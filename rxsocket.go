@@ -1,6 +1,5 @@
-// The receiving socket: its configuration, the table of what is to be joined and what is, and the net.PacketConn
-// over it. How datagrams come out of many OS sockets is in merge_<os>.go, how these are made in sockopt_<os>.go, and
-// what happens when the network changes in follow.go.
+// RxConfig and RxSocket: opening, reading, closing. Memberships are in membership.go, unicast replies in reply.go, the check of
+// the configuration in config.go, and changes of the network in follow.go.
 
 package mcast
 
@@ -19,140 +18,144 @@ import (
 	"github.com/go-multicast/mcast/internal/hint"
 )
 
-// RxConfig says what an RxSocket receives. Groups and Port are required; the zero value of every other field is a
-// sensible default.
+// RxConfig configures an RxSocket. Groups and Port are required. The zero value of every other field is a sensible
+// default.
 type RxConfig struct {
-	// Groups to join; IPv4 and IPv6 may be mixed. Duplicates are harmless. More may come and go with Join and Leave.
+	// Groups to join; IPv4 and IPv6 may be mixed. Duplicates are harmless. Join and Leave change them later.
 	Groups []netip.Addr
 
-	// Port that the groups are received on. It is shared with other programs that allow it. On Linux and macOS a port
-	// below 1024 takes privileges.
+	// Port that the groups are sent to. It is shared with other programs that allow it. On Linux and macOS a port below
+	// 1024 requires privileges.
 	Port uint16
 
-	// Interfaces to join the groups on, as FindInterfaces or Interfaces returned them. If a group cannot be joined on one
-	// of them, opening fails. Each needs an address of the family of each group, except that Linux and macOS join IPv4
-	// groups on an interface without an IPv4 address.
+	// Interfaces to join the groups on, as FindInterfaces or Interfaces returned them. If a group cannot be joined on
+	// one of them, opening fails. Each interface needs an address of the family of each group. On Linux and macOS, IPv4
+	// groups can also be joined on an interface without an IPv4 address.
 	//
-	// A port of a bridge, bond or team is refused, since its master receives in its place: name that. When an interface
-	// becomes a port later, its memberships have that as their Err until it is released.
+	// A port of a bridge, bond or team is refused, because its master receives the datagrams: name the master. When an
+	// interface becomes a port later, its memberships report that as their Err until it is released.
 	//
-	// nil stands for every non-loopback interface that is up, supports multicast, is no such port and no VRF, and has an
-	// address of the group's family. The members of a VRF are joined like other interfaces.
-	// Each group must then be joined on at least one interface. Memberships has the others with their Err. A group of a
-	// family that no interface has waits: it is joined when an interface has an address, unless Static is set. If all groups
-	// would have to wait, opening fails with ErrNoInterface.
+	// nil selects every non-loopback interface that is up, supports multicast, is neither such a port nor a VRF, and
+	// has an address of the group's family. The members of a VRF are joined like other interfaces. Each group must then
+	// be joined on at least one interface. Memberships reports the failures on the others. A group of a family that no
+	// interface has waits: it is joined when an interface gets an address, unless Static is set. If all groups would
+	// have to wait, opening fails with ErrNoInterface.
 	//
 	// If two of the interfaces are on one LAN, each datagram arrives on both and is returned twice, once per interface.
-	// To receive it once, name one of them, bond them, or discard the copies by a sequence number in the payload.
+	// To receive it once, name one of them, bond them, or discard copies by a sequence number in the payload.
 	Interfaces []Interface
 
-	// Sources, if there are any, are the only hosts whose datagrams are received: source-specific multicast
-	// (RFC 4607), which 232.0.0.0/8 and ff3x::/32 are set aside for. It applies per family: sources of IPv4 alone leave
-	// the IPv6 groups open to all. On Windows the library filters as well as the system, and alone where that refuses to.
+	// Sources, if not empty, are the only hosts whose datagrams are received: source-specific multicast (RFC 4607), for
+	// which 232.0.0.0/8 and ff3x::/32 are reserved. It applies per family: IPv4 sources do not restrict IPv6 groups. On
+	// Windows the library also filters by itself, and works where Windows refuses the filter.
 	Sources []netip.Addr
 
-	// Blocked are hosts whose datagrams are not received. Sources and Blocked cannot both be set. The library discards their
-	// datagrams, and asks the system to keep them out. Linux keeps out as many as net.ipv4.igmp_max_msf and net.ipv6.mld_max_msf allow,
-	// macOS none.
+	// Blocked are hosts whose datagrams are not received. Sources and Blocked cannot both be set. The library discards
+	// their datagrams, and asks the system to block them. Linux blocks as many as net.ipv4.igmp_max_msf and
+	// net.ipv6.mld_max_msf allow, macOS none.
 	Blocked []netip.Addr
 
-	// Loopback lets datagrams in that this host itself sends out of a non-loopback interface. It must be set on
-	// both ends: Linux and macOS decide at the sender, Windows at the receiver. Without it, a datagram whose source is
-	// an address of the interface it came in by is not delivered. Traffic over the loopback interface is always delivered. On macOS
-	// and Windows, what this host sent from an address that it has lost since is delivered if it waited behind 64 others. On
-	// Linux it is delivered if the interface lost addresses more than 64 times before the socket was read.
+	// Loopback receives datagrams that this host sends on a non-loopback interface. Set it on both ends: Linux and
+	// macOS decide at the sender, Windows at the receiver. Without Loopback, a datagram is discarded if its source is
+	// an address of the interface it arrived on. Traffic on the loopback interface is always delivered.
+	//
+	// The source may be an address that this host has lost since it sent the datagram. Such a datagram is delivered, on
+	// macOS and Windows, if it waited behind 64 others. On Linux it is delivered if the interface lost addresses more
+	// than 64 times before the socket was read.
 	Loopback bool
 
-	// ReadBuffer is the size in bytes of the receive buffer of every OS socket, of which there is one for each
-	// interface and group, on Windows one for each interface and family; 0 leaves the system's default. The system may
+	// ReadBuffer is the size in bytes of the receive buffer of each OS socket. There is one OS socket for each
+	// interface and group, on Windows one for each interface and family. 0 means the system's default. The system may
 	// grant less. Memberships reports the size it granted, and Logger the parameter that limits it. On Linux that is
 	// net.core.rmem_max, which does not limit a process with CAP_NET_ADMIN.
 	ReadBuffer int
 
-	// Coalesce allows the kernel to hand over runs of datagrams of one source and size at once, which costs a
-	// fraction for each (UDP_GRO, Linux 5.0). Every datagram is still delivered by itself, whole and in order; the
-	// Time and HopLimit of a run are those of its first. The socket takes 0.6 MB for it. It is a permission, not an
-	// order: what does not come as a run comes as ever, and on macOS, Windows and older kernels it changes nothing. A run
-	// for which there is no room in the receive buffer is dropped as a whole. Membership.Dropped counts it as one, and
-	// the number of its datagrams stays unknown: to count losses exactly, leave Coalesce off.
+	// Coalesce permits the kernel to deliver a run of datagrams of one source and size at once (UDP_GRO, Linux 5.0),
+	// which makes each datagram cheaper. Every datagram is still returned by itself, complete and in order. The Time
+	// and HopLimit of a run are those of its first datagram. The socket needs 0.6 MB more memory. On macOS, Windows and
+	// older kernels Coalesce has no effect.
+	//
+	// If the receive buffer has no room for a run, the kernel drops the whole run. Membership.Dropped counts it as one.
+	// To count losses exactly, leave Coalesce off.
 	Coalesce bool
 
-	// Timestamps fills Message.Time with the time at which the kernel received the datagram: to the nanosecond on
-	// Linux, to the microsecond on macOS. It stays zero on Windows, which would first have to be set up for it by an
-	// administrator.
+	// Timestamps fills Message.Time with the time at which the kernel received the datagram: in nanoseconds on Linux,
+	// in microseconds on macOS. On Windows it stays zero, because an administrator would have to enable timestamps
+	// first.
 	Timestamps bool
 
 	// HopLimits fills Message.HopLimit.
 	HopLimits bool
 
-	// Static keeps the socket from following the network: an interface that is deleted and created again is not
-	// joined again, and none is joined that appears later. Addresses are then those at the time of opening.
+	// Static stops the socket from following the network. An interface that is deleted and created again is not joined
+	// again, and interfaces that appear later are not joined. Addresses are those at the time of opening.
 	//
-	// On Linux, close such a socket when its interface goes. If that comes back with the same index, the kernel counts the
-	// lost memberships as if they were there, and when the socket is closed later, it takes them from other sockets that
-	// have joined since (__ip_mc_dec_group in net/ipv4/igmp.c).
+	// On Linux, close such a socket when its interface is deleted. If an interface with the same index appears later,
+	// the kernel still counts the lost memberships. When the socket is closed then, the kernel takes them from other
+	// sockets that have joined since (__ip_mc_dec_group in net/ipv4/igmp.c).
 	Static bool
 
-	// Logger receives what the socket does by itself while it follows the network, and why it cannot follow, as on
-	// Android. nil: nothing is logged. Its handler is called for one entry at a time, in order, by a goroutine that serves
-	// this socket only. A handler that is slow delays nothing else. Up to 256 entries wait for it; then the oldest are
-	// dropped, and their number is logged.
+	// Logger receives what the socket does by itself when the network changes, and why it cannot follow the network, as
+	// on Android. nil: nothing is logged. One goroutine per socket calls its handler for one entry at a time, in order.
+	// A slow handler delays nothing else. Up to 256 entries wait for it. Then the oldest are dropped, and their number
+	// is logged.
 	//
-	// The handler may use the socket but must not close it: Close waits until the handler has returned from every entry.
+	// The handler may use the socket but must not close it: Close waits until the handler has returned from every
+	// entry.
 	Logger *slog.Logger
 }
 
-// RxSocket receives multicast: each datagram sent to a joined group and the port, that arrived on a joined
-// interface from an allowed source, exactly once, and nothing else. It implements net.PacketConn. All methods may
-// be called from many goroutines.
+// RxSocket receives multicast: each datagram that was sent to a joined group and the port, arrived on a joined
+// interface and came from an allowed source, exactly once, and nothing else. It implements net.PacketConn. All methods
+// may be called from many goroutines.
 //
-// Errors of its methods are *OpError. After Close they wrap net.ErrClosed, also those of a read that was blocked.
-// A read that fails returns zero values with its error.
+// Errors of its methods are *OpError. After Close they wrap net.ErrClosed, also those of a read that was blocked. A
+// read that fails returns zero values with its error.
 //
 // # OS sockets
 //
-// On Linux and macOS every pair of interface and group has an OS socket, and so a file descriptor and a receive buffer,
-// of its own. A read takes from all OS sockets in turn, so that a flooded one does not silence a quiet one.
+// On Linux and macOS every group on every interface has an OS socket of its own, with a file descriptor and a receive
+// buffer. A read takes from all OS sockets in turn, so a flooded group does not delay the others.
 //
-// Windows does not let a socket be bound to a group. There every interface has one OS socket for each family, which its
-// groups share; it is bound to the interface's IPv4 address, for IPv6 to the wildcard. So a flooded group can push
-// others out of the receive buffer. And the system may give this socket unicast that was sent to another program which
-// shares the port; it is discarded. Other projects report that a socket which is bound to an IPv4 address takes all
-// unicast to that address and port from sockets that are bound to the wildcard: from the DNS client of Windows and
-// browsers (5353), and from a TxSocket with the same TxConfig.Port.
+// Windows cannot bind a socket to a group. There, the groups of a family share one OS socket on each interface. It is
+// bound to the interface's IPv4 address, for IPv6 to the wildcard. A flooded group can therefore push others out of the
+// receive buffer. Windows may also deliver unicast to this socket that was sent to another program on the same port; it
+// is discarded. Other projects report that a socket bound to an IPv4 address takes all unicast to that address and port
+// from sockets bound to the wildcard. This affects the DNS client of Windows and browsers (5353), and a TxSocket with
+// the same TxConfig.Port.
 //
 // On macOS and Windows a goroutine for every OS socket receives ahead of the reads: up to 64 datagrams, in a buffer of
-// 128 KiB, of which only what datagrams have needed takes memory. The rest waits in the receive buffer.
+// 128 KiB. Other datagrams wait in the receive buffer.
 type RxSocket struct {
 	cfg RxConfig // checked, and not changed after
-	all bool     // it joins on whatever interfaces there are
+	all bool     // Interfaces is nil
 	*reader
 	logger   logger
 	unfollow func() // nil if Static
 	retry    func() // schedules another attempt to join what failed; nil if Static
 
-	mu     sync.Mutex // guards what is below; held while sockets are opened and closed, never while a read or write waits
+	mu     sync.Mutex // guards the fields below; held while OS sockets are opened and closed, never while a read or write waits
 	closed bool
 	groups []*rxGroup
 	links  []*rxLink
-	silent backoff // replies to a family that came later cannot be sent
+	silent backoff // replies to a family that appeared later cannot be sent
 
 	replies replies
 }
 
 var _ net.PacketConn = (*RxSocket)(nil)
 
-// OpenRx joins every group on every interface of the configuration.
+// OpenRx opens a socket and joins every group on every interface of the configuration.
 //
-// A mistake in the configuration is refused before any OS socket is opened. Otherwise the error says which group could not
-// be joined on which interface, why, and, where that is known, the cure; nothing is left open then. A lack of file
-// descriptors or memory is an error whatever Interfaces is. On systems other than Linux, macOS and Windows the error wraps
+// A mistake in the configuration is refused before any OS socket is opened. If a group cannot be joined, OpenRx closes
+// what it opened, and the error names the group, the interface, the cause and, where it is known, what to do. A lack of
+// file descriptors or memory is always an error. On systems other than Linux, macOS and Windows the error wraps
 // errors.ErrUnsupported.
 //
-// It does not block, except on Windows. While Windows checks that no other host has the IPv4 address of an interface (RFC
-// 5227), as after boot, wake or a new DHCP lease, no socket can be bound to it. OpenRx waits for an interface that was
-// named, or if no interface has another address, for five seconds at most. Other interfaces are joined when their
-// addresses have been checked, unless Static is set.
+// OpenRx does not block, except on Windows. While Windows checks that no other host has the IPv4 address of an
+// interface (RFC 5227), as after boot, wake or a new DHCP lease, no socket can be bound to it. OpenRx then waits for
+// each named interface, or, without named interfaces, until one has a usable address, for five seconds at most. Other
+// interfaces are joined when their addresses have been checked, unless Static is set.
 func OpenRx(cfg RxConfig) (*RxSocket, error) {
 	if errSystem != nil {
 		return nil, &OpError{Op: "open", Err: errSystem}
@@ -182,8 +185,8 @@ func OpenRx(cfg RxConfig) (*RxSocket, error) {
 // opened reports whether s comes from OpenRx.
 func (s *RxSocket) opened() bool { return s != nil && s.reader != nil }
 
-// joinAll joins the groups of the configuration. It follows the network first, and lets go of s.mu last, so that
-// no change is missed in between.
+// joinAll joins the groups of the configuration. It starts to follow the network first, and releases s.mu last, so that
+// it misses no change.
 func (s *RxSocket) joinAll() error {
 	processWatch.joining.RLock()
 	defer processWatch.joining.RUnlock()
@@ -200,7 +203,7 @@ func (s *RxSocket) joinAll() error {
 	}
 	for _, g := range s.groups {
 		if err := s.joinGroup(g); err != nil {
-			s.groups, s.links = nil, nil // or follow would try again, and log, before the socket is closed
+			s.groups, s.links = nil, nil // otherwise follow retries before the socket is closed
 			return err
 		}
 	}
@@ -213,7 +216,7 @@ func (s *RxSocket) joinAll() error {
 	return nil
 }
 
-// logBuffer logs that the receive buffers are smaller than the configuration has them. They are all alike.
+// logBuffer logs a receive buffer that is smaller than ReadBuffer. All have the same size.
 func (s *RxSocket) logBuffer() {
 	for _, g := range s.groups {
 		for _, p := range g.pairs {
@@ -231,9 +234,9 @@ func (s *RxSocket) logBuffer() {
 	}
 }
 
-// ReadFrom waits for a datagram and copies it into p; a datagram that is larger is cut, and ReadBatch tells of it.
-// The address is a *net.UDPAddr of the sender, whose zone, if it has one, is an interface index. ReadFromUDPAddrPort
-// does the same without allocating.
+// ReadFrom waits for a datagram and copies it into p. The rest of a larger datagram is lost; ReadBatch reports that.
+// The address is the *net.UDPAddr of the sender. Its zone, if any, is an interface index. ReadFromUDPAddrPort does the
+// same without allocating.
 func (s *RxSocket) ReadFrom(p []byte) (n int, addr net.Addr, err error) {
 	if !s.opened() {
 		return 0, nil, errNotOpen("read")
@@ -241,9 +244,9 @@ func (s *RxSocket) ReadFrom(p []byte) (n int, addr net.Addr, err error) {
 	return s.readFrom(p)
 }
 
-// ReadFromUDPAddrPort waits for a datagram and copies it into p; a datagram that is larger is cut, and ReadBatch
-// tells of it. The zone of a link-local source is the index of the interface as a number, because names can change
-// hands. It does not allocate.
+// ReadFromUDPAddrPort waits for a datagram and copies it into p. The rest of a larger datagram is lost; ReadBatch
+// reports that. The zone of a link-local source is the interface's index as a number, because a name can pass to
+// another interface. It does not allocate.
 func (s *RxSocket) ReadFromUDPAddrPort(p []byte) (n int, src netip.AddrPort, err error) {
 	if !s.opened() {
 		return 0, src, errNotOpen("read")
@@ -251,15 +254,15 @@ func (s *RxSocket) ReadFromUDPAddrPort(p []byte) (n int, src netip.AddrPort, err
 	return s.readFromUDPAddrPort(p)
 }
 
-// ReadBatch waits for a datagram, takes what else has arrived already as far as ms has room, and returns how many
-// elements it has filled. Each datagram goes into the Buf of its element; elements may exchange their Bufs. Apart
-// from the first call it does not allocate.
+// ReadBatch waits for a datagram, then also takes those that have arrived already, as far as ms has room. It returns
+// the number of elements it filled. Each datagram is copied into the Buf of its element; elements may exchange their
+// Bufs. Only the first call allocates.
 //
-// If the deadline passes, or the socket is closed, after it has taken a datagram, it returns what it has taken and a nil
-// error. The next read returns the error.
+// If the deadline passes, or the socket is closed, after it has taken a datagram, it returns what it has taken and a
+// nil error. The next read returns the error.
 //
-// On Linux a system call moves up to 64 datagrams. On macOS and Windows each datagram takes one of its own, and ReadBatch
-// returns at most 1024 datagrams.
+// On Linux one system call receives up to 64 datagrams. On macOS and Windows each datagram takes one system call, and
+// ReadBatch returns at most 1024 datagrams.
 func (s *RxSocket) ReadBatch(ms []Message) (n int, err error) {
 	if !s.opened() {
 		return 0, errNotOpen("read")
@@ -267,14 +270,16 @@ func (s *RxSocket) ReadBatch(ms []Message) (n int, err error) {
 	return s.readBatch(ms, nil)
 }
 
-// Messages returns the datagrams as they come, for a range statement:
+// Messages returns the datagrams as they arrive, for a range statement:
 //
 //	for m, err := range rx.Messages(ctx) {
 //
-// It ends when ctx does or the socket is closed. Other errors, such as a read deadline that has passed, are given
-// to the loop body, which may go on; after a deadline with another one, or it gets that error again at once. The message
-// and its buffer, which holds any datagram, are used again for the next one. Other reads may go on at the same time; each
-// datagram is received by one of them.
+// The iteration ends when ctx is done or the socket is closed. Other errors, such as a read deadline that has passed,
+// are passed to the loop body, which may continue. After a deadline, set another one before you continue, or the next
+// iteration returns the same error.
+//
+// The message and its buffer, which has room for any datagram, are used again for the next one. Other reads may run at
+// the same time; each datagram is received by one of them.
 func (s *RxSocket) Messages(ctx context.Context) iter.Seq2[*Message, error] {
 	if ctx == nil {
 		ctx = context.Background()
@@ -288,7 +293,7 @@ func (s *RxSocket) Messages(ctx context.Context) iter.Seq2[*Message, error] {
 		defer stop()
 		buf := make([]byte, maxDatagram)
 		ms := make([]Message, 1)
-		for ctx.Err() == nil && s.begin(series) { // AfterFunc takes a moment to tell
+		for ctx.Err() == nil && s.begin(series) { // AfterFunc runs a moment later
 			ms[0] = Message{Buf: buf}
 			_, err := s.readBatch(ms, series)
 			s.end(series)
@@ -306,7 +311,7 @@ func (s *RxSocket) Messages(ctx context.Context) iter.Seq2[*Message, error] {
 	}
 }
 
-// maxDatagram is as large as a UDP datagram can be without jumbograms.
+// maxDatagram is the size limit of a UDP datagram without jumbograms.
 const maxDatagram = 65535
 
 // SetDeadline sets both deadlines.
@@ -317,7 +322,7 @@ func (s *RxSocket) SetDeadline(t time.Time) error {
 	return cmp.Or(s.SetReadDeadline(t), s.SetWriteDeadline(t))
 }
 
-// SetReadDeadline sets the time after which reads fail with os.ErrDeadlineExceeded, also one that is blocked; the
+// SetReadDeadline sets the time after which reads fail with os.ErrDeadlineExceeded, also a read that is blocked. The
 // zero time means never.
 func (s *RxSocket) SetReadDeadline(t time.Time) error {
 	if !s.opened() {
@@ -326,8 +331,8 @@ func (s *RxSocket) SetReadDeadline(t time.Time) error {
 	return opError("set deadline", s.setReadDeadline(t))
 }
 
-// SetWriteDeadline is to writes what SetReadDeadline is to reads. On Windows it does not concern those to link-local IPv6
-// hosts, which hardly ever wait.
+// SetWriteDeadline sets the time after which writes fail with os.ErrDeadlineExceeded. On Windows it does not apply to
+// writes to link-local IPv6 hosts, which rarely block.
 func (s *RxSocket) SetWriteDeadline(t time.Time) error {
 	if !s.opened() {
 		return errNotOpen("set deadline")
@@ -343,9 +348,8 @@ func (s *RxSocket) LocalAddr() net.Addr {
 	return net.UDPAddrFromAddrPort(netip.AddrPortFrom(s.cfg.Groups[0], s.cfg.Port))
 }
 
-// Close leaves all groups and closes the socket. It interrupts reads and writes that are blocked and waits until
-// no read is inside the kernel, no goroutine of the socket is left, and Logger has what was logged. Closing again is
-// harmless and returns nil.
+// Close leaves all groups and closes the socket. It interrupts blocked reads and writes. It waits until no read is in
+// the kernel, the goroutines of the socket have ended, and Logger has received every entry. A second Close returns nil.
 func (s *RxSocket) Close() error {
 	if !s.opened() {
 		return errNotOpen("close")
@@ -358,12 +362,13 @@ func (s *RxSocket) Close() error {
 	if s.unfollow != nil {
 		s.unfollow()
 	}
-	s.logger.close() // last: it waits for the handler, which may be in a read or write
+	s.logger.close() // last: it waits for the handler, which may be reading or writing
 	return opError("close", err)
 }
 
-// leaveAll closes the OS sockets that hold memberships, or reports that they were closed already. The socket follows the
-// network still, and nobody prepares meanwhile: a membership that was lost must not be dropped later. See prepare.
+// leaveAll closes the OS sockets that hold memberships, or reports that they were closed already. The socket still
+// follows the network, and no prepare runs meanwhile: a membership that was lost must not be dropped later. See
+// prepare.
 func (s *RxSocket) leaveAll() (already bool, err error) {
 	processWatch.joining.RLock()
 	defer processWatch.joining.RUnlock()

@@ -1,6 +1,5 @@
-// The OS border on macOS. Every pair of interface and group has a socket that is bound to the group, as on Linux, but
-// the kernel's rules are others: see udp_input in bsd/netinet/udp_usrreq.c, udp6_input in bsd/netinet6/udp6_usrreq.c
-// and in_mcast.c beside them (xnu). What golang.org/x/net can set is set through it, which others test on Macs.
+// The socket options of macOS. What golang.org/x/net can set is set through it, which others test on Macs. Pairs are in
+// pair_darwin.go, errors in hints_darwin.go.
 
 package mcast
 
@@ -14,22 +13,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// osSocket is what a conn is to the system.
+// osSocket is the OS socket of a conn.
 type osSocket struct {
 	members members
 }
 
-// errSystem is nil where sockets can be opened.
+// errSystem is nil on systems with sockets.
 var errSystem error
 
-// replyEarly: a socket that is bound to a group cannot send here (EADDRNOTAVAIL, EOPNOTSUPP), and one that can may be
-// given unicast that another program waits for on the port, so there is none until it is needed.
+// replyEarly: a socket that is bound to a group cannot send (EADDRNOTAVAIL, EOPNOTSUPP). One that can may receive
+// unicast for another program on the port, so it is opened when it is needed.
 const replyEarly = false
 
 // leastWriteBuffer lets the largest datagram through. The default, net.inet.udp.maxdgram, is 9216.
 const leastWriteBuffer = 65535
 
-// downLoses: an interface that is detached and comes back has its memberships only if it is the same record of the
+// downLoses: an interface that is detached and returns has its memberships only if it has the same record in the
 // kernel; see watch_darwin.go.
 const downLoses = true
 
@@ -54,8 +53,8 @@ func setShared(rc syscall.RawConn, v4, share, _ bool) error {
 	return control(rc, func(fd int) error { return setSharedFD(fd, v4, share) })
 }
 
-// A datagram is passed on to further sockets only by a socket that allows sharing, and an IPv6 socket that never had a
-// multicast option set receives every group of its port.
+// setSharedFD sets these options on a descriptor. The kernel passes a datagram to further sockets only from a socket
+// that allows sharing. An IPv6 socket that never had a multicast option set receives every group of its port.
 func setSharedFD(fd int, v4, share bool) error {
 	type option struct{ level, name, value int }
 	var options []option
@@ -63,7 +62,7 @@ func setSharedFD(fd int, v4, share bool) error {
 		options = append(options, option{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1}, option{unix.SOL_SOCKET, unix.SO_REUSEPORT, 1})
 	}
 	if v4 {
-		options = append(options, option{unix.SOL_SOCKET, unix.SO_BROADCAST, 0}) // package net allows it
+		options = append(options, option{unix.SOL_SOCKET, unix.SO_BROADCAST, 0}) // package net sets it
 	} else {
 		options = append(options, option{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1}, option{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, 1})
 	}
@@ -75,7 +74,7 @@ func setSharedFD(fd int, v4, share bool) error {
 	return nil
 }
 
-// sockaddr is addr as package unix wants it. Only link-local groups have a scope.
+// sockaddr returns addr as a unix.Sockaddr. Only link-local groups have a scope.
 func sockaddr(addr netip.AddrPort, ifIndex int) unix.Sockaddr {
 	a := addr.Addr()
 	if a.Is4() {
@@ -87,8 +86,8 @@ func sockaddr(addr netip.AddrPort, ifIndex int) unix.Sockaddr {
 	return &unix.SockaddrInet6{Port: int(addr.Port()), Addr: a.As16(), ZoneId: uint32(ifIndex)}
 }
 
-// ask sets what control messages are to tell, and the buffer.
-func ask(udp *net.UDPConn, family netip.Addr, cfg *RxConfig) error {
+// setReceiveOptions requests control messages and sets the receive buffer.
+func setReceiveOptions(udp *net.UDPConn, family netip.Addr, cfg *RxConfig) error {
 	if err := syscallErr("setsockopt", func() error { return requestPktinfo(udp, family, cfg.HopLimits) }); err != nil {
 		return err
 	}
@@ -105,7 +104,7 @@ func ask(udp *net.UDPConn, family netip.Addr, cfg *RxConfig) error {
 	return nil
 }
 
-// requestPktinfo has control messages name the interface and, if wanted, the hop limit.
+// requestPktinfo requests control messages with the interface and, optionally, the hop limit.
 func requestPktinfo(udp *net.UDPConn, family netip.Addr, hopLimit bool) error {
 	if family.Is4() {
 		flags := ipv4.FlagInterface
@@ -134,11 +133,11 @@ func listenReply(group netip.Addr, port uint16) (*net.UDPConn, error) {
 	return udp, nil
 }
 
-// replyConn makes the reading side of a sender's socket part of a merge. The socket stays the sender's.
+// replyConn returns a conn for the replies on a sender's socket. The socket stays the sender's.
 func replyConn(to *sender, v4 bool) (*conn, error) {
 	c := &conn{place: place{in: newInbox(to.conn, netip.Addr{}, false)}}
 	c.release = func() error { return to.conn.SetReadDeadline(longAgo) }
-	// Packet information tells the zone, and what came to 224.0.0.1, which no membership is needed for.
+	// Packet information has the zone, and marks datagrams to 224.0.0.1, which need no membership.
 	return c, syscallErr("setsockopt", func() error { return requestPktinfo(to.conn, anyAddr(v4, 0).Addr(), false) })
 }
 
@@ -150,7 +149,7 @@ func controlUDP(udp *net.UDPConn, f func(fd int) error) error {
 	return control(raw, f)
 }
 
-// setMulticastInterface directs the multicast of a sender to ifc.
+// setMulticastInterface makes a sender send its multicast on ifc.
 func setMulticastInterface(to *sender, v4 bool, ifc *Interface) error {
 	if v4 {
 		return withoutName(ipv4.NewPacketConn(to.conn).SetMulticastInterface(&net.Interface{Index: ifc.Index}))
@@ -158,10 +157,10 @@ func setMulticastInterface(to *sender, v4 bool, ifc *Interface) error {
 	return controlUDP(to.conn, func(fd int) error { return setInterface6(fd, ifc.Index) })
 }
 
-// setInterface6 directs the IPv6 multicast of a socket to an interface. IPV6_MULTICAST_IF alone holds for groups of
-// interface-local and link-local scope. For wider scopes the kernel ignores it and looks up a route, which is that of the
-// interface only if IPV6_BOUND_IF scopes the lookup (selectroute in bsd/netinet6/in6_src.c). IPV6_BOUND_IF takes no
-// privilege, can be changed, and does not restrict what the socket receives.
+// setInterface6 makes a socket send its IPv6 multicast on an interface. IPV6_MULTICAST_IF alone holds for groups of
+// interface-local and link-local scope. For wider scopes the kernel looks up a route, and finds that of the interface
+// only if IPV6_BOUND_IF scopes the lookup (selectroute in bsd/netinet6/in6_src.c). IPV6_BOUND_IF needs no privilege,
+// can be changed, and does not restrict what the socket receives.
 func setInterface6(fd, index int) error {
 	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, index); err != nil {
 		return err
@@ -169,9 +168,9 @@ func setInterface6(fd, index int) error {
 	return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_BOUND_IF, index)
 }
 
-// probeSource asks, without sending, which address the interface sends to group from. For IPv4 that is its first one
-// (ip_output). For IPv6 in6_selectsrc reports EADDRNOTAVAIL while every address is in duplicate address detection. That is
-// rare: the kernel uses a new address during the detection (Optimistic DAD, RFC 4429), unless
+// probeSource asks, without sending, for the address that the interface sends to group from. For IPv4 that is its first
+// one (ip_output). For IPv6, in6_selectsrc returns EADDRNOTAVAIL while every address is in duplicate address detection.
+// That is rare: the kernel uses a new address during the detection (Optimistic DAD, RFC 4429), unless
 // net.inet6.icmp6.nd6_optimistic_dad is 0.
 func probeSource(ifc *Interface, group netip.Addr) (source netip.Addr, err error) {
 	if group.Is4() {
@@ -207,7 +206,7 @@ func probeSocket(ifc *Interface) (fd int, err error) {
 	return fd, nil
 }
 
-// stats returns the size of the receive buffer. The kernel counts what it dropped for all sockets together.
+// stats returns the size of the receive buffer. The kernel counts drops for all sockets together.
 func (c *conn) stats() (readBuffer int) {
 	_ = controlUDP(c.in.udp, func(fd int) (err error) {
 		readBuffer, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)

@@ -1,7 +1,7 @@
 //go:build !linux && !darwin && !windows
 
-// Where this library has no sockets: the module builds, documents itself and lists interfaces, and opening a socket
-// says errors.ErrUnsupported. Nothing below errSystem is ever reached.
+// Systems without sockets of this library: opening returns errors.ErrUnsupported, listing interfaces works. Nothing below
+// errSystem is called.
 
 package mcast
 

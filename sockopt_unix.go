@@ -1,6 +1,6 @@
 //go:build linux || darwin
 
-// What the OS border on Linux and that on macOS have in common.
+// Socket options and errors that Linux and macOS share.
 
 package mcast
 
@@ -22,7 +22,7 @@ func control(rc syscall.RawConn, f func(fd int) error) (err error) {
 	return err
 }
 
-// fileConn hands a duplicate of a UDP socket's descriptor to package net.
+// fileConn returns a UDPConn with a duplicate of a descriptor.
 func fileConn(file *os.File) (udp *net.UDPConn, err error) {
 	err = syscallErr("dup", func() error {
 		pc, err := net.FilePacketConn(file)

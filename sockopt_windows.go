@@ -1,8 +1,5 @@
-// The OS border on Windows. A socket cannot be bound to a group here, so there is one OS socket for each interface and
-// family, which joins all groups, and packet information tells what each datagram is. Whether the system looks at the
-// interface by which a datagram came in, when it chooses sockets, is not documented: so that is checked too.
-//
-// golang.org/x/net has neither source filters nor packet information for Windows, and joins IPv4 groups by address.
+// The socket options of Windows. golang.org/x/net has neither source filters nor packet information for Windows, and joins IPv4
+// groups by address. Pairs are in pair_windows.go, errors in hints_windows.go.
 
 package mcast
 
@@ -18,7 +15,7 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// Options that x/sys lacks; ws2ipdef.h. The numbers are the same for IPv4 and IPv6, except where the name has one.
+// Options that x/sys lacks (ws2ipdef.h). The numbers are the same for IPv4 and IPv6, except where the name has one.
 const (
 	ipRecvTTL             = 21 // IP_RECVTTL (IP_HOPLIMIT), IPV6_HOPLIMIT
 	ipPktinfo             = 19 // IP_PKTINFO, IPV6_PKTINFO
@@ -32,29 +29,29 @@ const (
 	mcastJoinSourceGroup  = 45
 )
 
-// osSocket is what a conn is to the system.
+// osSocket is the OS socket of a conn.
 type osSocket struct {
-	ifAddr netip.Addr // what stands for its interface in IPv4 options
+	ifAddr netip.Addr // the value for its interface in IPv4 options
 }
 
-// errSystem is nil where sockets can be opened.
+// errSystem is nil on systems with sockets.
 var errSystem error
 
-// replyEarly: a socket that can send may be given unicast that another program waits for on the port, so there is
-// none until it is needed.
+// replyEarly: a socket that can send may receive unicast for another program on the port, so it is opened when it is
+// needed.
 const replyEarly = false
 
 // leastWriteBuffer: the system's default holds the largest datagram.
 const leastWriteBuffer = 0
 
-// downLoses: it is not documented what an interface keeps of its memberships while it is down.
+// downLoses: Windows does not document which memberships an interface keeps while it is down.
 const downLoses = true
 
 // hasTrafficClass6: there is no IPV6_TCLASS that can be set.
 const hasTrafficClass6 = false
 
-// onlyBy keeps datagrams of other interfaces out of the buffer, where the system can, since Windows 10 1803. Where it
-// cannot they are left out when they are looked at. An interface that returns must be named again.
+// onlyBy keeps datagrams of other interfaces out of the buffer, if the system can (Windows 10 1803). Otherwise the
+// library discards them. It must be set again for an interface that returns.
 func (s socket) onlyBy(ifIndex int) {
 	if s.setInt("IP_IFLIST", ipIfList, 1) != nil {
 		return
@@ -65,7 +62,7 @@ func (s socket) onlyBy(ifIndex int) {
 	}
 }
 
-// socket is an OS socket whose options are set.
+// socket sets options.
 type socket struct {
 	raw   syscall.RawConn
 	level int
@@ -101,13 +98,13 @@ func control(rc syscall.RawConn, f func(windows.Handle) error) (err error) {
 	return err
 }
 
-// refused reports whether the system, or what passes for it, does not know an option, or not in this form.
+// refused reports whether the system does not have an option, or not in this form.
 func refused(err error) bool {
 	return errors.Is(err, windows.WSAEINVAL) || errors.Is(err, windows.WSAENOPROTOOPT)
 }
 
-// byInterface calls set with what stands for an interface in IPv4 options: the index, or, where that is refused, an
-// address. It returns what was taken.
+// byInterface calls set with the value for an interface in IPv4 options: its index, or, if that is refused, an address.
+// It returns the value that was accepted.
 func byInterface(ifc *Interface, set func(ifAddr netip.Addr) error) (ifAddr netip.Addr, err error) {
 	for _, ifAddr = range append([]netip.Addr{wire.IndexAddr(ifc.Index)}, ifc.usable(netip.IPv4Unspecified())...) {
 		if err = set(ifAddr); !errors.Is(err, windows.WSAEINVAL) {
@@ -122,9 +119,8 @@ func listenReply(group netip.Addr, port uint16) (*net.UDPConn, error) {
 	return listenUDP(anyAddr(group.Is4(), port), true, 0)
 }
 
-// replyConn makes the reading side of a sender's socket part of a merge. The socket stays the sender's. Packet
-// information keeps multicast out: if another socket of the port has joined a group, this one should not receive it,
-// but it may.
+// replyConn returns a conn for the replies on a sender's socket. The socket stays the sender's. Packet information
+// marks multicast: if another socket of the port has joined a group, this one may receive it.
 func replyConn(to *sender, v4 bool) (*conn, error) {
 	c := &conn{place: place{in: newInbox(to.conn, netip.Addr{}, false)}}
 	c.release = func() error { return to.conn.SetReadDeadline(longAgo) }
@@ -148,7 +144,7 @@ func setShared(rc syscall.RawConn, v4, share, _ bool) error {
 	})
 }
 
-// setMulticastInterface makes a sender send its multicast by ifc.
+// setMulticastInterface makes a sender send its multicast on ifc.
 func setMulticastInterface(to *sender, v4 bool, ifc *Interface) error {
 	if !v4 {
 		return ipv6.NewPacketConn(to.conn).SetMulticastInterface(&net.Interface{Index: ifc.Index})
@@ -162,8 +158,8 @@ func setMulticastInterface(to *sender, v4 bool, ifc *Interface) error {
 	return err
 }
 
-// probeSource asks, without sending, which address the interface sends to group from. Where the interface as it was seen
-// last has only addresses that are being checked, the system is asked for them again.
+// probeSource asks, without sending, for the address that the interface sends to group from. If all addresses were
+// being checked at the last scan, it scans again.
 func probeSource(ifc *Interface, group netip.Addr) (source netip.Addr, err error) {
 	now := *ifc
 	if now.checking(group) {
@@ -204,7 +200,7 @@ func probeSource(ifc *Interface, group netip.Addr) (source netip.Addr, err error
 	return source, err
 }
 
-// stats returns the size of the receive buffer. Windows does not count what it dropped at a socket.
+// stats returns the size of the receive buffer. Windows does not count drops per socket.
 func (c *conn) stats() (readBuffer int) {
 	if s, err := socketOf(c.in.udp, c.group.Is4()); err == nil {
 		_ = control(s.raw, func(h windows.Handle) (err error) {

@@ -1,5 +1,5 @@
-// The sending socket: one OS socket for each interface and family, directed to the interface once and for all, so
-// that no write has to choose one.
+// TxConfig and TxSocket: opening, options, reading replies, closing. The socket has one OS socket for each interface and family,
+// which sends on that interface. Writes are in txwrite.go, the check of the configuration is in config.go.
 
 package mcast
 
@@ -22,73 +22,76 @@ import (
 	"golang.org/x/net/ipv6"
 )
 
-// TxConfig says what a TxSocket sends to, and how. Groups is required; the zero value of every other field is a
-// sensible default.
+// TxConfig configures a TxSocket. Groups is required. The zero value of every other field is a sensible default.
 type TxConfig struct {
 	// Groups that may be sent to; IPv4 and IPv6 may be mixed. Duplicates are harmless.
 	Groups []netip.Addr
 
-	// Interfaces to send on, as FindInterfaces or Interfaces returned them: every datagram leaves on each of them. Each
-	// needs an address of every family of Groups. A port of a bridge, bond or team sends on its own wire only, and replies
-	// arrive on its master: unless you mean that wire, name the master.
+	// Interfaces to send on, as FindInterfaces or Interfaces returned them: every datagram is sent on each of them.
+	// Each needs an address of every family of Groups. A port of a bridge, bond or team sends only on its own link, and
+	// replies arrive on its master: name the master, unless you mean that link.
 	//
-	// nil stands for the interface of the default route of each group's family, as DefaultInterface returns it. It must
-	// support multicast, which that of a VPN usually does not. Unless Static is set, the socket follows the default route.
-	// A family without such an interface waits for one if the other family has one. Until then a write to its groups returns
-	// ErrNoInterface, and Interfaces does not list it.
+	// nil selects the interface of the default route of each group's family, as DefaultInterface returns it. It must
+	// support multicast; most VPN interfaces do not. Unless Static is set, the socket follows the default route. A
+	// family without such an interface waits for one if the other family has one. Until then a write to its groups
+	// returns ErrNoInterface, and Interfaces does not list it.
 	Interfaces []Interface
 
-	// TTL is the TTL (IPv6: hop limit) of multicast datagrams, 1 to 255: how many links they may cross. 0 means 1:
-	// they stay on the link. TTLHost keeps them on this machine, where only Loopback, or the loopback interface, brings
-	// them to anybody. With Loopback on a network interface, this holds on Linux only while a program on this machine
-	// has joined the group there. Otherwise Linux puts them on the link, with a TTL of 0 (__mkroute_output in
-	// net/ipv4/route.c, ip6_finish_output2 in net/ipv6/ip6_output.c). Send on the loopback interface what nobody else may see.
+	// TTL is the TTL (IPv6: hop limit) of multicast datagrams, 1 to 255: the number of links they may cross. 0 means 1:
+	// they stay on the link. TTLHost keeps them on this machine, where they are received only with Loopback or on the
+	// loopback interface.
+	//
+	// TTLHost with Loopback on a network interface holds on Linux only while a program on this machine has joined the
+	// group there. Otherwise Linux sends the datagrams on the link, with a TTL of 0 (__mkroute_output in
+	// net/ipv4/route.c, ip6_finish_output2 in net/ipv6/ip6_output.c). Use the loopback interface for datagrams that no
+	// other host may see.
 	TTL int
 
-	// Loopback lets receivers on this host have datagrams that leave by a non-loopback interface. It must be set on
-	// both ends: Linux and macOS decide at the sender, Windows at the receiver.
+	// Loopback delivers the datagrams that are sent on a non-loopback interface also to receivers on this host. Set it
+	// on both ends: Linux and macOS decide at the sender, Windows at the receiver.
 	Loopback bool
 
-	// Port is the source port. 0 lets the system choose one for each interface and family. A port that is set is
-	// shared with other programs that allow it, and with receivers: answers of mDNS must come from 5353. What is sent to
-	// a shared port by unicast reaches one of those who share it, and the system chooses. On Windows an RxSocket of the
-	// same port takes and discards what is sent to the IPv4 address of its interface: there, read replies from a port that
-	// the system chose.
+	// Port is the source port. With 0 the system chooses one for each interface and family. A port that is set is
+	// shared with receivers and with other programs that allow it; mDNS responses, for example, must come from 5353.
+	// Unicast to a shared port reaches one of the programs, and the system chooses which. On Windows an RxSocket of the
+	// same port takes and discards unicast to the IPv4 address of its interface: there, read replies on a port that the
+	// system chose.
 	Port uint16
 
-	// TrafficClass is the DSCP, shifted left by two, and the ECN bits: 0 to 255 (RFC 2474, RFC 3168). Windows
-	// ignores it for IPv4 unless a policy allows it; for IPv6 it has no such option, and OpenTx fails there with an
-	// error that wraps errors.ErrUnsupported.
+	// TrafficClass is the DSCP, shifted left by two, and the ECN bits: 0 to 255 (RFC 2474, RFC 3168). Windows ignores
+	// it for IPv4 unless a policy allows it. Windows has no such option for IPv6: OpenTx returns an error that wraps
+	// errors.ErrUnsupported.
 	TrafficClass int
 
-	// WriteBuffer is the size in bytes of the send buffer of every OS socket; 0 leaves the system's default. On macOS,
-	// whose default of 9216 bytes bounds a datagram as well, 0 makes room for the largest. A datagram that has no room in
-	// it at all is refused. On Linux net.core.wmem_max limits the size, except for a process with CAP_NET_ADMIN. Logger
-	// reports a buffer that is smaller.
+	// WriteBuffer is the size in bytes of the send buffer of each OS socket. 0 means the system's default. On macOS,
+	// whose default of 9216 bytes also limits the size of a datagram, 0 makes room for the largest datagram. A datagram
+	// that is larger than the buffer is refused. On Linux net.core.wmem_max limits the size, except for a process with
+	// CAP_NET_ADMIN. Logger reports a buffer that is smaller.
 	WriteBuffer int
 
-	// Static keeps the socket from following the network: after an interface was deleted and created again, writes
-	// by it fail, and a default route that moves is not followed.
+	// Static stops the socket from following the network. After an interface was deleted and created again, writes on
+	// it fail. The socket does not follow the default route.
 	Static bool
 
-	// Logger receives what the socket does by itself while it follows the network, and why it cannot follow, as on
-	// Android. nil: nothing is logged. Its handler is called for one entry at a time, in order, by a goroutine that serves
-	// this socket only. A handler that is slow delays nothing else. Up to 256 entries wait for it; then the oldest are
-	// dropped, and their number is logged.
+	// Logger receives what the socket does by itself when the network changes, and why it cannot follow the network, as
+	// on Android. nil: nothing is logged. One goroutine per socket calls its handler for one entry at a time, in order.
+	// A slow handler delays nothing else. Up to 256 entries wait for it. Then the oldest are dropped, and their number
+	// is logged.
 	//
-	// The handler may use the socket but must not close it: Close waits until the handler has returned from every entry.
+	// The handler may use the socket but must not close it: Close waits until the handler has returned from every
+	// entry.
 	Logger *slog.Logger
 }
 
 // TxSocket sends multicast to the groups it was opened for, and receives the unicast replies. It implements
 // net.PacketConn. All methods may be called from many goroutines.
 //
-// Errors of its methods are *OpError, or, where more than one interface failed, several of them joined: errors.As
-// finds the first, also as a net.Error. After Close they wrap net.ErrClosed, also those of calls that were blocked.
-// A read that fails returns zero values with its error.
+// Errors of its methods are *OpError. If several interfaces fail, it is several of them joined: errors.As finds the
+// first, also as a net.Error. After Close they wrap net.ErrClosed, also those of blocked calls. A read that fails
+// returns zero values with its error.
 //
-// On every system each interface has one OS socket for each family of the groups. On macOS and Windows each of them
-// also has a goroutine, which receives ahead of the reads as that of an RxSocket does.
+// Each interface has one OS socket for each family of the groups. On macOS and Windows each OS socket also has a
+// goroutine that receives ahead of the reads, as in an RxSocket.
 type TxSocket struct {
 	cfg    TxConfig // checked, and not changed after
 	groups map[netip.Addr]struct{}
@@ -96,19 +99,19 @@ type TxSocket struct {
 	logger   logger
 	unfollow func() // nil if Static
 
-	links     atomic.Pointer[[]*txLink] // replaced, under mu, never changed
+	links     atomic.Pointer[[]*txLink] // replaced under mu, never changed
 	listening atomic.Bool               // replies are received
 	closed    atomic.Bool               // written under mu
-	hostOnly  atomic.Bool               // nothing leaves by a network interface: TTLHost without Loopback; written under mu
+	hostOnly  atomic.Bool               // TTLHost without Loopback: nothing is sent on a network interface; written under mu
 
-	mu                sync.Mutex // guards what is below and the settings of the OS sockets; never held while a read or write waits
-	pendingReplyConns []*conn    // whose replies nobody has asked for yet
-	retired           []*sender  // of links that were opened anew, for writes that have begun
-	ttl               int        // as TxConfig has it, of the links to come as well
+	mu                sync.Mutex // guards the fields below and the options of the OS sockets; never held while a read or write waits
+	pendingReplyConns []*conn    // not in the merge until the first read; see listen
+	retired           []*sender  // replaced by direct; kept for writes in progress
+	ttl               int        // in the form of TxConfig.TTL; also for later links
 	writeDeadline     time.Time
-	clamped           bool             // the logger knows that the send buffers are smaller than WriteBuffer
-	opening           map[bool]txRetry // of families that wait for an interface, by whether they are IPv4
-	unrouted          backoff          // the system did not say which routes are the default ones
+	clamped           bool             // it was logged that the send buffers are smaller than WriteBuffer
+	opening           map[bool]txRetry // of families that wait for an interface; the key is true for IPv4
+	unrouted          backoff          // the default routes could not be read
 }
 
 // txLink is an interface and a family to send on.
@@ -117,13 +120,13 @@ type txLink struct {
 	zone   string // its index, as a zone
 	v4     bool
 	to     *sender
-	source *atomic.Pointer[netip.Addr] // what receivers see; the zero Addr if the interface has no address to send from
+	source *atomic.Pointer[netip.Addr] // the address that receivers see; the zero Addr if there is none
 
-	// What follows is guarded by TxSocket.mu. All else stays as it is.
-	bound     int     // the interface that the OS socket is bound to; 0: none
+	// The fields below are guarded by TxSocket.mu. The others do not change.
+	bound     int     // index of the interface that the OS socket is bound to; 0: none
 	replies   *conn   // of the OS socket
-	retry     txRetry // to direct it to its interface, which came back
-	moving    txRetry // to direct it to the interface of the default route
+	retry     txRetry // of its interface, which came back
+	moving    txRetry // of the interface of the default route
 	unsourced backoff // its address cannot be used yet
 }
 
@@ -133,7 +136,7 @@ func newTxLink(ifc Interface, v4 bool) *txLink {
 	return l.as(known{name: ifc.Name, ifc: ifc})
 }
 
-// as returns the link with its interface as it is now.
+// as returns a copy of the link with its interface as it is now.
 func (l *txLink) as(k known) *txLink {
 	if l.to != nil && (k.ifc.Index != l.ifc.Index || k.ifc.MTU != l.ifc.MTU) {
 		l.to.reroute()
@@ -149,12 +152,12 @@ func (t *TxSocket) groupLike(v4 bool) netip.Addr {
 
 var _ net.PacketConn = (*TxSocket)(nil)
 
-// OpenTx opens the sockets to send with.
+// OpenTx opens a socket to send with.
 //
 // A mistake in the configuration is refused before any OS socket is opened. While the system checks that no other host
-// has the interface's new address, nothing can be sent from it, and OpenTx waits for five seconds at most. Linux does
-// that for IPv6 (RFC 4862, section 5.4), Windows for both families (RFC 5227); macOS sends at once (Optimistic DAD, RFC
-// 4429). On systems other than Linux, macOS and Windows the error wraps errors.ErrUnsupported.
+// has the interface's new address, nothing can be sent from that address; OpenTx waits for five seconds at most. Linux
+// checks IPv6 addresses (RFC 4862, section 5.4), Windows those of both families (RFC 5227). macOS sends at once
+// (Optimistic DAD, RFC 4429). On systems other than Linux, macOS and Windows the error wraps errors.ErrUnsupported.
 func OpenTx(cfg TxConfig) (*TxSocket, error) {
 	if errSystem != nil {
 		return nil, &OpError{Op: "open", Err: errSystem}
@@ -183,8 +186,7 @@ func OpenTx(cfg TxConfig) (*TxSocket, error) {
 // opened reports whether t comes from OpenTx.
 func (t *TxSocket) opened() bool { return t != nil && t.reader != nil }
 
-// openAll opens the links. It follows the network first, and lets go of t.mu last, so that no change is missed in
-// between.
+// openAll opens the links. It starts to follow the network first, and releases t.mu last, so that it misses no change.
 func (t *TxSocket) openAll(links []*txLink) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -210,7 +212,7 @@ func (t *TxSocket) openAll(links []*txLink) error {
 	return nil
 }
 
-// defaultSender returns the interface to send on when none is named: that of the family's default route.
+// defaultSender returns the interface of the family's default route, to send on when none is named.
 func defaultSender(v4 bool) (Interface, error) {
 	ifc, err := DefaultInterface(network(v4))
 	if none := (*OpError)(nil); errors.Is(err, ErrNoInterface) && errors.As(err, &none) {
@@ -255,7 +257,7 @@ func (t *TxSocket) open(l *txLink) error {
 	return t.openOn(l, t.cfg.Port, 0)
 }
 
-// openOn opens the OS socket of a link on a port. It is bound to the device, if that is not 0.
+// openOn opens the OS socket of a link on a port, bound to an interface if device is not 0.
 func (t *TxSocket) openOn(l *txLink, port uint16, device int) error {
 	udp, err := listenUDP(anyAddr(l.v4, port), t.cfg.Port != 0, device)
 	if err != nil {
@@ -268,8 +270,8 @@ func (t *TxSocket) openOn(l *txLink, port uint16, device int) error {
 	return t.bind(l, device)
 }
 
-// bind binds the OS socket of a link to a device, 0: to none. Where the kernel does not allow it, the link sends but gets no
-// replies.
+// bind binds the OS socket of a link to an interface if device is not 0. If the kernel does not allow it, the link
+// sends but receives no replies.
 func (t *TxSocket) bind(l *txLink, device int) error {
 	if device == 0 || l.bound == device {
 		return nil
@@ -284,9 +286,9 @@ func (t *TxSocket) bind(l *txLink, device int) error {
 	return nil
 }
 
-// direct returns l with its OS socket sending on an interface. One that is bound to another interface is opened anew, since
-// to bind it again takes CAP_NET_RAW. It keeps its port: the kernel keeps the sockets of two devices apart. A socket that is
-// bound stays bound when the interface leaves its VRF, which changes nothing. t.mu is held.
+// direct returns l with its OS socket sending on an interface. An OS socket that is bound to another interface is
+// replaced, since binding it again requires CAP_NET_RAW. The new one keeps the port: the kernel keeps the ports of two
+// devices apart. A bound OS socket stays bound when the interface leaves its VRF, which changes nothing. t.mu is held.
 func (t *TxSocket) direct(l *txLink, ifc *Interface) (*txLink, error) {
 	if l.bound == 0 || l.bound == ifc.Index {
 		err := syscallErr("setsockopt IP_MULTICAST_IF", func() error { return setMulticastInterface(l.to, l.v4, ifc) })
@@ -309,12 +311,12 @@ func (t *TxSocket) direct(l *txLink, ifc *Interface) (*txLink, error) {
 	return anew, nil
 }
 
-// unbound reports whether the OS socket of a link must be bound to its interface and is not: it is in a VRF now.
+// unbound reports whether the OS socket of a link must be bound, because its interface is in a VRF now.
 func (l *txLink) unbound(now *Interface) bool {
 	return now.vrf() != 0 && l.ifc.vrf() == 0 && l.bound == 0
 }
 
-// closeRetired closes the OS sockets that direct replaced before.
+// closeRetired closes the OS sockets that direct replaced.
 func (t *TxSocket) closeRetired() {
 	for _, to := range t.retired {
 		to.conn.Close()
@@ -322,7 +324,7 @@ func (t *TxSocket) closeRetired() {
 	t.retired = nil
 }
 
-// anyAddr is the unspecified address of a family, with a port.
+// anyAddr returns the unspecified address of a family, with a port.
 func anyAddr(v4 bool, port uint16) netip.AddrPort {
 	if v4 {
 		return netip.AddrPortFrom(netip.IPv4Unspecified(), port)
@@ -330,7 +332,8 @@ func anyAddr(v4 bool, port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(netip.IPv6Unspecified(), port)
 }
 
-// listenUDP opens an OS socket that is bound to a unicast address, or to any, and if device is not 0 to that interface.
+// listenUDP opens an OS socket that is bound to a unicast or unspecified address, and to an interface if device is not
+// 0.
 func listenUDP(at netip.AddrPort, share bool, device int) (udp *net.UDPConn, err error) {
 	udp, err = tryListenUDP(at, share, false, device)
 	if share && isPortTaken(err) {
@@ -348,7 +351,7 @@ func tryListenUDP(at netip.AddrPort, share, retry bool, device int) (udp *net.UD
 		if err := syscallErr("setsockopt", func() error { return setShared(rc, v4, share, retry) }); err != nil || device == 0 || retry {
 			return err
 		}
-		bindSender(rc, device) // that it is not bound is found out later, by TxSocket.bind
+		bindSender(rc, device) // TxSocket.bind handles a failure
 		return nil
 	}}
 	err = bindCall(at, func() error {
@@ -367,7 +370,7 @@ func tryListenUDP(at netip.AddrPort, share, retry bool, device int) (udp *net.UD
 	return udp, err
 }
 
-// use makes an OS socket that of l. On error it is not used.
+// use makes udp the OS socket of l, unless it fails.
 func (t *TxSocket) use(l *txLink, udp *net.UDPConn) error {
 	to, err := newSender(udp, &l.ifc)
 	if err != nil {
@@ -395,8 +398,8 @@ func (t *TxSocket) use(l *txLink, udp *net.UDPConn) error {
 	return err
 }
 
-// listen has replies received, not before somebody reads them: who watches a socket is told of every datagram that
-// has left it, too, and that takes its time.
+// listen adds the OS sockets to the merge at the first read. A polled socket also wakes the poller for every datagram
+// sent, which is slow.
 func (t *TxSocket) listen() error {
 	if t.listening.Load() {
 		return nil
@@ -419,7 +422,7 @@ func (t *TxSocket) configure(l *txLink, to *sender) error {
 	if err := syscallErr("setsockopt IP_MULTICAST_IF", func() error { return setMulticastInterface(to, l.v4, &l.ifc) }); err != nil {
 		return err
 	}
-	loop := t.cfg.Loopback || l.ifc.IsLoopback() // Linux loops there in any case, others do not
+	loop := t.cfg.Loopback || l.ifc.IsLoopback() // Linux always loops on lo, others do not
 	if err := syscallErr("setsockopt IP_MULTICAST_LOOP", func() error {
 		if l.v4 {
 			return ipv4.NewPacketConn(to.conn).SetMulticastLoopback(loop)
@@ -459,7 +462,7 @@ func (t *TxSocket) configure(l *txLink, to *sender) error {
 	})
 }
 
-// setTTL takes a TTL as TxConfig has it, which was checked.
+// setTTL sets a TTL in the form of TxConfig.TTL.
 func setTTL(l *txLink, to *sender, ttl int) error {
 	value, err := checkTTL("set TTL", ttl)
 	if err != nil {
@@ -473,11 +476,11 @@ func setTTL(l *txLink, to *sender, ttl int) error {
 	})
 }
 
-// How long opening a socket waits for addresses that are being checked, and how often it asks. For IPv6 the check takes
-// two seconds at most. For IPv4 Windows sends three probes, a second apart.
+// addressPatience is how long opening a socket waits for addresses that are being checked, and addressPause how often
+// it asks. For IPv6 the check takes two seconds at most. For IPv4 Windows sends three probes, a second apart.
 const addressPatience, addressPause = 5 * time.Second, 20 * time.Millisecond
 
-// awaitAddresses finds the addresses that the links send from. It waits, for a bounded time, for those that cannot be used
+// awaitAddresses sets the addresses that the links send from. It waits for a bounded time for those that cannot be used
 // yet.
 func (t *TxSocket) awaitAddresses() {
 	end := time.Now().Add(addressPatience)
@@ -488,8 +491,8 @@ func (t *TxSocket) awaitAddresses() {
 	}
 }
 
-// checking finds the address that a link sends from, and reports whether it cannot be used yet. The socket follows the
-// network by now, so the link may have another interface than a moment ago.
+// checking sets the address that a link sends from, and reports whether it cannot be used yet. The socket follows the
+// network already, so the link may have another interface than before.
 func (t *TxSocket) checking(link int) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -497,19 +500,19 @@ func (t *TxSocket) checking(link int) bool {
 	return !l.gone && isTransient(t.setSource(l))
 }
 
-// setSource asks which address l sends from, and returns why there is none. t.mu is held.
+// setSource sets the address that l sends from, and returns why there is none. t.mu is held.
 func (t *TxSocket) setSource(l *txLink) error {
 	source, err := probeSource(&l.ifc, t.groupLike(l.v4))
 	l.source.Store(&source)
 	return err
 }
 
-// ReadFrom waits for a unicast datagram, such as a reply to what was sent, and copies it into p; a datagram that is
-// larger is cut. The address is a *net.UDPAddr of the sender, whose zone, if it has one, is an interface index.
-// Multicast is never read; a broadcast to the port is.
+// ReadFrom waits for a unicast datagram, such as a reply, and copies it into p. The rest of a larger datagram is lost.
+// The address is the *net.UDPAddr of the sender. Its zone, if any, is an interface index. ReadFrom never returns
+// multicast; it returns a broadcast to the port.
 //
-// The firewall of Windows lets replies to a datagram of the socket in for four seconds after it. Later ones need a rule
-// that allows the program or the port.
+// The firewall of Windows accepts replies for four seconds after the socket has sent. Later replies require a rule that
+// allows the program or the port.
 func (t *TxSocket) ReadFrom(p []byte) (n int, addr net.Addr, err error) {
 	if !t.opened() {
 		return 0, nil, errNotOpen("read")
@@ -520,7 +523,7 @@ func (t *TxSocket) ReadFrom(p []byte) (n int, addr net.Addr, err error) {
 	return t.readFrom(p)
 }
 
-// ReadFromUDPAddrPort is ReadFrom without allocating.
+// ReadFromUDPAddrPort is like ReadFrom, but does not allocate.
 func (t *TxSocket) ReadFromUDPAddrPort(p []byte) (n int, src netip.AddrPort, err error) {
 	if !t.opened() {
 		return 0, src, errNotOpen("read")
@@ -531,7 +534,7 @@ func (t *TxSocket) ReadFromUDPAddrPort(p []byte) (n int, src netip.AddrPort, err
 	return t.readFromUDPAddrPort(p)
 }
 
-// Interfaces returns the interfaces that the socket sends by, each once.
+// Interfaces returns the interfaces that the socket sends on, each once.
 func (t *TxSocket) Interfaces() (all []Interface) {
 	if !t.opened() {
 		return nil
@@ -544,7 +547,7 @@ func (t *TxSocket) Interfaces() (all []Interface) {
 	return all
 }
 
-// SetTTL sets what TxConfig.TTL set, for the datagrams to come.
+// SetTTL changes TxConfig.TTL for later datagrams.
 func (t *TxSocket) SetTTL(ttl int) error {
 	if !t.opened() {
 		return errNotOpen("set TTL")
@@ -582,7 +585,7 @@ func (t *TxSocket) SetDeadline(at time.Time) error {
 	return cmp.Or(t.SetReadDeadline(at), t.SetWriteDeadline(at))
 }
 
-// SetReadDeadline sets the time after which reads fail with os.ErrDeadlineExceeded, also one that is blocked; the
+// SetReadDeadline sets the time after which reads fail with os.ErrDeadlineExceeded, also a read that is blocked. The
 // zero time means never.
 func (t *TxSocket) SetReadDeadline(at time.Time) error {
 	if !t.opened() {
@@ -591,7 +594,8 @@ func (t *TxSocket) SetReadDeadline(at time.Time) error {
 	return opError("set deadline", t.setReadDeadline(at))
 }
 
-// SetWriteDeadline is to writes what SetReadDeadline is to reads.
+// SetWriteDeadline sets the time after which writes fail with os.ErrDeadlineExceeded, also a write that is blocked. The
+// zero time means never.
 func (t *TxSocket) SetWriteDeadline(at time.Time) error {
 	if !t.opened() {
 		return errNotOpen("set deadline")
@@ -602,7 +606,7 @@ func (t *TxSocket) SetWriteDeadline(at time.Time) error {
 	return opError("set deadline", t.each(func(to *sender) error { return to.conn.SetWriteDeadline(at) }))
 }
 
-// each calls f for every OS socket, also for those that writes of before may be in, and returns the first error.
+// each calls f for every OS socket, including retired ones, and returns the first error.
 func (t *TxSocket) each(f func(*sender) error) (err error) {
 	for _, l := range *t.links.Load() {
 		err = cmp.Or(err, f(l.to))
@@ -613,10 +617,10 @@ func (t *TxSocket) each(f func(*sender) error) (err error) {
 	return err
 }
 
-// LocalAddr returns the address and port that receivers see as the source of what the first interface sends, as a
-// *net.UDPAddr. The zone of a link-local address is the index of the interface. It is the unspecified address while the
-// interface has no address to send from. If there is more than one interface or family, the others have their own, also
-// their own port if TxConfig.Port is 0.
+// LocalAddr returns the address and port that receivers see as the source of datagrams on the first interface, as a
+// *net.UDPAddr. The zone of a link-local address is the index of the interface. While the interface has no address to
+// send from, LocalAddr returns the unspecified address. Other interfaces and families have addresses of their own, and
+// ports of their own if TxConfig.Port is 0.
 func (t *TxSocket) LocalAddr() net.Addr {
 	if !t.opened() {
 		return nil
@@ -632,8 +636,8 @@ func (t *TxSocket) LocalAddr() net.Addr {
 	return &at
 }
 
-// Close closes the socket. It interrupts reads and writes that are blocked, and waits until Logger has what was logged.
-// Closing again is harmless and returns nil.
+// Close closes the socket. It interrupts blocked reads and writes, and waits until Logger has received every entry. A
+// second Close returns nil.
 func (t *TxSocket) Close() error {
 	if !t.opened() {
 		return errNotOpen("close")
@@ -648,6 +652,6 @@ func (t *TxSocket) Close() error {
 	if t.unfollow != nil {
 		t.unfollow()
 	}
-	t.logger.close() // last: it waits for the handler, which may be in a read or write
+	t.logger.close() // last: it waits for the handler, which may be reading or writing
 	return opError("close", err)
 }

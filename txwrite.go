@@ -1,4 +1,4 @@
-// Writes of a TxSocket: one datagram or a batch, on each interface of the socket, and the errors of these.
+// Writes of a TxSocket: one datagram or a batch, on each interface of the socket.
 
 package mcast
 
@@ -11,7 +11,7 @@ import (
 	"slices"
 )
 
-// WriteTo is WriteToUDPAddrPort for net.PacketConn; addr is a *net.UDPAddr.
+// WriteTo is like WriteToUDPAddrPort, but takes a *net.UDPAddr.
 func (t *TxSocket) WriteTo(p []byte, addr net.Addr) (n int, err error) {
 	dst, err := udpAddrPort(addr)
 	if err != nil {
@@ -20,17 +20,19 @@ func (t *TxSocket) WriteTo(p []byte, addr net.Addr) (n int, err error) {
 	return t.WriteToUDPAddrPort(p, dst)
 }
 
-// WriteToUDPAddrPort sends p to a group that the socket was opened for, and any port, by every interface of the
-// socket. A zone in an IPv6 address, an interface's index or name, picks one of them, and is ErrNoInterface if it is none
-// of them. A zone in an IPv4 address is refused: to send IPv4 on one of several interfaces, open a TxSocket for it. Any
-// other destination is ErrNotDeclared. It blocks while a send buffer is full, and does not allocate.
+// WriteToUDPAddrPort sends p on every interface of the socket to a group that the socket was opened for, and any port.
+// Any other destination is ErrNotDeclared. A zone in an IPv6 address, an interface's index or name, selects one of the
+// interfaces; ErrNoInterface if it is none of them. A zone in an IPv4 address is refused: to send IPv4 on one of
+// several interfaces, open a TxSocket for it. WriteToUDPAddrPort blocks while a send buffer is full, and does not
+// allocate.
 //
-// If the datagram could not be sent by some of the interfaces, the error tells which, and n is len(p) if it left by
-// others. That it was sent does not mean that anybody received it. Up to 65507 bytes fit into a datagram of IPv4 and
-// 65527 into one of IPv6; what exceeds the MTU of a link is sent in fragments, and lost if one of them is.
+// If some interfaces fail, the error names them, and n is len(p) if another one sent the datagram. A nil error means
+// that the kernel accepted the datagram, not that anyone received it. A datagram carries at most 65507 bytes over IPv4
+// and 65527 over IPv6. One that exceeds the MTU of a link is sent in fragments, and lost if one of them is.
 //
-// Windows refuses what is sent on the loopback interface, or to a group of interface-local scope (ff01::/16, ff11::/16),
-// while no socket of the host has joined there: here that is no error. From macOS 15 on, EHOSTUNREACH is what a program gets that the user has not allowed to use the local network.
+// While no socket of the host has joined the group, Windows refuses datagrams on the loopback interface, or to a group
+// of interface-local scope (ff01::/16, ff11::/16): that is no error here. On macOS 15 and later, EHOSTUNREACH may mean
+// that the user has not allowed the program to use the local network.
 func (t *TxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err error) {
 	if !t.opened() {
 		return 0, errNotOpen("write")
@@ -76,8 +78,8 @@ func (t *TxSocket) send(i int, l *txLink, p []byte, addr netip.AddrPort) error {
 	}
 }
 
-// renewed returns what has taken the place of the i-th link, l, if a write on that failed because follow has closed its OS socket;
-// nil: the write has ended with the error returned. A write can begin before direct opens another OS socket, and take long.
+// renewed returns the link that replaced the i-th link, l, if a write failed because direct had replaced and closed its
+// OS socket. nil: the write has ended with the error returned.
 func (t *TxSocket) renewed(i int, l *txLink, err error) (*txLink, error) {
 	if !errors.Is(err, net.ErrClosed) || t.closed.Load() {
 		return nil, err
@@ -92,19 +94,19 @@ func (t *TxSocket) renewed(i int, l *txLink, err error) (*txLink, error) {
 	return anew, nil
 }
 
-// WriteBatch sends the Buf of each message to its Addr, with as few system calls as the system allows, and sets its N.
-// It does what a call of WriteToUDPAddrPort for each of them would do, up to the first that leaves by no interface: n is
-// how many there are before that one. The error tells which interfaces failed, each with its latest failure; if n is less
-// than len(ms) it is not nil, and to go on is to write ms[n:] or, without that message, ms[n+1:]. Apart from the first
-// call it does not allocate.
+// WriteBatch sends the Buf of each message to its Addr, with as few system calls as possible, and sets its N. It has
+// the effect of WriteToUDPAddrPort for each message, up to the first that no interface sends: n is the number of
+// messages before that one. The error names the interfaces that failed, each with its latest failure. If n is less than
+// len(ms), the error is not nil; to continue, write ms[n:] or, without that message, ms[n+1:]. Only the first call
+// allocates.
 //
-// A large batch looks at the write deadline and at Close after each system call, and other writes get a turn. If the deadline
-// passes, or the socket is closed, n counts the messages sent before that. The error then wraps os.ErrDeadlineExceeded or
-// net.ErrClosed.
+// A large batch checks the write deadline and Close after each system call, and lets other writes run. If the deadline
+// passes, or the socket is closed, n counts the messages sent before that. The error then wraps os.ErrDeadlineExceeded
+// or net.ErrClosed.
 //
-// On Linux, messages of one size and destination that follow each other, of which the last may be shorter, cost a
-// fraction of what they do one by one: the kernel takes up to 64 of them as one, and takes them apart on the way out
-// (UDP_SEGMENT, Linux 4.18). Receivers see ordinary datagrams. On macOS and Windows each datagram takes a system call of its own.
+// On Linux, consecutive messages of one size and destination, of which the last may be shorter, are much cheaper: the
+// kernel takes up to 64 of them as one, and splits them on output (UDP_SEGMENT, Linux 4.18). Receivers see ordinary
+// datagrams. On macOS and Windows each datagram takes one system call.
 func (t *TxSocket) WriteBatch(ms []Message) (n int, err error) {
 	if !t.opened() {
 		return 0, errNotOpen("write")
@@ -136,11 +138,11 @@ func (t *TxSocket) WriteBatch(ms []Message) (n int, err error) {
 	return n, failed.error()
 }
 
-// maxRun is how many messages are sent on one interface before the next interface gets them.
+// maxRun is the number of messages that are sent on one interface before the next interface sends them.
 const maxRun = 1024
 
-// run counts the messages that have the same interfaces to go by as the first, up to maxRun or one that is not fit to be sent.
-// The error is about the first.
+// run counts the messages from the first on that have its interfaces, up to maxRun or an invalid message. The error is
+// about the first message.
 func (t *TxSocket) run(ms []Message) (n int, first netip.Addr, err error) {
 	if first, err = t.destination(ms[0].Addr); err != nil {
 		return 0, first, err
@@ -211,8 +213,8 @@ func hasEnded(err error) bool {
 	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed)
 }
 
-// failures are the latest of each interface that a write was to leave by, so that those of the message which left by none
-// are among them.
+// failures are the latest failure of each interface. So they include the failures of the message that no interface
+// sent.
 type failures []failure
 
 type failure struct {
@@ -231,7 +233,7 @@ func (f *failures) add(l *txLink, dst netip.Addr, at int, err error) {
 	}
 }
 
-// error is nil if there are none. That the socket is closed is told once.
+// error returns nil if there are no failures, and only one error if the socket is closed.
 func (f failures) error() (all error) {
 	for _, one := range f {
 		err := one.error()
@@ -247,12 +249,12 @@ func (f *failure) error() error {
 	group := f.dst.WithZone("")
 	e := &OpError{Op: "write", Group: group, Err: f.err}
 	switch {
-	case f.link == nil && f.dst.Zone() == "": // which happens without named interfaces only
+	case f.link == nil && f.dst.Zone() == "": // only without named interfaces
 		e.Err = noInterface("no default route leads to an interface that can send " + familyName(group) + " multicast")
 		e.Hint = "the socket waits for one, unless TxConfig.Static is set; or name interfaces in TxConfig.Interfaces"
 	case f.link == nil:
 		e.Interface, e.Hint = f.dst.Zone(), "the zone is none of the socket's interfaces"
-	case f.link.gone: // its index may be another's now, so that nothing was tried
+	case f.link.gone: // another interface may have its index, so nothing was tried
 		e.Interface, e.Hint = f.link.ifc.Name, hintGone
 	default:
 		e.Interface, e.Hint = f.link.ifc.Name, sendHint(f.err, &f.link.ifc, group)
@@ -263,7 +265,7 @@ func (f *failure) error() error {
 	return e
 }
 
-// destination returns the address to send to in its plain form, if it is one of the groups.
+// destination returns the unmapped address to send to, if it is one of the groups.
 func (t *TxSocket) destination(addr netip.AddrPort) (netip.Addr, error) {
 	dst, err := unmap(addr.Addr())
 	if err != nil {
@@ -281,7 +283,7 @@ func (t *TxSocket) destination(addr netip.AddrPort) (netip.Addr, error) {
 	return dst, &OpError{Op: "write", Err: notDeclared(fmt.Sprintf("to %s: not a multicast address", dst)), Hint: "a TxSocket sends to groups only"}
 }
 
-// serves reports whether a datagram to dst leaves by l.
+// serves reports whether a datagram to dst is sent on l.
 func (l *txLink) serves(dst netip.Addr) bool {
 	if l.v4 != dst.Is4() {
 		return false

@@ -1,6 +1,6 @@
 //go:build darwin || windows || mcast_portable
 
-// What the systems that join through golang.org/x/net have in common.
+// For the systems that join through golang.org/x/net.
 
 package mcast
 
@@ -11,10 +11,10 @@ import (
 	"os"
 )
 
-// ipAddr is a group or source as x/net wants it.
+// ipAddr returns a group or source for x/net.
 func ipAddr(a netip.Addr) net.Addr { return &net.IPAddr{IP: a.AsSlice()} }
 
-// withoutName is the errno of an error of x/net, which names no option.
+// withoutName returns the errno of an error of x/net, which names no option.
 func withoutName(err error) error {
 	if named := (*os.SyscallError)(nil); errors.As(err, &named) {
 		return named.Err
