@@ -115,7 +115,7 @@ func TestFollowLostNotices(t *testing.T) {
 		t.Fatalf("%d watches", watches)
 	}
 	// The least that the kernel allows, and nobody who reads: the watch's goroutine waits for what the test holds.
-	if err := watch.raw.Control(func(fd uintptr) {
+	if err := watch.notices.SyscallConn().Control(func(fd uintptr) {
 		if err := unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 1); err != nil {
 			t.Error(err)
 		}

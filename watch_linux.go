@@ -7,9 +7,9 @@ import (
 	"encoding/binary"
 	"os"
 	"runtime"
-	"syscall"
 	"time"
 
+	"github.com/go-multicast/mcast/internal/rtnl"
 	"golang.org/x/sys/unix"
 )
 
@@ -63,11 +63,8 @@ func watchHere() (there func(f func(error)), err error) {
 
 // watchNetlink is a watchSource.
 type watchNetlink struct {
-	questions *ifaceNetlink
-	notices   *os.File // a non-blocking socket, so that Go's poller waits for it and closing it ends the wait
-	raw       syscall.RawConn
-	buf       []byte
-	overrun   bool // notices were lost, and the buffer was not seen empty since; for wait only
+	requests *rtnl.Conn
+	notices  *rtnl.Listener
 }
 
 var _ watchSource = (*watchNetlink)(nil)
@@ -96,38 +93,17 @@ func watchOpen() (watchSource, error) {
 }
 
 func watchListen() (watchSource, error) {
-	questions, err := ifaceDial()
+	requests, err := rtnl.Dial(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, ifaceError("watch", err)
 	}
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+	const groups = unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR | unix.RTMGRP_IPV6_IFINFO | watchRules
+	notices, err := rtnl.Listen(groups, watchRoutes, watchFilter())
 	if err != nil {
-		questions.close()
-		return nil, ifaceError("watch", os.NewSyscallError("socket", err))
-	}
-	// Room for a burst: a notice of a link takes some 2 KiB. More than net.core.rmem_max is not granted, and no loss.
-	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<20)
-	groups := uint32(unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR | unix.RTMGRP_IPV6_IFINFO | watchRules)
-	if watchFilter(fd) == nil { // some sandboxes allow none
-		groups |= watchRoutes
-	}
-	err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups})
-	if err != nil {
-		questions.close()
-		unix.Close(fd)
-		return nil, ifaceError("watch", os.NewSyscallError("bind", err))
-	}
-	notices := os.NewFile(uintptr(fd), "rtnetlink")
-	raw, err := notices.SyscallConn()
-	if err == nil {
-		err = watched(notices)
-	}
-	if err != nil {
-		questions.close()
-		notices.Close()
+		requests.Close()
 		return nil, ifaceError("watch", err)
 	}
-	return &watchNetlink{questions: questions, notices: notices, raw: raw, buf: make([]byte, 32<<10)}, nil
+	return &watchNetlink{requests, notices}, nil
 }
 
 // watched reports whether the runtime's poller waits for a file. It says so to nobody when it cannot, for want of memory
@@ -136,18 +112,18 @@ func watched(file *os.File) error {
 	return os.NewSyscallError("epoll_ctl", file.SetReadDeadline(time.Time{})) // os.ErrNoDeadline
 }
 
-// watchFilter has the kernel keep back notices of routes other than default ones, and of nexthop objects that are added or
+// watchFilter returns a filter that keeps back notices of routes other than default ones, and of nexthop objects that are added or
 // replaced, before they take room in the buffer. A route whose nexthop object is replaced has a notice of its own, unless
 // net.ipv4.nexthop_compat_mode is 0.
 //
 // It is a program of classic BPF, which anybody may attach. Numbers larger than a byte come to it as if they were in
 // network byte order.
-func watchFilter(fd int) error {
+func watchFilter() []unix.SockFilter {
 	swapped := func(typ uint16) uint32 {
 		return uint32(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, typ)))
 	}
 	const typ, dstLen = 4, unix.SizeofNlMsghdr + 1 // in struct nlmsghdr; in struct rtmsg behind it
-	filter := []unix.SockFilter{
+	return []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: typ},
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: swapped(unix.RTM_NEWNEXTHOP), Jt: 5},
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: swapped(unix.RTM_NEWROUTE), Jt: 1},
@@ -157,75 +133,48 @@ func watchFilter(fd int) error {
 		{Code: unix.BPF_RET | unix.BPF_K, K: 1<<32 - 1}, // all of it
 		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
 	}
-	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
-		&unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
 }
 
-func (w *watchNetlink) scan() ([]Interface, error) { return w.questions.scan() }
+func (w *watchNetlink) scan() ([]Interface, error) { return ifaceScanWith(w.requests) }
 
 func (w *watchNetlink) close() {
 	w.notices.Close()
-	w.questions.close()
+	w.requests.Close()
 }
 
-// wait returns the next notice. When the kernel has lost one for want of room, it says so once, with ENOBUFS, and from then
-// on drops all others silently until the buffer has been read empty (netlink_overrun and netlink_rcv_wake in
-// net/netlink/af_netlink.c). So there may be more missing as long as that has not happened, and it is to be told when it has.
 func (w *watchNetlink) wait() (watchNotice, error) {
-	for {
-		var n int
-		var from unix.Sockaddr
-		var readErr error
-		err := w.raw.Read(func(fd uintptr) bool {
-			readErr = ifaceRetry(func() (err error) {
-				n, from, err = unix.Recvfrom(int(fd), w.buf, unix.MSG_TRUNC) // MSG_TRUNC: n is the true length
-				return err
-			})
-			return readErr != unix.EAGAIN || w.overrun
-		})
-		switch {
-		case err != nil:
-			return watchNotice{}, err // closed
-		case readErr == unix.EAGAIN:
-			w.overrun = false
-			return watchNotice{overflow: true}, nil
-		case readErr == unix.ENOBUFS:
-			w.overrun = true
-		case readErr != nil:
-			return watchNotice{}, os.NewSyscallError("recvfrom", readErr)
-		case !ifaceFromKernel(from):
-		case n > len(w.buf):
-			return watchNotice{overflow: true}, nil
-		default:
-			notice := watchParse(w.buf[:n])
-			notice.overflow = w.overrun
-			return notice, nil
-		}
-	}
+	b, lost, err := w.notices.Receive()
+	notice := watchParse(b)
+	notice.overflow = lost
+	return notice, err
 }
 
 // watchParse takes from notices what the next scan may not tell.
 func watchParse(b []byte) (n watchNotice) {
-	for h, b := range ifaceMessages(b) {
-		switch h.Type {
+	for m := range rtnl.Messages(b) {
+		switch m.Type {
 		case unix.RTM_DELLINK, unix.RTM_NEWLINK:
+			if l, ok := rtnl.ParseLink(m.Body); ok {
+				n.note(l.Index, watchLink(l, m.Type == unix.RTM_DELLINK))
+			}
 		case unix.RTM_DELROUTE, unix.RTM_NEWROUTE, unix.RTM_DELRULE, unix.RTM_NEWRULE, unix.RTM_DELNEXTHOP:
 			n.routes = true
-			continue
-		default:
-			continue
-		}
-		if index, ok := ifaceParseLink6(b); ok && h.Type == unix.RTM_NEWLINK {
-			n.note(index, eventIPv6)
-			continue
-		}
-		switch i, ok := ifaceParseLink(b); {
-		case !ok:
-		case h.Type == unix.RTM_DELLINK:
-			n.note(i.Index, eventGone)
-		default:
-			n.note(i.Index, watchState(&i))
 		}
 	}
 	return n
+}
+
+// watchLink returns the events of an interface in a notice. The kernel sends one about IPv6 when it has started IPv6 there,
+// be it for disable_ipv6, and when a router sets other flags (inet6_ifinfo_notify in net/ipv6/addrconf.c). A bridge reports
+// changes of its ports in notices of its own family.
+func watchLink(l rtnl.Link, deleted bool) watchEvents {
+	switch {
+	case l.Family == unix.AF_INET6 && !deleted:
+		return eventIPv6
+	case l.Family != unix.AF_UNSPEC:
+		return 0
+	case deleted:
+		return eventGone
+	}
+	return watchState(&Interface{Flags: ifaceFlags(l.Flags), MTU: l.MTU})
 }

@@ -366,59 +366,6 @@ func TestFollowNetworkNamespaces(t *testing.T) {
 	}
 }
 
-// TestWatchOverflow makes the kernel lose notices, by not reading them.
-func TestWatchOverflow(t *testing.T) {
-	h := mcasttest.NewHost(t)
-	h.NewVeth("eth")
-	src := watchTestSource(t, h)
-	err := src.raw.Control(func(fd uintptr) {
-		if err := unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 16<<10); err != nil {
-			t.Error(err)
-		}
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var lines []string
-	for n := range 100 {
-		lines = append(lines, fmt.Sprintf("address add 10.6.%d.1/24 dev eth", n))
-	}
-	wait := func() watchNotice {
-		t.Helper()
-		n, err := src.wait()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return n
-	}
-	ifaceIP(t, h, lines...)
-	if !wait().overflow {
-		t.Error("the first notice does not tell of those lost")
-	}
-	// The kernel drops these without a word, although there is room again. Only an overflow told later can tell.
-	ifaceIP(t, h, "link add x type veth peer name y", "link del x")
-	for src.overrun {
-		if n := wait(); !n.overflow {
-			t.Errorf("there may be more missing, but the notice is %+v", n)
-		}
-	}
-	// From now on it hears again.
-	ifaceIP(t, h, "link add x type veth peer name y", "link del x")
-	for {
-		n := wait()
-		if n.overflow {
-			t.Error("an overflow is told twice")
-		}
-		if sees(n, eventGone) {
-			break
-		}
-	}
-	list, err := src.scan()
-	if err != nil || !watchHas("eth")(list) || watchHas("x")(list) {
-		t.Errorf("got %v, %v", list, err)
-	}
-}
-
 // TestWatchClose interrupts a wait.
 func TestWatchClose(t *testing.T) {
 	mcasttest.Require(t)

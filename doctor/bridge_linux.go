@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/go-multicast/mcast/internal/rtnl"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,13 +31,13 @@ const (
 )
 
 // parseBridge reads the IFLA_INFO_DATA of a bridge.
-func parseBridge(all map[uint16][]byte) (b bridge) {
-	on := func(typ uint16) bool { return len(all[typ]) > 0 && all[typ][0] != 0 }
+func parseBridge(data []byte) (b bridge) {
+	on := func(typ uint16) bool { v := rtnl.Find(data, typ); return len(v) > 0 && v[0] != 0 }
 	b.snoops, b.queries = on(unix.IFLA_BR_MCAST_SNOOPING), on(unix.IFLA_BR_MCAST_QUERIER)
-	querier := attributes(all[unix.IFLA_BR_MCAST_QUERIER_STATE])
-	b.querier4 = b.queries || querier[querierIPAddress] != nil
+	querier := rtnl.Find(data, unix.IFLA_BR_MCAST_QUERIER_STATE)
+	b.querier4 = b.queries || rtnl.Find(querier, querierIPAddress) != nil
 	// A bridge that has no IPv6 address cannot ask for members: the querier's address is shown as :: then.
-	addr, ok := netip.AddrFromSlice(querier[querierIPv6Address])
+	addr, ok := netip.AddrFromSlice(rtnl.Find(querier, querierIPv6Address))
 	b.querier6 = ok && !addr.IsUnspecified()
 	return b
 }

@@ -16,11 +16,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/go-multicast/mcast"
 	"github.com/go-multicast/mcast/internal/hint"
 	"github.com/go-multicast/mcast/internal/procudp"
+	"github.com/go-multicast/mcast/internal/rtnl"
 	"golang.org/x/sys/unix"
 )
 
@@ -72,18 +72,24 @@ func (c *checkup) look() *system {
 	}
 	s.later = parseCounters(c.read("netstat"))
 	s.routes4, s.routes6 = parseRoutes(c.read("route")), parseRoutes6(c.read("ipv6_route"))
-	answer, err := syscall.NetlinkRIB(unix.RTM_GETLINK, unix.AF_UNSPEC)
-	if err != nil {
+	if err := s.lookAtLinks(); err != nil {
 		c.notVisible(fmt.Sprintf("which interfaces belong to bridges (%v)", err))
-		return s
-	}
-	messages, _ := syscall.ParseNetlinkMessage(answer)
-	for _, m := range messages {
-		if index, l, ok := parseLink(m.Data); ok && m.Header.Type == unix.RTM_NEWLINK {
-			s.links[index] = l
-		}
 	}
 	return s
+}
+
+// lookAtLinks lists the interfaces.
+func (s *system) lookAtLinks() error {
+	conn, err := rtnl.Dial(unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	links, err := conn.Links()
+	for _, l := range links {
+		s.links[l.Index] = newLink(l)
+	}
+	return err
 }
 
 // read returns a file of /proc/net. A kernel without IPv6 lacks some.
@@ -95,34 +101,17 @@ func (c *checkup) read(file string) string {
 	return string(text)
 }
 
-// parseLink reads the body of an RTM_NEWLINK message.
-func parseLink(b []byte) (index int, l link, ok bool) {
-	if len(b) < unix.SizeofIfInfomsg {
-		return 0, link{}, false
-	}
-	all := attributes(b[unix.SizeofIfInfomsg:])
-	l.name = unix.ByteSliceToString(all[unix.IFLA_IFNAME])
-	l.master = number(all[unix.IFLA_MASTER])
-	_, l.elsewhere = all[unix.IFLA_LINK_NETNSID]
-	info := attributes(all[unix.IFLA_LINKINFO])
-	l.kind = unix.ByteSliceToString(info[unix.IFLA_INFO_KIND])
-	l.slaveKind = unix.ByteSliceToString(info[unix.IFLA_INFO_SLAVE_KIND])
+// newLink takes from a message what the findings need.
+func newLink(m rtnl.Link) link {
+	l := link{name: m.Name, kind: m.Kind, master: m.Master, slaveKind: m.MasterKind, elsewhere: m.PeerAway}
 	if l.slaveKind == "bridge" {
-		flood := attributes(info[unix.IFLA_INFO_SLAVE_DATA])[unix.IFLA_BRPORT_MCAST_FLOOD]
+		flood := rtnl.Find(m.PortData, unix.IFLA_BRPORT_MCAST_FLOOD)
 		l.noFlood = len(flood) > 0 && flood[0] == 0
 	}
 	if l.kind == "bridge" {
-		l.bridge = parseBridge(attributes(info[unix.IFLA_INFO_DATA]))
+		l.bridge = parseBridge(m.Data)
 	}
-	return int(int32(binary.NativeEndian.Uint32(b[4:]))), l, true
-}
-
-// number is an attribute of 32 bits, or 0.
-func number(b []byte) int {
-	if len(b) < 4 {
-		return 0
-	}
-	return int(binary.NativeEndian.Uint32(b))
+	return l
 }
 
 // master is the name of the bridge, bond or other master that gets what comes in by the interface, or empty. A VRF gets
@@ -340,43 +329,42 @@ type lookedUp struct {
 
 // lookUp asks the kernel for its route to an address, in a VRF if that is not 0.
 func lookUp(dst netip.Addr, vrf int) (found lookedUp, err error) {
+	conn, err := rtnl.Dial(unix.NETLINK_ROUTE)
+	if err != nil {
+		return found, err
+	}
+	defer conn.Close()
 	// RTM_F_FIB_MATCH (4.13) has the kernel show the entry of the table, with all its next hops, and not one that it
 	// chose.
 	body := make([]byte, unix.SizeofRtMsg)
 	body[0], body[1] = unix.AF_INET, 32
 	binary.NativeEndian.PutUint32(body[8:], unix.RTM_F_FIB_MATCH)
-	body = append(body, encodeAttribute(unix.RTA_DST, dst.AsSlice())...)
+	body = append(body, rtnl.Attr(unix.RTA_DST, dst.AsSlice())...)
 	if vrf != 0 {
-		body = append(body, encodeAttribute(unix.RTA_OIF, binary.NativeEndian.AppendUint32(nil, uint32(vrf)))...)
+		body = append(body, rtnl.Attr(unix.RTA_OIF, binary.NativeEndian.AppendUint32(nil, uint32(vrf)))...)
 	}
-	err = ask(unix.NETLINK_ROUTE, unix.RTM_GETROUTE, 0, body, func(typ uint16, answer []byte) error {
-		if typ == unix.RTM_NEWROUTE {
-			found = parseRoute(answer)
+	err = conn.Request(unix.RTM_GETROUTE, 0, body, func(m rtnl.Message) bool {
+		if r, ok := rtnl.ParseRoute(m.Body); ok && m.Type == unix.RTM_NEWROUTE {
+			found = newLookedUp(r)
 		}
-		return nil
+		return true
 	})
-	if _, refused := err.(syscall.Errno); refused {
+	if refused := (*rtnl.Error)(nil); errors.As(err, &refused) {
 		return lookedUp{}, nil // each type of route that rejects has its own
 	}
 	return found, err
 }
 
-// parseRoute reads the body of an RTM_NEWROUTE message.
-func parseRoute(b []byte) (r lookedUp) {
-	if len(b) < unix.SizeofRtMsg {
-		return lookedUp{}
-	}
-	all := attributes(b[unix.SizeofRtMsg:])
-	switch kind := b[7]; kind {
+// newLookedUp takes from a route what the findings need.
+func newLookedUp(route rtnl.Route) (r lookedUp) {
+	switch route.Kind {
 	case unix.RTN_BLACKHOLE, unix.RTN_UNREACHABLE, unix.RTN_PROHIBIT, unix.RTN_THROW:
-		return lookedUp{}
-	default:
-		r.kind = kind
+		return r
 	}
-	if index := number(all[unix.RTA_OIF]); index != 0 {
-		r.hops = append(r.hops, index)
+	r.kind = route.Kind
+	for _, h := range route.Hops {
+		r.hops = append(r.hops, h.Index)
 	}
-	r.hops = append(r.hops, nextHops(all[unix.RTA_MULTIPATH])...)
 	return r
 }
 

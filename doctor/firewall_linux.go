@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-multicast/mcast/internal/rtnl"
 	"golang.org/x/sys/unix"
 )
 
@@ -74,31 +75,45 @@ func (r *ruleset) readAll(ctx context.Context) error {
 
 var errBounds = errors.New("out of time or room")
 
-// dump calls take for all objects of a kind, or of the chain: for the family and the attributes of each.
+// dump calls take for all objects of a kind, or of the chain: for the family and the attributes of each. An aborted dump
+// spoils its socket, so each has one of its own.
 func (r *ruleset) dump(ctx context.Context, typ uint16, of *chain, take func(family byte, body []byte)) error {
 	const header = 4 // struct nfgenmsg
+	const changed = "it changed while it was read"
 	body := []byte{unix.NFPROTO_UNSPEC, unix.NFNETLINK_V0, 0, 0}
 	if of != nil {
 		body[0] = of.table.family
-		body = append(body, encodeAttribute(unix.NFTA_RULE_TABLE, []byte(of.table.name+"\x00"))...)
-		body = append(body, encodeAttribute(unix.NFTA_RULE_CHAIN, []byte(of.name+"\x00"))...)
+		body = append(body, rtnl.Attr(unix.NFTA_RULE_TABLE, []byte(of.table.name+"\x00"))...)
+		body = append(body, rtnl.Attr(unix.NFTA_RULE_CHAIN, []byte(of.name+"\x00"))...)
 	}
-	typ |= unix.NFNL_SUBSYS_NFTABLES << 8
-	return ask(unix.NETLINK_NETFILTER, typ, unix.NLM_F_DUMP, body, func(_ uint16, answer []byte) error {
-		if ctx.Err() != nil || r.room < 0 {
-			return errBounds
-		} else if len(answer) < header {
-			return nil
+	conn, err := rtnl.Dial(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	stopped := false
+	err = conn.Request(unix.NFNL_SUBSYS_NFTABLES<<8|typ, unix.NLM_F_DUMP, body, func(m rtnl.Message) (more bool) {
+		if stopped = ctx.Err() != nil || r.room < 0; stopped {
+			return false
+		} else if len(m.Body) < header {
+			return true
 		}
 		// The low bits of the generation of the rules, which a change raises.
-		version := binary.BigEndian.Uint16(answer[2:])
+		version := binary.BigEndian.Uint16(m.Body[2:])
 		if r.version != 0 && r.version != version {
-			r.partial = "it changed while it was read"
+			r.partial = changed
 		}
 		r.version = version
-		take(answer[0], answer[header:])
-		return nil
+		take(m.Body[0], m.Body[header:])
+		return true
 	})
+	switch {
+	case stopped:
+		return errBounds
+	case errors.Is(err, rtnl.ErrChanged):
+		r.partial, err = changed, nil
+	}
+	return err
 }
 
 // checkFirewall comes after the watch. It is about groups that were joined and did not arrive: what arrives, the

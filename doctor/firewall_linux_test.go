@@ -15,33 +15,26 @@ import (
 
 	"github.com/go-multicast/mcast"
 	"github.com/go-multicast/mcast/doctor"
+	"github.com/go-multicast/mcast/internal/rtnl"
 	"github.com/go-multicast/mcast/mcasttest"
 	"golang.org/x/sys/unix"
 )
-
-// attr encodes a netlink attribute.
-func attr(typ uint16, parts ...[]byte) []byte {
-	data := slices.Concat(parts...)
-	b := binary.NativeEndian.AppendUint16(nil, uint16(unix.SizeofNlAttr+len(data)))
-	b = append(binary.NativeEndian.AppendUint16(b, typ), data...)
-	return append(b, make([]byte, -len(data)&3)...)
-}
 
 func be32(v int) []byte    { return binary.BigEndian.AppendUint32(nil, uint32(v)) }
 func cstr(s string) []byte { return append([]byte(s), 0) }
 
 // expr is an expression of a rule.
 func expr(name string, attributes ...[]byte) []byte {
-	return attr(unix.NFTA_LIST_ELEM, attr(unix.NFTA_EXPR_NAME, cstr(name)), attr(unix.NFTA_EXPR_DATA, attributes...))
+	return rtnl.Attr(unix.NFTA_LIST_ELEM, rtnl.Attr(unix.NFTA_EXPR_NAME, cstr(name)), rtnl.Attr(unix.NFTA_EXPR_DATA, attributes...))
 }
 
 func verdict(code int, chain ...string) []byte {
-	v := attr(unix.NFTA_VERDICT_CODE, be32(code))
+	v := rtnl.Attr(unix.NFTA_VERDICT_CODE, be32(code))
 	for _, name := range chain {
-		v = append(v, attr(unix.NFTA_VERDICT_CHAIN, cstr(name))...)
+		v = append(v, rtnl.Attr(unix.NFTA_VERDICT_CHAIN, cstr(name))...)
 	}
-	return expr("immediate", attr(unix.NFTA_IMMEDIATE_DREG, be32(unix.NFT_REG_VERDICT)),
-		attr(unix.NFTA_IMMEDIATE_DATA, attr(unix.NFTA_DATA_VERDICT, v)))
+	return expr("immediate", rtnl.Attr(unix.NFTA_IMMEDIATE_DREG, be32(unix.NFT_REG_VERDICT)),
+		rtnl.Attr(unix.NFTA_IMMEDIATE_DATA, rtnl.Attr(unix.NFTA_DATA_VERDICT, v)))
 }
 
 var counter = expr("counter")
@@ -49,15 +42,15 @@ var counter = expr("counter")
 // toPort matches the UDP port of a datagram's destination.
 func toPort(port uint16) []byte {
 	is := func(value ...byte) []byte {
-		return expr("cmp", attr(unix.NFTA_CMP_SREG, be32(unix.NFT_REG_1)), attr(unix.NFTA_CMP_OP, be32(unix.NFT_CMP_EQ)),
-			attr(unix.NFTA_CMP_DATA, attr(unix.NFTA_DATA_VALUE, value)))
+		return expr("cmp", rtnl.Attr(unix.NFTA_CMP_SREG, be32(unix.NFT_REG_1)), rtnl.Attr(unix.NFTA_CMP_OP, be32(unix.NFT_CMP_EQ)),
+			rtnl.Attr(unix.NFTA_CMP_DATA, rtnl.Attr(unix.NFTA_DATA_VALUE, value)))
 	}
 	return slices.Concat(
-		expr("meta", attr(unix.NFTA_META_DREG, be32(unix.NFT_REG_1)), attr(unix.NFTA_META_KEY, be32(unix.NFT_META_L4PROTO))),
+		expr("meta", rtnl.Attr(unix.NFTA_META_DREG, be32(unix.NFT_REG_1)), rtnl.Attr(unix.NFTA_META_KEY, be32(unix.NFT_META_L4PROTO))),
 		is(unix.IPPROTO_UDP),
-		expr("payload", attr(unix.NFTA_PAYLOAD_DREG, be32(unix.NFT_REG_1)),
-			attr(unix.NFTA_PAYLOAD_BASE, be32(unix.NFT_PAYLOAD_TRANSPORT_HEADER)),
-			attr(unix.NFTA_PAYLOAD_OFFSET, be32(2)), attr(unix.NFTA_PAYLOAD_LEN, be32(2))),
+		expr("payload", rtnl.Attr(unix.NFTA_PAYLOAD_DREG, be32(unix.NFT_REG_1)),
+			rtnl.Attr(unix.NFTA_PAYLOAD_BASE, be32(unix.NFT_PAYLOAD_TRANSPORT_HEADER)),
+			rtnl.Attr(unix.NFTA_PAYLOAD_OFFSET, be32(2)), rtnl.Attr(unix.NFTA_PAYLOAD_LEN, be32(2))),
 		is(byte(port>>8), byte(port)))
 }
 
@@ -80,29 +73,26 @@ func firewall(t *testing.T, host *mcasttest.Host, tables ...table) {
 			flags |= unix.NLM_F_CREATE | unix.NLM_F_APPEND | unix.NLM_F_ACK
 			acks++
 		}
-		batch = binary.NativeEndian.AppendUint32(batch, uint32(unix.SizeofNlMsghdr+len(b)))
-		batch = binary.NativeEndian.AppendUint16(batch, typ)
-		batch = binary.NativeEndian.AppendUint16(batch, flags)
-		batch = slices.Concat(batch, make([]byte, 8), b)
+		batch = rtnl.Message{Type: typ, Flags: flags, Body: b}.AppendTo(batch)
 	}
 	const nft = unix.NFNL_SUBSYS_NFTABLES << 8
 	add(unix.NFNL_MSG_BATCH_BEGIN, 0, unix.NFNL_SUBSYS_NFTABLES)
 	add(nft|unix.NFT_MSG_DELTABLE, 0, 0)
 	for n, table := range tables {
-		name := attr(unix.NFTA_TABLE_NAME, fmt.Appendf(nil, "t%d\x00", n)) // 1, in messages of chains and rules too
-		add(nft|unix.NFT_MSG_NEWTABLE, table.family, 0, name, attr(unix.NFTA_TABLE_FLAGS, be32(table.flags)))
-		hook := [][]byte{attr(unix.NFTA_HOOK_HOOKNUM, be32(table.hook)), attr(unix.NFTA_HOOK_PRIORITY, be32(0))}
+		name := rtnl.Attr(unix.NFTA_TABLE_NAME, fmt.Appendf(nil, "t%d\x00", n)) // 1, in messages of chains and rules too
+		add(nft|unix.NFT_MSG_NEWTABLE, table.family, 0, name, rtnl.Attr(unix.NFTA_TABLE_FLAGS, be32(table.flags)))
+		hook := [][]byte{rtnl.Attr(unix.NFTA_HOOK_HOOKNUM, be32(table.hook)), rtnl.Attr(unix.NFTA_HOOK_PRIORITY, be32(0))}
 		if table.device != "" {
-			hook = append(hook, attr(unix.NFTA_HOOK_DEV, cstr(table.device)))
+			hook = append(hook, rtnl.Attr(unix.NFTA_HOOK_DEV, cstr(table.device)))
 		}
-		add(nft|unix.NFT_MSG_NEWCHAIN, table.family, 0, name, attr(unix.NFTA_CHAIN_NAME, cstr("other")))
-		add(nft|unix.NFT_MSG_NEWCHAIN, table.family, 0, name, attr(unix.NFTA_CHAIN_NAME, cstr("in")),
-			attr(unix.NFTA_CHAIN_HOOK, hook...), attr(unix.NFTA_CHAIN_POLICY, be32(table.policy)),
-			attr(unix.NFTA_CHAIN_TYPE, cstr("filter")))
+		add(nft|unix.NFT_MSG_NEWCHAIN, table.family, 0, name, rtnl.Attr(unix.NFTA_CHAIN_NAME, cstr("other")))
+		add(nft|unix.NFT_MSG_NEWCHAIN, table.family, 0, name, rtnl.Attr(unix.NFTA_CHAIN_NAME, cstr("in")),
+			rtnl.Attr(unix.NFTA_CHAIN_HOOK, hook...), rtnl.Attr(unix.NFTA_CHAIN_POLICY, be32(table.policy)),
+			rtnl.Attr(unix.NFTA_CHAIN_TYPE, cstr("filter")))
 		for chain, rules := range map[string][][]byte{"in": table.in, "other": table.other} {
 			for _, rule := range rules {
-				add(nft|unix.NFT_MSG_NEWRULE, table.family, 0, name, attr(unix.NFTA_RULE_CHAIN, cstr(chain)),
-					attr(unix.NFTA_RULE_EXPRESSIONS, rule))
+				add(nft|unix.NFT_MSG_NEWRULE, table.family, 0, name, rtnl.Attr(unix.NFTA_RULE_CHAIN, cstr(chain)),
+					rtnl.Attr(unix.NFTA_RULE_EXPRESSIONS, rule))
 			}
 		}
 	}
@@ -126,13 +116,9 @@ func firewall(t *testing.T, host *mcasttest.Host, tables ...table) {
 			} else if err != nil {
 				t.Fatal(err)
 			}
-			messages, err := syscall.ParseNetlinkMessage(answer[:n])
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, m := range messages {
-				if code := int32(binary.NativeEndian.Uint32(m.Data)); m.Header.Type != unix.NLMSG_ERROR || code != 0 {
-					t.Fatalf("message of type %d, error %v", m.Header.Type, syscall.Errno(-code))
+			for m := range rtnl.Messages(answer[:n]) {
+				if code := int32(binary.NativeEndian.Uint32(m.Body)); m.Type != unix.NLMSG_ERROR || code != 0 {
+					t.Fatalf("message of type %d, error %v", m.Type, syscall.Errno(-code))
 				}
 				acks--
 			}

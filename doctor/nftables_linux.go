@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/go-multicast/mcast/internal/rtnl"
 	"golang.org/x/sys/unix"
 )
 
@@ -76,7 +77,7 @@ func (r *ruleset) addDrop(c *chain, d drop) {
 
 // readTable takes in a table (NFT_MSG_NEWTABLE) if it is dormant.
 func (r *ruleset) readTable(family byte, body []byte) {
-	if big32(attribute(body, unix.NFTA_TABLE_FLAGS))&unix.NFT_TABLE_F_DORMANT != 0 {
+	if big32(rtnl.Find(body, unix.NFTA_TABLE_FLAGS))&unix.NFT_TABLE_F_DORMANT != 0 {
 		r.room -= chainBytes
 		r.dormant[tableKey{family, text(body, unix.NFTA_TABLE_NAME)}] = true
 	}
@@ -85,25 +86,25 @@ func (r *ruleset) readTable(family byte, body []byte) {
 // readBase takes in a chain (NFT_MSG_NEWCHAIN) if the kernel calls it for incoming datagrams.
 func (r *ruleset) readBase(family byte, body []byte) {
 	const devs = 4 // NFTA_HOOK_DEVS
-	hook := attribute(body, unix.NFTA_CHAIN_HOOK)
+	hook := rtnl.Find(body, unix.NFTA_CHAIN_HOOK)
 	if hook == nil {
 		return
 	}
 	key := chainKey{tableKey{family, text(body, unix.NFTA_CHAIN_TABLE)}, text(body, unix.NFTA_CHAIN_NAME)}
 	here := slices.Contains(r.devices, text(hook, unix.NFTA_HOOK_DEV))
-	for _, name := range eachAttribute(attribute(hook, devs)) {
+	for _, name := range rtnl.Attrs(rtnl.Find(hook, devs)) {
 		here = here || slices.Contains(r.devices, unix.ByteSliceToString(name))
 	}
-	ingress, called := called(family, big32(attribute(hook, unix.NFTA_HOOK_HOOKNUM)))
+	ingress, called := called(family, big32(rtnl.Find(hook, unix.NFTA_HOOK_HOOKNUM)))
 	if !called || ingress && !here || r.dormant[key.table] {
 		r.chains[key] = nil
 		return
 	}
 	c := r.enter(key, nil)
 	c.base = c
-	if policy := attribute(body, unix.NFTA_CHAIN_POLICY); policy != nil && big32(policy) == verdictDrop {
-		counters := attribute(body, unix.NFTA_CHAIN_COUNTERS) // iptables has them
-		r.addDrop(c, drop{counts: counters != nil, packets: big64(attribute(counters, unix.NFTA_COUNTER_PACKETS))})
+	if policy := rtnl.Find(body, unix.NFTA_CHAIN_POLICY); policy != nil && big32(policy) == verdictDrop {
+		counters := rtnl.Find(body, unix.NFTA_CHAIN_COUNTERS) // iptables has them
+		r.addDrop(c, drop{counts: counters != nil, packets: big64(rtnl.Find(counters, unix.NFTA_COUNTER_PACKETS))})
 	}
 }
 
@@ -124,7 +125,7 @@ func called(family byte, hook uint32) (ingress, called bool) {
 // readOther takes in a chain (NFT_MSG_NEWCHAIN) if the verdict maps of the chain from may lead to it.
 func (r *ruleset) readOther(from *chain, family byte, body []byte) {
 	table := tableKey{family, text(body, unix.NFTA_CHAIN_TABLE)}
-	if table == from.table && attribute(body, unix.NFTA_CHAIN_HOOK) == nil {
+	if table == from.table && rtnl.Find(body, unix.NFTA_CHAIN_HOOK) == nil {
 		r.enter(chainKey{table, text(body, unix.NFTA_CHAIN_NAME)}, from.base)
 	}
 }
@@ -132,12 +133,12 @@ func (r *ruleset) readOther(from *chain, family byte, body []byte) {
 // readRule takes in a rule of the chain (NFT_MSG_NEWRULE). Its counter counts what it drops if no condition follows the
 // counter.
 func (r *ruleset) readRule(c *chain, body []byte) {
-	d := drop{handle: big64(attribute(body, unix.NFTA_RULE_HANDLE))}
-	for _, b := range eachAttribute(attribute(body, unix.NFTA_RULE_EXPRESSIONS)) {
-		name, data := text(b, unix.NFTA_EXPR_NAME), attribute(b, unix.NFTA_EXPR_DATA)
+	d := drop{handle: big64(rtnl.Find(body, unix.NFTA_RULE_HANDLE))}
+	for _, b := range rtnl.Attrs(rtnl.Find(body, unix.NFTA_RULE_EXPRESSIONS)) {
+		name, data := text(b, unix.NFTA_EXPR_NAME), rtnl.Find(b, unix.NFTA_EXPR_DATA)
 		switch e := r.effect(c, name, data); {
 		case name == "counter":
-			d.counts, d.packets = true, big64(attribute(data, unix.NFTA_COUNTER_PACKETS))
+			d.counts, d.packets = true, big64(rtnl.Find(data, unix.NFTA_COUNTER_PACKETS))
 		case e == asks:
 			d.counts = false
 		case e == drops || e == mayDrop:
@@ -170,16 +171,16 @@ func (r *ruleset) effect(c *chain, name string, data []byte) int {
 	case "target": // of iptables
 		return map[string]int{"REJECT": drops, "NFQUEUE": mayDrop}[text(data, unix.NFTA_TARGET_NAME)]
 	case "lookup":
-		if to := attribute(data, unix.NFTA_LOOKUP_DREG); to != nil && big32(to) == unix.NFT_REG_VERDICT {
+		if to := rtnl.Find(data, unix.NFTA_LOOKUP_DREG); to != nil && big32(to) == unix.NFT_REG_VERDICT {
 			c.anywhere = true
 			return mayDrop
 		}
 	case "immediate":
-		verdict := attribute(attribute(data, unix.NFTA_IMMEDIATE_DATA), unix.NFTA_DATA_VERDICT)
+		verdict := rtnl.Find(rtnl.Find(data, unix.NFTA_IMMEDIATE_DATA), unix.NFTA_DATA_VERDICT)
 		if verdict == nil {
 			return nothing
 		}
-		switch int32(big32(attribute(verdict, unix.NFTA_VERDICT_CODE))) {
+		switch int32(big32(rtnl.Find(verdict, unix.NFTA_VERDICT_CODE))) {
 		case verdictDrop:
 			return drops
 		case unix.NFT_JUMP, unix.NFT_GOTO:
@@ -247,18 +248,8 @@ func (p place) String() string {
 	return text
 }
 
-// attribute returns the first attribute of a type, or nil.
-func attribute(b []byte, typ uint16) []byte {
-	for t, data := range eachAttribute(b) {
-		if t == typ {
-			return data
-		}
-	}
-	return nil
-}
-
 // text returns the first attribute of a type as a string.
-func text(b []byte, typ uint16) string { return unix.ByteSliceToString(attribute(b, typ)) }
+func text(b []byte, typ uint16) string { return unix.ByteSliceToString(rtnl.Find(b, typ)) }
 
 func big32(b []byte) uint32 {
 	if len(b) < 4 {

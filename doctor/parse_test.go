@@ -73,24 +73,3 @@ func FuzzParseProc(f *testing.F) {
 		parseCounters(text)
 	})
 }
-
-func FuzzParseRoutingNetlink(f *testing.F) {
-	attribute := func(typ uint16, data ...byte) []byte {
-		b := binary.NativeEndian.AppendUint16(nil, uint16(4+len(data)))
-		return append(binary.NativeEndian.AppendUint16(b, typ), data...)
-	}
-	nested := attribute(18|0x8000, attribute(4, []byte("bridge\x00\x00")...)...)
-	f.Add(append(make([]byte, 16), append(attribute(10, 7, 0, 0, 0), nested...)...))
-	hops := attribute(9, binary.NativeEndian.AppendUint32([]byte{8, 0, 0, 0}, 7)...)
-	f.Add(append(make([]byte, 12), hops...))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		total := 0
-		for _, data := range attributes(b) {
-			total += len(data)
-		}
-		if total > len(b) || 8*len(nextHops(b)) > len(b) {
-			t.Error("more came out than went in")
-		}
-		fuzzBodies(t, b)
-	})
-}

@@ -5,9 +5,9 @@ package doctor
 import (
 	"encoding/binary"
 	"slices"
-	"syscall"
 	"testing"
 
+	"github.com/go-multicast/mcast/internal/rtnl"
 	"golang.org/x/sys/unix"
 )
 
@@ -15,13 +15,12 @@ import (
 func readMessages(b []byte, room int) *ruleset {
 	const header = 4
 	r := newRuleset([]string{"eth0"}, room)
-	parsed, _ := syscall.ParseNetlinkMessage(b)
-	for _, m := range parsed {
-		if len(m.Data) < header {
+	for m := range rtnl.Messages(b) {
+		if len(m.Body) < header {
 			continue
 		}
-		family, body := m.Data[0], m.Data[header:]
-		switch m.Header.Type & 0xff {
+		family, body := m.Body[0], m.Body[header:]
+		switch m.Type & 0xff {
 		case unix.NFT_MSG_NEWTABLE:
 			r.readTable(family, body)
 		case unix.NFT_MSG_NEWCHAIN:
@@ -68,13 +67,13 @@ func FuzzRules(f *testing.F) {
 // What a kernel may lack, so that no rule can be made with it.
 func TestRuleEffects(t *testing.T) {
 	expression := func(name string, attributes ...[]byte) []byte {
-		return encodeAttribute(unix.NFTA_LIST_ELEM, slices.Concat(encodeAttribute(unix.NFTA_EXPR_NAME, []byte(name)),
-			encodeAttribute(unix.NFTA_EXPR_DATA, slices.Concat(attributes...))))
+		return rtnl.Attr(unix.NFTA_LIST_ELEM, slices.Concat(rtnl.Attr(unix.NFTA_EXPR_NAME, []byte(name)),
+			rtnl.Attr(unix.NFTA_EXPR_DATA, slices.Concat(attributes...))))
 	}
 	target := func(name string) []byte {
-		return expression("target", encodeAttribute(unix.NFTA_TARGET_NAME, []byte(name+"\x00")))
+		return expression("target", rtnl.Attr(unix.NFTA_TARGET_NAME, []byte(name+"\x00")))
 	}
-	counter := expression("counter", encodeAttribute(unix.NFTA_COUNTER_PACKETS, binary.BigEndian.AppendUint64(nil, 7)))
+	counter := expression("counter", rtnl.Attr(unix.NFTA_COUNTER_PACKETS, binary.BigEndian.AppendUint64(nil, 7)))
 	sure, may := []drop{{handle: 0, counts: true, packets: 7}}, []drop{{packets: 7}}
 	for name, test := range map[string]struct {
 		last []byte
@@ -85,10 +84,10 @@ func TestRuleEffects(t *testing.T) {
 		"fwd":        {expression("fwd"), sure},
 		"REJECT":     {target("REJECT"), sure},
 		"MARK":       {target("MARK"), nil},
-		"set lookup": {expression("lookup", encodeAttribute(unix.NFTA_LOOKUP_SET, []byte("ports\x00"))), nil},
+		"set lookup": {expression("lookup", rtnl.Attr(unix.NFTA_LOOKUP_SET, []byte("ports\x00"))), nil},
 	} {
 		c := &chain{}
-		newRuleset(nil, 1<<20).readRule(c, encodeAttribute(unix.NFTA_RULE_EXPRESSIONS, slices.Concat(counter, test.last)))
+		newRuleset(nil, 1<<20).readRule(c, rtnl.Attr(unix.NFTA_RULE_EXPRESSIONS, slices.Concat(counter, test.last)))
 		if !slices.Equal(c.drops, test.want) {
 			t.Errorf("%s: %+v, want %+v", name, c.drops, test.want)
 		}

@@ -1,5 +1,6 @@
-// This file holds the requests of rtnetlink that lay out a network: links, addresses, routes, and the switch's table
-// of group members.
+// This file holds the requests of rtnetlink(7) that lay out a network: links, addresses, routes, and the switch's table
+// of group members. Without them the package would need the ip program, and the tests of a Go module should need nothing
+// but Go.
 
 package mcasttest
 
@@ -9,8 +10,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
+	"github.com/go-multicast/mcast/internal/rtnl"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,6 +25,26 @@ const (
 	mdbaMDBEntry     = 1
 	mdbaMDBEntryInfo = 1
 )
+
+// do sends a request and waits for the kernel's acknowledgement. The error says what was tried: op.
+func (n *netns) do(op string, typ, flags uint16, body ...[]byte) error {
+	return n.ask(op, typ, flags|unix.NLM_F_ACK, nil, body...)
+}
+
+// ask sends a request and calls take for each message of the answer.
+func (n *netns) ask(op string, typ, flags uint16, take func(rtnl.Message) (more bool), body ...[]byte) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := n.nl.Request(typ, flags, slices.Concat(body...), take); err != nil {
+		return fmt.Errorf("%s: %w", op, err)
+	}
+	return nil
+}
+
+func u8(v uint8) []byte    { return []byte{v} }
+func u32(v int) []byte     { return binary.NativeEndian.AppendUint32(nil, uint32(v)) }
+func u64(v uint64) []byte  { return binary.NativeEndian.AppendUint64(nil, v) }
+func text(s string) []byte { return append([]byte(s), 0) }
 
 // ifinfo is a struct ifinfomsg. change tells which of the flags it sets.
 func ifinfo(index int, flags, change uint32) []byte {
@@ -45,15 +68,15 @@ func addVeth(a, b linkEnd) error {
 	op := fmt.Sprintf("add veth %s", a.name)
 	err := a.ns.do(op, unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL,
 		ifinfo(a.index, 0, 0),
-		attr(unix.IFLA_IFNAME, text(a.name)),
-		attr(unix.IFLA_ADDRESS, a.mac),
-		attr(unix.IFLA_LINKINFO,
-			attr(unix.IFLA_INFO_KIND, text("veth")),
-			attr(unix.IFLA_INFO_DATA, attr(vethInfoPeer,
+		rtnl.Attr(unix.IFLA_IFNAME, text(a.name)),
+		rtnl.Attr(unix.IFLA_ADDRESS, a.mac),
+		rtnl.Attr(unix.IFLA_LINKINFO,
+			rtnl.Attr(unix.IFLA_INFO_KIND, text("veth")),
+			rtnl.Attr(unix.IFLA_INFO_DATA, rtnl.Attr(vethInfoPeer,
 				ifinfo(b.index, 0, 0),
-				attr(unix.IFLA_IFNAME, text(b.name)),
-				attr(unix.IFLA_ADDRESS, b.mac),
-				attr(unix.IFLA_NET_NS_FD, u32(b.ns.fd))))))
+				rtnl.Attr(unix.IFLA_IFNAME, text(b.name)),
+				rtnl.Attr(unix.IFLA_ADDRESS, b.mac),
+				rtnl.Attr(unix.IFLA_NET_NS_FD, u32(b.ns.fd))))))
 	if err != nil {
 		return err
 	}
@@ -63,7 +86,7 @@ func addVeth(a, b linkEnd) error {
 // noLinkLocal keeps the kernel from giving the interface a link-local address of its own.
 func (n *netns) noLinkLocal(name string) error {
 	return n.setLink("set address generation of", name,
-		attr(unix.IFLA_AF_SPEC, attr(unix.AF_INET6, attr(unix.IFLA_INET6_ADDR_GEN_MODE, u8(addrGenNone)))))
+		rtnl.Attr(unix.IFLA_AF_SPEC, rtnl.Attr(unix.AF_INET6, rtnl.Attr(unix.IFLA_INET6_ADDR_GEN_MODE, u8(addrGenNone)))))
 }
 
 // addBridge makes a switch that snoops IGMPv3 and MLDv2 and forwards at once: no spanning tree, no forward delay.
@@ -71,17 +94,17 @@ func (n *netns) noLinkLocal(name string) error {
 func (n *netns) addBridge(name string, mac net.HardwareAddr) error {
 	err := n.do("add bridge "+name, unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL,
 		ifinfo(0, 0, 0),
-		attr(unix.IFLA_IFNAME, text(name)),
-		attr(unix.IFLA_ADDRESS, mac),
-		attr(unix.IFLA_LINKINFO,
-			attr(unix.IFLA_INFO_KIND, text("bridge")),
-			attr(unix.IFLA_INFO_DATA,
-				attr(unix.IFLA_BR_STP_STATE, u32(0)),
-				attr(unix.IFLA_BR_FORWARD_DELAY, u32(0)),
-				attr(unix.IFLA_BR_MCAST_SNOOPING, u8(1)),
-				attr(unix.IFLA_BR_MCAST_QUERY_USE_IFADDR, u8(1)),
-				attr(unix.IFLA_BR_MCAST_IGMP_VERSION, u8(3)),
-				attr(unix.IFLA_BR_MCAST_MLD_VERSION, u8(2)))))
+		rtnl.Attr(unix.IFLA_IFNAME, text(name)),
+		rtnl.Attr(unix.IFLA_ADDRESS, mac),
+		rtnl.Attr(unix.IFLA_LINKINFO,
+			rtnl.Attr(unix.IFLA_INFO_KIND, text("bridge")),
+			rtnl.Attr(unix.IFLA_INFO_DATA,
+				rtnl.Attr(unix.IFLA_BR_STP_STATE, u32(0)),
+				rtnl.Attr(unix.IFLA_BR_FORWARD_DELAY, u32(0)),
+				rtnl.Attr(unix.IFLA_BR_MCAST_SNOOPING, u8(1)),
+				rtnl.Attr(unix.IFLA_BR_MCAST_QUERY_USE_IFADDR, u8(1)),
+				rtnl.Attr(unix.IFLA_BR_MCAST_IGMP_VERSION, u8(3)),
+				rtnl.Attr(unix.IFLA_BR_MCAST_MLD_VERSION, u8(2)))))
 	if err != nil {
 		return err
 	}
@@ -94,12 +117,12 @@ func (n *netns) addBridge(name string, mac net.HardwareAddr) error {
 // the shortest that IGMP can say: members answer as fast as they may.
 func (n *netns) query(bridge string) error {
 	set := func(data ...[]byte) error {
-		return n.setLink("set querier of", bridge, attr(unix.IFLA_LINKINFO,
-			attr(unix.IFLA_INFO_KIND, text("bridge")), attr(unix.IFLA_INFO_DATA, data...)))
+		return n.setLink("set querier of", bridge, rtnl.Attr(unix.IFLA_LINKINFO,
+			rtnl.Attr(unix.IFLA_INFO_KIND, text("bridge")), rtnl.Attr(unix.IFLA_INFO_DATA, data...)))
 	}
 	return errors.Join(
-		set(attr(unix.IFLA_BR_MCAST_QUERIER, u8(0)), attr(unix.IFLA_BR_MCAST_QUERY_RESPONSE_INTVL, u64(0))),
-		set(attr(unix.IFLA_BR_MCAST_QUERIER, u8(1)), attr(unix.IFLA_BR_MCAST_QUERY_RESPONSE_INTVL, u64(10))))
+		set(rtnl.Attr(unix.IFLA_BR_MCAST_QUERIER, u8(0)), rtnl.Attr(unix.IFLA_BR_MCAST_QUERY_RESPONSE_INTVL, u64(0))),
+		set(rtnl.Attr(unix.IFLA_BR_MCAST_QUERIER, u8(1)), rtnl.Attr(unix.IFLA_BR_MCAST_QUERY_RESPONSE_INTVL, u64(10))))
 }
 
 // enslave plugs an interface into the switch. One station hangs on each port, so when that leaves a group the port
@@ -113,7 +136,7 @@ func (n *netns) enslave(name, bridge string, router bool) error {
 	if err != nil {
 		return err
 	}
-	if err := n.setLink("plug in", name, attr(unix.IFLA_MASTER, u32(master))); err != nil {
+	if err := n.setLink("plug in", name, rtnl.Attr(unix.IFLA_MASTER, u32(master))); err != nil {
 		return err
 	}
 	mode := uint8(1) // learn whether there is a router
@@ -122,9 +145,9 @@ func (n *netns) enslave(name, bridge string, router bool) error {
 	}
 	body := ifinfo(index, 0, 0)
 	body[0] = unix.AF_BRIDGE
-	return n.do("configure port "+name, unix.RTM_SETLINK, 0, body, attr(unix.IFLA_PROTINFO|unix.NLA_F_NESTED,
-		attr(unix.IFLA_BRPORT_FAST_LEAVE, u8(1)),
-		attr(unix.IFLA_BRPORT_MULTICAST_ROUTER, u8(mode))))
+	return n.do("configure port "+name, unix.RTM_SETLINK, 0, body, rtnl.Attr(unix.IFLA_PROTINFO|unix.NLA_F_NESTED,
+		rtnl.Attr(unix.IFLA_BRPORT_FAST_LEAVE, u8(1)),
+		rtnl.Attr(unix.IFLA_BRPORT_MULTICAST_ROUTER, u8(mode))))
 }
 
 // setLink changes an interface.
@@ -153,11 +176,11 @@ func (n *netns) setDown(name string) error {
 }
 
 func (n *netns) setMTU(name string, mtu int) error {
-	return n.setLink("set MTU of", name, attr(unix.IFLA_MTU, u32(mtu)))
+	return n.setLink("set MTU of", name, rtnl.Attr(unix.IFLA_MTU, u32(mtu)))
 }
 
 func (n *netns) rename(name, to string) error {
-	return n.setLink("rename", name, attr(unix.IFLA_IFNAME, text(to)))
+	return n.setLink("rename", name, rtnl.Attr(unix.IFLA_IFNAME, text(to)))
 }
 
 func (n *netns) delLink(name string) error {
@@ -170,7 +193,7 @@ func (n *netns) delLink(name string) error {
 
 // move takes an interface to another namespace, where it is down and has no address.
 func (n *netns) move(name string, to *netns) error {
-	if err := n.setLink("move", name, attr(unix.IFLA_NET_NS_FD, u32(to.fd))); err != nil {
+	if err := n.setLink("move", name, rtnl.Attr(unix.IFLA_NET_NS_FD, u32(to.fd))); err != nil {
 		return err
 	}
 	return to.noLinkLocal(name)
@@ -184,17 +207,12 @@ func (n *netns) index(name string) (int, error) {
 
 // link finds an interface by its name and returns its index and flags.
 func (n *netns) link(name string) (index int, flags uint32, err error) {
-	op := "find interface " + name
-	answers, err := n.nl.exchange(op, unix.RTM_GETLINK, unix.NLM_F_ACK,
-		ifinfo(0, 0, 0), attr(unix.IFLA_IFNAME, text(name)))
-	if err != nil {
-		return 0, 0, err
-	}
-	if len(answers) == 0 || len(answers[0].body) < unix.SizeofIfInfomsg {
-		return 0, 0, fmt.Errorf("%s: %w", op, errShort)
-	}
-	body := answers[0].body
-	return int(binary.NativeEndian.Uint32(body[4:])), binary.NativeEndian.Uint32(body[8:]), nil
+	var l rtnl.Link
+	err = n.ask("find interface "+name, unix.RTM_GETLINK, 0, func(m rtnl.Message) bool {
+		l, _ = rtnl.ParseLink(m.Body)
+		return true
+	}, ifinfo(0, 0, 0), rtnl.Attr(unix.IFLA_IFNAME, text(name)))
+	return l.Index, l.Flags, err
 }
 
 // waitRunning waits until an interface that was set up and has a carrier is seen to have one: the kernel tells itself
@@ -245,7 +263,7 @@ func (n *netns) changeAddress(op string, typ, flags uint16, name string, p netip
 	body = binary.NativeEndian.AppendUint32(body, uint32(index))
 	ip := p.Addr().AsSlice()
 	return n.do(fmt.Sprintf("%s %s on %s", op, p, name), typ, flags, body,
-		attr(unix.IFA_LOCAL, ip), attr(unix.IFA_ADDRESS, ip))
+		rtnl.Attr(unix.IFA_LOCAL, ip), rtnl.Attr(unix.IFA_ADDRESS, ip))
 }
 
 // addAddress gives the interface an address that is usable at once. To have it already is no error.
@@ -271,12 +289,12 @@ func (n *netns) changeRoute(op string, typ, flags uint16, name string, r route) 
 	}
 	body := [][]byte{
 		{family(r.dst.Addr()), uint8(r.dst.Bits()), 0, 0, table, unix.RTPROT_STATIC, scope, kind, 0, 0, 0, 0},
-		attr(unix.RTA_DST, r.dst.Masked().Addr().AsSlice()),
-		attr(unix.RTA_OIF, u32(index)),
-		attr(unix.RTA_PRIORITY, u32(r.metric)),
+		rtnl.Attr(unix.RTA_DST, r.dst.Masked().Addr().AsSlice()),
+		rtnl.Attr(unix.RTA_OIF, u32(index)),
+		rtnl.Attr(unix.RTA_PRIORITY, u32(r.metric)),
 	}
 	if r.gateway.IsValid() {
-		body = append(body, attr(unix.RTA_GATEWAY, r.gateway.AsSlice()))
+		body = append(body, rtnl.Attr(unix.RTA_GATEWAY, r.gateway.AsSlice()))
 	}
 	return n.do(fmt.Sprintf("%s %s on %s", op, r.dst, name), typ, flags, body...)
 }
@@ -303,22 +321,15 @@ func (n *netns) member(port string, group netip.Addr) (bool, error) {
 		return false, err
 	}
 	body := []byte{unix.AF_BRIDGE, 0, 0, 0, 0, 0, 0, 0} // struct br_port_msg
-	answers, err := n.nl.exchange("read members", unix.RTM_GETMDB, unix.NLM_F_DUMP, body)
-	if err != nil {
-		return false, err
+	known := false
+	err = n.ask("read members", unix.RTM_GETMDB, unix.NLM_F_DUMP, func(m rtnl.Message) bool {
+		known = known || slices.Contains(parseMembers(m.Body), member{index, group})
+		return true
+	}, body)
+	if errors.Is(err, rtnl.ErrChanged) {
+		err = nil // the caller polls
 	}
-	for _, m := range answers {
-		members, err := parseMembers(m.body)
-		if err != nil {
-			return false, err
-		}
-		for _, found := range members {
-			if found == (member{index, group}) {
-				return true, nil
-			}
-		}
-	}
-	return false, nil
+	return known, err
 }
 
 // member is an entry of a switch's table: the port with this index leads to a member of the group.
@@ -328,43 +339,38 @@ type member struct {
 }
 
 // parseMembers reads the body of an RTM_NEWMDB message.
-func parseMembers(body []byte) ([]member, error) {
+func parseMembers(body []byte) (members []member) {
 	if len(body) < 8 {
-		return nil, errShort
+		return nil
 	}
-	infos := []attribute{{data: body[8:]}}
+	values := [][]byte{body[8:]}
 	for _, typ := range []uint16{mdbaMDB, mdbaMDBEntry, mdbaMDBEntryInfo} {
-		var inner []attribute
-		for _, a := range infos {
-			attrs, err := parseAttributes(a.data)
-			if err != nil {
-				return nil, err
-			}
-			for _, a := range attrs {
-				if a.typ == typ {
-					inner = append(inner, a)
+		var inner [][]byte
+		for _, b := range values {
+			for t, v := range rtnl.Attrs(b) {
+				if t == typ {
+					inner = append(inner, v)
 				}
 			}
 		}
-		infos = inner
+		values = inner
 	}
-	var members []member
-	for _, a := range infos { // struct br_mdb_entry: ifindex, state, flags, vid, address, protocol
-		if len(a.data) < 28 {
-			return nil, errShort
+	for _, v := range values { // struct br_mdb_entry: ifindex, state, flags, vid, address, protocol
+		if len(v) < 28 {
+			continue
 		}
-		m := member{index: int(binary.NativeEndian.Uint32(a.data))}
-		switch binary.BigEndian.Uint16(a.data[24:]) {
+		m := member{index: int(binary.NativeEndian.Uint32(v))}
+		switch binary.BigEndian.Uint16(v[24:]) {
 		case unix.ETH_P_IP:
-			m.group = netip.AddrFrom4([4]byte(a.data[8:12]))
+			m.group = netip.AddrFrom4([4]byte(v[8:12]))
 		case unix.ETH_P_IPV6:
-			m.group = netip.AddrFrom16([16]byte(a.data[8:24]))
+			m.group = netip.AddrFrom16([16]byte(v[8:24]))
 		default:
 			continue
 		}
 		members = append(members, m)
 	}
-	return members, nil
+	return members
 }
 
 // isBusy reports whether an interface's index is taken, or the interface is up and the change needs it down.

@@ -7,14 +7,17 @@ import (
 	"errors"
 	"os"
 	"runtime"
+	"sync"
 
+	"github.com/go-multicast/mcast/internal/rtnl"
 	"golang.org/x/sys/unix"
 )
 
 // netns is a network namespace: a whole network stack, with a connection to configure it.
 type netns struct {
-	fd int // keeps it alive
-	nl *netlink
+	fd int        // keeps it alive
+	mu sync.Mutex // held while a request is under way: any goroutine may send one
+	nl *rtnl.Conn
 }
 
 // newNetns makes a namespace in which lo is up.
@@ -46,7 +49,7 @@ func makeNetns(enter func() error) (n *netns, err error) {
 			err = &os.PathError{Op: "open", Path: "/proc/thread-self/ns/net", Err: e}
 			return
 		}
-		nl, e := dialNetlink()
+		nl, e := rtnl.Dial(unix.NETLINK_ROUTE)
 		if e != nil {
 			unix.Close(fd)
 			err = e
@@ -60,7 +63,7 @@ func makeNetns(enter func() error) (n *netns, err error) {
 // close gives up the namespace. The kernel destroys it, with its interfaces and the far ends of their cables, when
 // no socket in it is open any more either.
 func (n *netns) close() error {
-	return errors.Join(n.nl.close(), unix.Close(n.fd))
+	return errors.Join(n.nl.Close(), unix.Close(n.fd))
 }
 
 // run calls fn on a thread in the namespace and waits for it.
@@ -71,10 +74,6 @@ func (n *netns) run(fn func()) (err error) {
 		}
 	})
 	return err
-}
-
-func (n *netns) do(op string, typ, flags uint16, body ...[]byte) error {
-	return n.nl.do(op, typ, flags, body...)
 }
 
 // onThread calls fn on a thread of its own, which ends with it, and waits. The process's first thread cannot end and

@@ -1,7 +1,0 @@
-//go:build !linux
-
-package doctor
-
-import "testing"
-
-func fuzzBodies(*testing.T, []byte) {}
