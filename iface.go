@@ -1,10 +1,11 @@
 // The interfaces of the host: what one is, how a user names one, and which one leads out. Multicast is joined and sent
 // by interface, and so nearly every program that uses it has to choose some. Everything here is portable; what the
-// operating system has to be asked lies behind two functions that each iface_<os>.go defines (package net's scan, in
+// operating system has to be asked lies behind functions that each iface_<os>.go defines (package net's scan, in
 // iface_net.go, serves where no other does):
 //
 //	ifaceScan() ([]Interface, error)            every interface, sorted by index
-//	defaultIndex(network string) (int, error)   the interface of the default route of "ip4" or "ip6"
+//	ifaceDefaultRoute(v4 bool) (int, error)     the index of the interface of the default route; 0: there is none
+//	ifaceError(op string, err error) error      the error of asking
 
 package mcast
 
@@ -436,6 +437,21 @@ func ifaceCheckNetwork(network string) error {
 		return nil
 	}
 	return &OpError{Op: "default interface", Err: net.UnknownNetworkError(network), Hint: `it is "ip4" or "ip6"`}
+}
+
+// defaultIndex returns the index of the interface of the default route, as DefaultInterface describes.
+func defaultIndex(network string) (int, error) {
+	if err := ifaceCheckNetwork(network); err != nil {
+		return 0, err
+	}
+	index, err := ifaceDefaultRoute(network == "ip4")
+	switch {
+	case err != nil:
+		return 0, ifaceError("default interface", err)
+	case index == 0:
+		return 0, ifaceNoDefault(network)
+	}
+	return index, nil
 }
 
 // ifaceNoDefault is the error of a family without a default route.

@@ -86,14 +86,6 @@ func ifaceTestLink(family byte, hardware uint16, index int, flags uint32) []byte
 	return append(b, 0, 0, 0, 0)
 }
 
-// ifaceTestNexthop is struct rtnexthop, with a gateway.
-func ifaceTestNexthop(flags byte, index int) []byte {
-	gateway := rtnl.Attr(unix.RTA_GATEWAY, []byte{10, 0, 0, 1})
-	b := binary.NativeEndian.AppendUint16(nil, uint16(unix.SizeofRtNexthop+len(gateway)))
-	b = binary.NativeEndian.AppendUint32(append(b, flags, 0), uint32(index))
-	return append(b, gateway...)
-}
-
 func TestFromLinks(t *testing.T) {
 	const multicast = unix.IFF_UP | unix.IFF_RUNNING | unix.IFF_MULTICAST | unix.IFF_BROADCAST | unix.IFF_LOWER_UP
 	for _, test := range []struct {
@@ -134,66 +126,6 @@ func TestAddAddrs(t *testing.T) {
 	for _, i := range list {
 		if fmt.Sprint(i.IPv4, i.IPv6) != "[10.0.0.1/8 10.0.0.0/32] [fd00::1/64]" {
 			t.Errorf("interface %d has %v %v", i.Index, i.IPv4, i.IPv6)
-		}
-	}
-}
-
-func TestBestDefault(t *testing.T) {
-	type route struct {
-		bits, tos, table, kind byte
-		flags                  uint32
-		attrs                  [][]byte
-	}
-	const uni, main = unix.RTN_UNICAST, unix.RT_TABLE_MAIN
-	by := func(index int, more ...[]byte) [][]byte {
-		return append([][]byte{ifaceTestUint32(unix.RTA_OIF, uint32(index))}, more...)
-	}
-	metric := func(m uint32) []byte { return ifaceTestUint32(unix.RTA_PRIORITY, m) }
-	pref := func(p byte) []byte { return rtnl.Attr(unix.RTA_PREF, []byte{p}) }
-	table := func(n uint32) []byte { return ifaceTestUint32(unix.RTA_TABLE, n) }
-	multipath := func(hops ...[]byte) [][]byte {
-		return [][]byte{rtnl.Attr(unix.RTA_MULTIPATH, slices.Concat(hops...))}
-	}
-	for _, test := range []struct {
-		name   string
-		routes []route
-		want   int
-	}{
-		{"none", nil, 0},
-		{"one", []route{{0, 0, main, uni, 0, by(3)}}, 3},
-		{"not to everywhere", []route{{1, 0, main, uni, 0, by(3)}, {8, 0, main, uni, 0, by(4)}}, 0},
-		{"other kinds", []route{{0, 0, main, unix.RTN_UNREACHABLE, 0, by(1)}, {0, 0, main, unix.RTN_BLACKHOLE, 0, nil}, {0, 0, main, unix.RTN_LOCAL, 0, by(1)}}, 0},
-		{"for a type of service", []route{{0, 16, main, uni, 0, by(3)}}, 0},
-		{"another table", []route{{0, 0, 99, uni, 0, by(3)}}, 0},
-		{"another table by attribute", []route{{0, 0, 252, uni, 0, by(3, table(51820))}}, 0},
-		{"main table by attribute", []route{{0, 0, 252, uni, 0, by(3, table(254))}}, 3},
-		{"from the cache", []route{{0, 0, main, uni, unix.RTM_F_CLONED, by(3)}}, 0},
-		{"without an interface", []route{{0, 0, main, uni, 0, nil}}, 0},
-		{"a negative interface", []route{{0, 0, main, uni, 0, by(-3)}}, 0},
-		{"metric", []route{{0, 0, main, uni, 0, by(3, metric(200))}, {0, 0, main, uni, 0, by(4, metric(100))}, {0, 0, main, uni, 0, by(5, metric(300))}}, 4},
-		{"no metric is the best", []route{{0, 0, main, uni, 0, by(3, metric(1))}, {0, 0, main, uni, 0, by(4)}}, 4},
-		{"a metric beyond 31 bits", []route{{0, 0, main, uni, 0, by(3, metric(1<<31))}, {0, 0, main, uni, 0, by(4, metric(1<<31-1))}}, 4},
-		{"the first of equals", []route{{0, 0, main, uni, 0, by(3, metric(5))}, {0, 0, main, uni, 0, by(4, metric(5))}}, 3},
-		{"preference", []route{{0, 0, main, uni, 0, by(3, metric(1024), pref(3))}, {0, 0, main, uni, 0, by(4, metric(1024), pref(0))}, {0, 0, main, uni, 0, by(5, metric(1024), pref(1))}}, 5},
-		{"no preference is medium", []route{{0, 0, main, uni, 0, by(3, pref(3))}, {0, 0, main, uni, 0, by(4)}}, 4},
-		{"metric before preference", []route{{0, 0, main, uni, 0, by(3, metric(1025), pref(1))}, {0, 0, main, uni, 0, by(4, metric(1024), pref(3))}}, 4},
-		{"dead", []route{{0, 0, main, uni, unix.RTNH_F_DEAD | unix.RTNH_F_LINKDOWN, by(3)}, {0, 0, main, uni, 0, by(4, metric(9))}}, 4},
-		{"without carrier", []route{{0, 0, main, uni, unix.RTNH_F_LINKDOWN, by(3)}, {0, 0, main, uni, 0, by(4, metric(9))}}, 4},
-		{"all without carrier", []route{{0, 0, main, uni, unix.RTNH_F_LINKDOWN, by(3, metric(9))}, {0, 0, main, uni, unix.RTNH_F_LINKDOWN, by(4)}}, 4},
-		{"multipath", []route{{0, 0, main, uni, 0, multipath(ifaceTestNexthop(0, 3), ifaceTestNexthop(0, 4))}}, 3},
-		{"multipath, first dead", []route{{0, 0, main, uni, 0, multipath(ifaceTestNexthop(unix.RTNH_F_DEAD, 3), ifaceTestNexthop(unix.RTNH_F_LINKDOWN, 4), ifaceTestNexthop(0, 5))}}, 5},
-		{"multipath without carrier", []route{{0, 0, main, uni, 0, multipath(ifaceTestNexthop(unix.RTNH_F_LINKDOWN, 3), ifaceTestNexthop(unix.RTNH_F_LINKDOWN, 4))}, {0, 0, main, uni, 0, by(5, metric(9))}}, 5},
-		{"multipath, all dead", []route{{0, 0, main, uni, 0, multipath(ifaceTestNexthop(unix.RTNH_F_DEAD, 3))}}, 0},
-		{"multipath, broken", []route{{0, 0, main, uni, 0, multipath([]byte{3, 0, 0, 0, 1, 0, 0, 0})}}, 0},
-		{"a nexthop object without its interface", []route{{0, 0, main, uni, 0, [][]byte{ifaceTestUint32(30 /* RTA_NH_ID */, 5)}}}, 0},
-	} {
-		var b []byte
-		for _, r := range test.routes {
-			header := binary.NativeEndian.AppendUint32([]byte{unix.AF_INET, r.bits, 0, r.tos, r.table, 0, 0, r.kind}, r.flags)
-			b = append(b, ifaceTestMessage(unix.RTM_NEWROUTE, append([][]byte{header}, r.attrs...)...)...)
-		}
-		if got := ifaceBestDefault(b); got != test.want {
-			t.Errorf("%s: got %d, want %d", test.name, got, test.want)
 		}
 	}
 }
@@ -511,60 +443,6 @@ func manyRoutes(t testing.TB, h *mcasttest.Host, v4 bool, n int) {
 		}
 	}
 	ip(t, h, lines...)
-}
-
-// TestDefaultInterfaceManyRoutes looks for default routes among thousands of others. For IPv4 it does not read them all.
-func TestDefaultInterfaceManyRoutes(t *testing.T) {
-	h := mcasttest.NewHost(t)
-	for n, name := range []string{"near", "far"} {
-		h.NewVeth(name, netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(n)<<6 | 1}), 26),
-			netip.PrefixFrom(netip.AddrFrom16([16]byte{0: 0xfd, 7: byte(n), 15: 1}), 64))
-	}
-	// All of these begin where the default routes do.
-	ifaceIP(t, h, "route add 0.0.0.0/1 dev far", "route add 128.0.0.0/1 dev far", "route add 0.0.0.0/8 dev far", "route add 0.0.0.0/32 dev far")
-	ifaceIP6(t, h, "route add ::/1 dev far", "route add ::/8 dev far")
-	const routes = 3000
-	for _, family := range []struct {
-		network string
-		number  byte
-		ip      func(testing.TB, *mcasttest.Host, ...string)
-	}{
-		{"ip4", unix.AF_INET, ifaceIP},
-		{"ip6", unix.AF_INET6, ifaceIP6},
-	} {
-		manyRoutes(t, h, family.number == unix.AF_INET, routes)
-		for _, step := range []struct {
-			what, line, want string
-			notFar           bool
-		}{
-			{"no default route", "rule list", "far", false},
-			{"one", "route add default dev far metric 30", "far", true},
-			{"a better one", "route add default dev near metric 20", "near", true},
-			{"a worse one", "route add default dev far metric 40", "near", true},
-		} {
-			family.ip(t, h, step.line)
-			h.Do(func() {
-				got, err := DefaultInterface(family.network)
-				if err != nil || got.Name != step.want {
-					t.Errorf("%s, %s: %q, %v; want %q", family.network, step.what, got.Name, err, step.want)
-				}
-				c, err := rtnl.Dial(unix.NETLINK_ROUTE)
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer c.Close()
-				index, err := mainDefault(c, family.number)
-				if err != nil || (index == got.Index) != step.notFar {
-					t.Errorf("%s, %s: the main table has %d, %v", family.network, step.what, index, err)
-				}
-				_, err = c.Dump(unix.RTM_GETROUTE, make([]byte, unix.SizeofRtMsg), nil)
-				unfinished := errors.Is(err, unix.EBUSY) // netlink_dump_start in net/netlink/af_netlink.c
-				if sorted := family.number == unix.AF_INET && c.Strict(); sorted != unfinished {
-					t.Errorf("%s, %s: a second dump: %v", family.network, step.what, err)
-				}
-			})
-		}
-	}
 }
 
 // BenchmarkDefaultInterface is what a look for the default route costs on a host with many others.

@@ -1,24 +1,20 @@
-//go:build !linux && !darwin && !windows
-
-// The default route of a system that nobody here has learned to ask for it. A system that gets a file of its own is taken
-// out of the build constraint above.
+//go:build !linux
 
 package mcast
 
 import (
 	"errors"
-	"fmt"
-	"runtime"
+
+	"github.com/go-multicast/mcast/internal/route"
 )
 
-// defaultIndex would return the index of the interface of the default route.
-func defaultIndex(network string) (int, error) {
-	if err := ifaceCheckNetwork(network); err != nil {
-		return 0, err
+func ifaceDefaultRoute(v4 bool) (index int, err error) { return route.Default(v4) }
+
+// ifaceError is the error of asking the system.
+func ifaceError(op string, err error) error {
+	e := &OpError{Op: op, Err: err}
+	if errors.Is(err, errors.ErrUnsupported) {
+		e.Hint = "name the interface"
 	}
-	return 0, &OpError{
-		Op:   "default interface",
-		Err:  fmt.Errorf("%w on %s", errors.ErrUnsupported, runtime.GOOS),
-		Hint: "name the interface",
-	}
+	return e
 }

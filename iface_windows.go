@@ -5,20 +5,18 @@ package mcast
 
 import (
 	"cmp"
-	"errors"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
-	"unsafe"
 
+	"github.com/go-multicast/mcast/internal/route"
 	"github.com/go-multicast/mcast/internal/wire"
 	"golang.org/x/sys/windows"
 )
 
 // ifaceScan lists the interfaces, sorted by index.
 func ifaceScan() ([]Interface, error) {
-	adapters, err := ifaceAdapters()
+	adapters, err := route.Adapters()
 	if err != nil {
 		return nil, opError("scan", err)
 	}
@@ -32,99 +30,6 @@ func ifaceScan() ([]Interface, error) {
 	return list, nil
 }
 
-// defaultIndex returns the index of the interface of the default route, as DefaultInterface describes.
-//
-// It reads the table rather than ask GetBestInterfaceEx where something far away would be sent: a VPN that diverts unicast
-// traffic by routes to 0.0.0.0/1 and 128.0.0.0/1 would be the answer then, although the default gateway is where it was.
-func defaultIndex(network string) (int, error) {
-	if err := ifaceCheckNetwork(network); err != nil {
-		return 0, err
-	}
-	family := uint16(windows.AF_INET)
-	if network == "ip6" {
-		family = windows.AF_INET6
-	}
-	adapters, err := ifaceAdapters()
-	if err != nil {
-		return 0, opError("default interface", err)
-	}
-	var table *windows.MibIpForwardTable2
-	err = windows.GetIpForwardTable2(family, &table)
-	if errors.Is(err, windows.ERROR_NOT_FOUND) || errors.Is(err, windows.ERROR_NOT_SUPPORTED) { // no route; not even the family
-		return 0, ifaceNoDefault(network)
-	}
-	if err != nil {
-		return 0, opError("default interface", os.NewSyscallError("GetIpForwardTable2", err))
-	}
-	defer windows.FreeMibTable(unsafe.Pointer(table))
-
-	var routes []winRoute
-	for _, r := range ifaceForwardRows(table) {
-		// By LUID: an index may have been given to another interface meanwhile.
-		at := slices.IndexFunc(adapters, func(a *windows.IpAdapterAddresses) bool { return a.Luid == r.InterfaceLuid })
-		if at >= 0 { // else it was made since the adapters were listed
-			routes = append(routes, ifaceFromRow(&r, family, adapters[at]))
-		}
-	}
-	if index := winDefault(routes); index != 0 {
-		return index, nil
-	}
-	return 0, ifaceNoDefault(network)
-}
-
-// ifaceForwardRows returns the rows of a table, as long as it is not freed. They begin at an offset of 8 on every
-// architecture, as the C type demands; windows.MibIpForwardTable2 has them at 4 on 386, where Go aligns 64 bits to 4 bytes.
-func ifaceForwardRows(table *windows.MibIpForwardTable2) []windows.MibIpForwardRow2 {
-	return unsafe.Slice((*windows.MibIpForwardRow2)(unsafe.Add(unsafe.Pointer(table), 8)), table.NumEntries)
-}
-
-// ifaceFromRow takes from a route, and from the adapter it leads to, what the choice needs. The metric of the interface is
-// the adapter's, and not asked of GetIpInterfaceEntry: that would be a call for every row, with a structure that
-// golang.org/x/sys lays out wrongly on 386.
-func ifaceFromRow(r *windows.MibIpForwardRow2, family uint16, a *windows.IpAdapterAddresses) winRoute {
-	metric := a.Ipv4Metric
-	if family == windows.AF_INET6 {
-		metric = a.Ipv6Metric
-	}
-	return winRoute{
-		bits:     int(r.DestinationPrefix.PrefixLength),
-		loopback: r.Loopback != 0,
-		index:    ifaceAdapterIndex(a),
-		up:       a.OperStatus == windows.IfOperStatusUp,
-		metric:   uint64(r.Metric) + uint64(metric),
-	}
-}
-
-// ifaceAdapters asks for all interfaces that IPv4 or IPv6 is bound to.
-func ifaceAdapters() (list []*windows.IpAdapterAddresses, err error) {
-	const flags = windows.GAA_FLAG_SKIP_ANYCAST | windows.GAA_FLAG_SKIP_MULTICAST | windows.GAA_FLAG_SKIP_DNS_SERVER
-	size := uint32(15000) // what its documentation recommends, since the call is slow and should not have to be repeated
-	for range 10 {
-		buf := make([]byte, size)
-		first := (*windows.IpAdapterAddresses)(unsafe.Pointer(&buf[0]))
-		err = windows.GetAdaptersAddresses(windows.AF_UNSPEC, flags, 0, first, &size)
-		switch {
-		case err == nil:
-			for a := first; a != nil; a = a.Next { // all pointers in there lead into buf, and keep it
-				list = append(list, a)
-			}
-			return list, nil
-		case errors.Is(err, windows.ERROR_NO_DATA):
-			return nil, nil // there is none
-		case !errors.Is(err, windows.ERROR_BUFFER_OVERFLOW):
-			return nil, os.NewSyscallError("GetAdaptersAddresses", err)
-		}
-		size += 4 << 10 // for what comes in between: size is now what it would have taken
-	}
-	return nil, os.NewSyscallError("GetAdaptersAddresses", err)
-}
-
-// ifaceAdapterIndex returns the index of an adapter. It has one for each protocol that is bound to it. They are the same,
-// unless IPv4 is not bound, which makes the first of them 0.
-func ifaceAdapterIndex(a *windows.IpAdapterAddresses) int {
-	return int(cmp.Or(a.IfIndex, a.Ipv6IfIndex))
-}
-
 // ifaceFromAdapter makes an interface of what Windows tells about one.
 //
 // Its name is the friendly one, as in package net, though the GUID would be the steadier one: a name is also the zone of an
@@ -136,7 +41,7 @@ func ifaceFromAdapter(a *windows.IpAdapterAddresses) Interface {
 		Name:         cmp.Or(friendly, guid),
 		FriendlyName: friendly,
 		guid:         guid,
-		Index:        ifaceAdapterIndex(a),
+		Index:        route.AdapterIndex(a),
 		Flags:        ifaceFlags(a),
 	}
 	if a.Mtu < 1<<31 { // loopback has no limit and says 1<<32 - 1

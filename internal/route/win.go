@@ -1,7 +1,6 @@
-// What Windows tells of routes, in its forwarding table, judged without the system: iface_windows.go asks, and what it
-// makes of the answer is here, where it is tested on every system.
+// The choice from the routes of Windows. It needs no system call, and is tested on every system.
 
-package mcast
+package route
 
 import "cmp"
 

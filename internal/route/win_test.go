@@ -1,4 +1,4 @@
-package mcast
+package route
 
 import (
 	"encoding/binary"
