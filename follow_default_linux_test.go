@@ -393,7 +393,7 @@ func TestFollowDefaultShared(t *testing.T) {
 	}
 	// The counter follows last and is called last: all senders have had their first call before it has its own.
 	var changes atomic.Int64
-	counter := &watchFollower{routes: true, f: func(networkChange) time.Duration { changes.Add(1); return 0 }}
+	counter := &watchFollower{routes: true, follow: func(networkChange) time.Duration { changes.Add(1); return 0 }}
 	host.Do(func() {
 		if err := processWatch.add(counter); err != nil {
 			t.Fatal(err)

@@ -173,14 +173,14 @@ func TestFollowAsks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hub, _ := watchTestHub()
 		calls, others := 0, 0
-		one := &watchFollower{f: func(networkChange) time.Duration { calls++; return 0 }}
+		one := &watchFollower{follow: func(networkChange) time.Duration { calls++; return 0 }}
 		if err := hub.add(one); err != nil {
 			t.Fatal(err)
 		}
 		stopOther := watchFollow(t, hub, func(networkChange) { others++ })
 		synctest.Wait()
-		one.again()
-		one.again()
+		one.retry()
+		one.retry()
 		time.Sleep(10 * watchRetry)
 		synctest.Wait()
 		if calls != 2 || others != 1 {
@@ -188,7 +188,7 @@ func TestFollowAsks(t *testing.T) {
 		}
 		one.stop()
 		stopOther()
-		one.again() // harmless
+		one.retry() // harmless
 	})
 }
 
@@ -200,7 +200,7 @@ func TestFollowPrepares(t *testing.T) {
 		for _, name := range []string{"a", "b"} {
 			one := &watchFollower{
 				prepare: func(networkChange) bool { did = append(did, "prepare "+name); return true },
-				f:       func(networkChange) time.Duration { did = append(did, name); return 0 },
+				follow:  func(networkChange) time.Duration { did = append(did, name); return 0 },
 			}
 			if err := hub.add(one); err != nil {
 				t.Fatal(err)
@@ -254,7 +254,7 @@ func TestFollowPreparesLate(t *testing.T) {
 			}
 			one := &watchFollower{
 				prepare: func(networkChange) bool { did = append(did, "prepare "+name, may()); return true },
-				f:       func(networkChange) time.Duration { did = append(did, name, may()); return 0 },
+				follow:  func(networkChange) time.Duration { did = append(did, name, may()); return 0 },
 			}
 			if err := hub.add(one); err != nil {
 				t.Fatal(err)
@@ -333,7 +333,7 @@ func TestFollowDefaultAskedOnce(t *testing.T) {
 		}
 		calls := 0
 		for range 50 {
-			one := &watchFollower{routes: true, f: func(c networkChange) time.Duration {
+			one := &watchFollower{routes: true, follow: func(c networkChange) time.Duration {
 				calls++
 				if index, err := c.defaults.index("ip4"); index != 7 || err != nil {
 					t.Errorf("IPv4: %d, %v", index, err)

@@ -368,7 +368,7 @@ func (s *script) attempts(minutes int, prepare func(networkChange) bool, follow 
 		src := newWatchFake()
 		src.list = []Interface{s.home}
 		hub := &watchHub{open: func() (watchSource, error) { return src, nil }}
-		one := &watchFollower{prepare: prepare, f: follow}
+		one := &watchFollower{prepare: prepare, follow: follow}
 		if err := hub.add(one); err != nil {
 			t.Fatal(err)
 		}
@@ -449,7 +449,7 @@ func TestScriptSenderBackoff(t *testing.T) {
 			s.tx.follow(gone(list(s.home), s.home.Index))
 		}
 		s.tx.logger.flush()
-		s.wantTold("three failures", "sends again", "cannot send by the interface that came back")
+		s.wantTold("three failures", "sends again", "cannot send on the interface that came back")
 	})
 }
 
@@ -460,7 +460,7 @@ func TestScriptNoTwins(t *testing.T) {
 		twin := s.as("twin", 1<<20)
 		twin.IPv4 = []netip.Prefix{netip.MustParsePrefix("192.0.2.77/32")}
 		s.rx.mu.Lock()
-		link := &rxLink{known: known{name: "twin", ifc: twin}}
+		link := &rxLink{trackedInterface: trackedInterface{name: "twin", ifc: twin}}
 		p := &pair{rxGroup: s.rx.groups[0], link: link}
 		s.rx.links = append(s.rx.links, link)
 		p.rxGroup.pairs = append(p.rxGroup.pairs, p)

@@ -50,7 +50,7 @@ func TestSuccessor(t *testing.T) {
 		{"nothing is left", nil, nil, Interface{}, true},
 	} {
 		before := ifc("eth0", 2)
-		now := successors([]*known{{name: "eth0", ifc: before}}, networkChange{Interfaces: c.now, Events: c.gone})[0]
+		now := successors([]*trackedInterface{{name: "eth0", ifc: before}}, networkChange{Interfaces: c.now, Events: c.gone})[0]
 		if (now == nil) != c.absent || now != nil && (now.Name != c.want.Name || now.Index != c.want.Index) {
 			t.Errorf("%s: %+v, want %v %d", c.what, now, c.want.Name, c.want.Index)
 		}
@@ -71,9 +71,9 @@ func TestSuccessor(t *testing.T) {
 		{"without its alternative names", list(alt("eth1", 7)), 0},
 		{"with those of others", list(alt("eth1", 7, "enp4s0", "")), 0},
 	} {
-		lost := known{name: "eth0", ifc: alt("eth0", 2, "enp3s0", "uplink"), gone: true}
+		lost := trackedInterface{name: "eth0", ifc: alt("eth0", 2, "enp3s0", "uplink"), gone: true}
 		got := 0
-		if now := successors([]*known{&lost}, networkChange{Interfaces: c.now})[0]; now != nil {
+		if now := successors([]*trackedInterface{&lost}, networkChange{Interfaces: c.now})[0]; now != nil {
 			got = now.Index
 		}
 		if got != c.want {
@@ -82,7 +82,7 @@ func TestSuccessor(t *testing.T) {
 	}
 	// It was eth0 when the socket came to know it, was renamed since, and is gone: its first name is what counts.
 	renamed := ifc("wan0", 2)
-	now := successors([]*known{{name: "eth0", ifc: renamed}}, networkChange{Interfaces: list(ifc("eth0", 9))})[0]
+	now := successors([]*trackedInterface{{name: "eth0", ifc: renamed}}, networkChange{Interfaces: list(ifc("eth0", 9))})[0]
 	if now == nil || now.Index != 9 {
 		t.Errorf("back under the first name: %+v", now)
 	}

@@ -98,7 +98,7 @@ func TestFollowChecks(t *testing.T) {
 				dropped++
 				return true
 			},
-			f: func(networkChange) time.Duration {
+			follow: func(networkChange) time.Duration {
 				mu.Lock()
 				defer mu.Unlock()
 				called++

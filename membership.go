@@ -24,7 +24,7 @@ type rxGroup struct {
 
 // rxLink is an interface to receive the groups on.
 type rxLink struct {
-	known
+	trackedInterface
 	own *addrSet // see RxSocket.own; the OS sockets of the interface share it
 }
 
@@ -198,7 +198,7 @@ func (s *RxSocket) leave(p *pair) (err error) {
 }
 
 func (s *RxSocket) newLink(ifc Interface) *rxLink {
-	return &rxLink{known{name: ifc.Name, ifc: ifc}, newAddrSet(s.own(&ifc))}
+	return &rxLink{trackedInterface{name: ifc.Name, ifc: ifc}, newAddrSet(s.own(&ifc))}
 }
 
 // own returns the addresses on ifc whose datagrams are discarded as those of this host.

@@ -117,7 +117,7 @@ func TestStoppedFollowersAreFreed(t *testing.T) {
 	follow := func() weak.Pointer[watchFollower] {
 		called := make(chan struct{})
 		first := sync.OnceFunc(func() { close(called) })
-		one := &watchFollower{f: func(networkChange) time.Duration { first(); return 0 }}
+		one := &watchFollower{follow: func(networkChange) time.Duration { first(); return 0 }}
 		if err := processWatch.add(one); err != nil {
 			t.Fatal(err)
 		}

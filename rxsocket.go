@@ -194,7 +194,7 @@ func (s *RxSocket) joinAll() error {
 	defer s.mu.Unlock()
 	if !s.cfg.Static {
 		var err error
-		if s.unfollow, s.retry, err = tryFollow(&s.logger, &watchFollower{prepare: s.prepare, holds: s.holds, f: s.follow}); err != nil {
+		if s.unfollow, s.retry, err = tryFollow(&s.logger, &watchFollower{prepare: s.prepare, holds: s.holds, follow: s.follow}); err != nil {
 			return err
 		}
 	}

@@ -124,7 +124,7 @@ func TestErrorsNameTheirCure(t *testing.T) {
 	v4, v6, host := netip.MustParseAddr("239.1.1.1"), netip.MustParseAddr("ff05::1"), netip.MustParseAddr("192.0.2.1")
 	wire, lo := &Interface{Name: "en0", Index: 4}, &Interface{Name: "lo0", Index: 1, Flags: net.FlagLoopback}
 	join := func(group netip.Addr) func(error) string {
-		p := &pair{rxGroup: &rxGroup{addr: group}, link: &rxLink{known: known{ifc: *wire}}}
+		p := &pair{rxGroup: &rxGroup{addr: group}, link: &rxLink{trackedInterface: trackedInterface{ifc: *wire}}}
 		return func(err error) string { return joinHint(err, p) }
 	}
 	send := func(ifc *Interface, dst netip.Addr) func(error) string {

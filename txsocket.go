@@ -116,7 +116,7 @@ type TxSocket struct {
 
 // txLink is an interface and a family to send on.
 type txLink struct {
-	known
+	trackedInterface
 	zone   string // its index, as a zone
 	v4     bool
 	to     *sender
@@ -133,15 +133,15 @@ type txLink struct {
 func newTxLink(ifc Interface, v4 bool) *txLink {
 	l := &txLink{v4: v4, source: new(atomic.Pointer[netip.Addr])}
 	l.source.Store(new(netip.Addr))
-	return l.as(known{name: ifc.Name, ifc: ifc})
+	return l.as(trackedInterface{name: ifc.Name, ifc: ifc})
 }
 
 // as returns a copy of the link with its interface as it is now.
-func (l *txLink) as(k known) *txLink {
+func (l *txLink) as(k trackedInterface) *txLink {
 	if l.to != nil && (k.ifc.Index != l.ifc.Index || k.ifc.MTU != l.ifc.MTU) {
 		l.to.reroute()
 	}
-	return &txLink{known: k, zone: strconv.Itoa(k.ifc.Index), v4: l.v4, to: l.to, source: l.source,
+	return &txLink{trackedInterface: k, zone: strconv.Itoa(k.ifc.Index), v4: l.v4, to: l.to, source: l.source,
 		bound: l.bound, replies: l.replies, retry: l.retry, moving: l.moving, unsourced: l.unsourced}
 }
 
@@ -193,7 +193,7 @@ func (t *TxSocket) openAll(links []*txLink) error {
 	t.hostOnly.Store(t.cfg.TTL == TTLHost && !t.cfg.Loopback)
 	if !t.cfg.Static {
 		var err error
-		if t.unfollow, _, err = tryFollow(&t.logger, &watchFollower{f: t.follow, routes: t.cfg.Interfaces == nil}); err != nil {
+		if t.unfollow, _, err = tryFollow(&t.logger, &watchFollower{follow: t.follow, routes: t.cfg.Interfaces == nil}); err != nil {
 			return err
 		}
 	}
@@ -297,7 +297,7 @@ func (t *TxSocket) direct(l *txLink, ifc *Interface) (*txLink, error) {
 		}
 		return l, err
 	}
-	anew := l.as(known{name: l.name, ifc: *ifc})
+	anew := l.as(trackedInterface{name: l.name, ifc: *ifc})
 	anew.bound, anew.replies = 0, nil
 	port := l.to.conn.LocalAddr().(*net.UDPAddr).Port
 	if err := t.openOn(anew, uint16(port), ifc.Index); err != nil {

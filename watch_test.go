@@ -117,7 +117,7 @@ func watchIndexes(list []Interface) (indexes []int) {
 // watchRecord runs a watch in the background. Its events can be read whenever synctest.Wait has returned.
 func watchRecord(src watchSource, quit chan struct{}) *[]watchEvent {
 	events, start := new([]watchEvent), time.Now()
-	go watchRun(src, quit, nil, func(c networkChange, changed bool, err error) bool {
+	go runWatch(src, quit, func(c networkChange, changed bool, err error) bool {
 		if changed || err != nil {
 			*events = append(*events, watchEvent{time.Since(start), watchIndexes(c.Interfaces), c, err})
 		}
@@ -125,6 +125,12 @@ func watchRecord(src watchSource, quit chan struct{}) *[]watchEvent {
 	})
 	synctest.Wait()
 	return events
+}
+
+// runWatch runs a loop that nothing but notices wakes.
+func runWatch(src watchSource, quit chan struct{}, deliver func(networkChange, bool, error) bool) {
+	loop := watchLoop{src: src, quit: quit, deliver: deliver}
+	loop.run()
 }
 
 // watchSeen has the same events for all these interfaces.
@@ -199,7 +205,7 @@ func TestWatchBurst(t *testing.T) {
 func TestWatchFlood(t *testing.T) {
 	src, quit := newWatchFake(1), make(chan struct{})
 	calls := make(chan int)
-	go watchRun(src, quit, nil, func(c networkChange, changed bool, err error) bool {
+	go runWatch(src, quit, func(c networkChange, changed bool, err error) bool {
 		select {
 		case calls <- len(c.Events):
 		case <-quit:
