@@ -1,7 +1,5 @@
-// The interfaces of the host: what one is, how a user names one, and which one leads out. Multicast is joined and sent
-// by interface, and so nearly every program that uses it has to choose some. Everything here is portable; what the
-// operating system has to be asked lies behind functions that each iface_<os>.go defines (package net's scan, in
-// iface_net.go, serves where no other does):
+// The interfaces of the host: what one is, how a user names one, and which one has the default route. This file is portable.
+// Each iface_<os>.go defines three functions; iface_net.go has a scan by package net for systems without one of their own:
 //
 //	ifaceScan() ([]Interface, error)            every interface, sorted by index
 //	ifaceDefaultRoute(v4 bool) (int, error)     the index of the interface of the default route; 0: there is none
@@ -38,17 +36,16 @@ type Interface struct {
 	// none, and on other systems.
 	AltNames []string
 
-	// guid is what Windows itself goes by: "{6A2F40B1-5C1D-4E7B-9A3E-0C2D5B8F7E61}".
-	// It is empty on other systems.
+	// guid is the GUID by which Windows identifies the interface: "{6A2F40B1-5C1D-4E7B-9A3E-0C2D5B8F7E61}". It is empty on
+	// other systems.
 	guid string
 
-	// since6 is when IPv6 was last set up or taken down here, by the kernel's clock in hundredths of a second. While it stays
-	// the same, no memberships are lost (but if they go in the same hundredth in which they came, with a scan in between).
-	// 0: not known.
+	// since6 is when IPv6 was last set up or taken down here, in hundredths of a second of the kernel. If two scans report the
+	// same time, no membership of the interface was lost between them, unless it came and went within that hundredth. 0: unknown.
 	since6 uint32
 
-	// tentative are those addresses of IPv4 and IPv6 that Windows is still checking for duplicates: no socket can be
-	// bound to them yet. It is nil on other systems.
+	// tentative are those addresses in IPv4 and IPv6 that Windows is still checking for duplicates. No socket can be bound
+	// to them yet. It is nil on other systems.
 	tentative []netip.Addr
 
 	// Index is the system's number for the interface, 1 or more. An interface that is deleted and made anew under its
@@ -61,43 +58,43 @@ type Interface struct {
 	// group that is joined on a port receives nothing.
 	Master int
 
-	// kind and masterKind are what Linux calls the kinds of the interface and of its master: "bridge", "vrf". They are empty
-	// where it names none, as for a network card, and on other systems. masterName is the master's name.
+	// kind and masterKind are Linux's names for the kinds of the interface and of its master: "bridge", "vrf". They are empty
+	// for a kind without a name, such as a network card, and on other systems. masterName is the name of the master.
 	kind, masterKind, masterName string
 
-	// MTU is the largest packet, in bytes, with the IP header. 0 if the system does not tell, or knows no limit, as for
-	// loopback on Windows.
+	// MTU is the largest packet, in bytes, with the IP header. It is 0 if the system does not report it, or has no limit, as
+	// for loopback on Windows.
 	MTU int
 
 	// HardwareAddr is the MAC address. It is nil where there is none: on loopback, on tunnels, and on Android.
 	HardwareAddr net.HardwareAddr
 
-	// Flags are those of package net, and what they say differs a little by system. On Linux loopback has no
+	// Flags are those of package net. Their meaning differs a little between systems. On Linux loopback has no
 	// net.FlagMulticast, although multicast works there; on macOS it has it. On Windows net.FlagUp and net.FlagRunning
-	// both say that it is up and has a carrier, and net.FlagMulticast is what Windows says, also of virtual interfaces
-	// (WireGuard) for which package net does not set it.
+	// both mean that the interface is up and has a carrier. net.FlagMulticast is what Windows reports, also for virtual
+	// interfaces (WireGuard) for which package net does not set it.
 	Flags net.Flags
 
-	// IPv4 and IPv6 are its addresses, each with the length of its prefix, in the order in which the system lists
-	// them; on Linux the first of IPv4 is, as a rule, the source of what is sent. They are nil if there is none.
+	// IPv4 and IPv6 are its addresses, each with the length of its prefix, in the order of the system. On Linux the first
+	// IPv4 address is usually the source of what is sent. They are nil if there is no address.
 	//
-	// Link-local IPv6 addresses (fe80::/10) carry no zone here, since a netip.Prefix cannot hold one: use
+	// Link-local IPv6 addresses (fe80::/10) have no zone here, since a netip.Prefix cannot hold one. Use
 	// p.Addr().WithZone(ifi.Name) to get an address to dial.
 	//
-	// On Windows preferred addresses come first, then deprecated ones, then those that it still checks for duplicates and
-	// does not use yet (RFC 4862, RFC 5227). It leaves out addresses that another host has, and those of the range
-	// 169.254.0.0/16 that it gives to interfaces without a carrier and does not use.
+	// On Windows preferred addresses come first, then deprecated ones, then those that Windows still checks for duplicates
+	// and does not use yet (RFC 4862, RFC 5227). The list leaves out addresses that another host has, and addresses in
+	// 169.254.0.0/16 that Windows gives to interfaces without a carrier and does not use.
 	//
-	// The address is always the interface's own. On a point-to-point link, where the configured prefix length is about
-	// the peer's network, an address outside of that network has the full length of its family (/32 or /128).
+	// The address is always the interface's own. On a point-to-point link the configured prefix is that of the peer's
+	// network. An address outside of that network has the full length of its family (/32 or /128).
 	IPv4, IPv6 []netip.Prefix
 }
 
-// IsLoopback reports whether this is a loopback interface, which leads nowhere but back to this host.
+// IsLoopback reports whether this is a loopback interface.
 func (i Interface) IsLoopback() bool { return i.Flags&net.FlagLoopback != 0 }
 
-// isPort reports whether the master receives in place of the interface, as far as the scan could see. A VRF leaves the
-// datagrams to its members. So does B.A.T.M.A.N., which takes frames of its own type only (net/batman-adv/hard-interface.c).
+// isPort reports whether the interface has a master that receives in its place. The members of a VRF receive themselves. So do
+// those of B.A.T.M.A.N., which takes only frames of its own type (net/batman-adv/hard-interface.c).
 func (i *Interface) isPort() bool {
 	return i.masterName != "" && i.masterKind != kindVRF && i.masterKind != "batadv"
 }
@@ -138,7 +135,7 @@ func ifaceCloneAll(list []Interface) []Interface {
 	return list
 }
 
-// equal reports whether two scans saw the same thing.
+// equal reports whether two scans returned the same for an interface.
 func (i Interface) equal(o Interface) bool {
 	return i.Index == o.Index && i.Name == o.Name && i.FriendlyName == o.FriendlyName && i.guid == o.guid &&
 		i.Master == o.Master && i.kind == o.kind && i.masterKind == o.masterKind && i.MTU == o.MTU && i.Flags == o.Flags && bytes.Equal(i.HardwareAddr, o.HardwareAddr) &&
@@ -165,19 +162,17 @@ func (i *Interface) checking(a netip.Addr) bool {
 	return i.Flags&net.FlagUp != 0 && i.hasFamily(a) && len(i.usable(a)) == 0
 }
 
-// Interfaces returns the interfaces of the host, sorted by index: all of them, also those that are down, have no
-// address, or cannot multicast. It asks the system anew each time; use [WatchInterfaces] to follow changes. The call does
-// not wait for the network.
+// Interfaces returns all interfaces of the host, sorted by index: also those that are down, have no address, or do not support
+// multicast. It asks the system each time. Use [WatchInterfaces] to follow changes. The call does not wait for the network.
 //
-// On Linux the list is that of the calling thread's network namespace, and costs two netlink requests however many
-// interfaces there are. Interfaces and addresses come one after the other, so that an interface made in between is
-// missing, and one changed in between may have the addresses of a moment later. Where the requests are refused, as on Android
-// (golang.org/issue/40569), netdevice(7) and /proc/net are asked. The list then has no alternative names, hardware addresses
-// and masters, and where /proc/net cannot be read either, no IPv6 addresses and no interface without an IPv4 address. Build
-// it from what the Java side knows then.
+// On Linux the list is that of the calling thread's network namespace. It costs two netlink requests, one for interfaces and
+// one for addresses. An interface that is created between them is missing, and one that changes between them may have its
+// later addresses. If netlink is refused, as on Android (golang.org/issue/40569), the list comes from netdevice(7) and
+// /proc/net. It then has no alternative names, hardware addresses and masters. If /proc/net cannot be read either, it has no
+// IPv6 addresses and no interface without an IPv4 address; on Android, build the list from Java's NetworkInterface then.
 //
-// On Windows an interface is not in the list as long as neither IPv4 nor IPv6 is bound to it. On macOS and all others it is
-// package net that asks, which costs two system calls for every interface.
+// On Windows the list has only interfaces to which IPv4 or IPv6 is bound. On macOS and other systems it comes from package
+// net, which needs two system calls for each interface.
 func Interfaces() ([]Interface, error) { return ifaceScan() }
 
 // FindInterfaces returns those interfaces of the host that specs name. It is [Interfaces] followed by
@@ -193,8 +188,8 @@ func FindInterfaces(specs ...string) ([]Interface, error) {
 	return SelectInterfaces(all, specs...)
 }
 
-// SelectInterfaces returns those interfaces of a list that specs name. What a spec means is decided by the first of these
-// rules that fits, so that an interface whose name looks like something else can still be named:
+// SelectInterfaces returns those interfaces of a list that specs name. The first of these rules that applies decides what a
+// spec means. So you can name an interface even if its name looks like something else:
 //
 //	eth0                      the name of an interface in the list, even if that name is "5" or "default"
 //	Ethernet 2                the friendly name of one, on Windows
@@ -209,21 +204,21 @@ func FindInterfaces(specs ...string) ([]Interface, error) {
 //	fe80::1%eth0, fe80::1%2   an address on the interface of that name (of any kind, or GUID), or else of that index
 //	enp*, wl?n[0-9]           a pattern of path.Match for names, friendly names and alternative names
 //
-// Only "default" asks the system; everything else looks at nothing but the list. Names are compared exactly, with case.
-// Only lists that come from [Interfaces] know GUIDs.
+// Only "default" asks the system. All other specs select from the list alone. Names are case-sensitive. Only lists from
+// [Interfaces] have GUIDs.
 //
-// The result is in the order of specs, and within one spec in the order of the list. An interface that several specs name
-// is in it once, where it was named first; an address that several interfaces have gives all of them. The result shares
-// the slices of its interfaces with the list.
+// The result is in the order of specs, and within one spec in the order of the list. An interface that several specs name is
+// in it once, at the first of them. An address of several interfaces selects all of them. The result shares the slices of its
+// interfaces with the list.
 //
-// A spec that names nothing is an error for which errors.Is(err, [ErrNoInterface]) holds and whose text lists what there is.
-// A prefix or pattern that cannot be read and an empty string are other errors, and so is having no spec at all: a list that
-// was meant to hold something must not become the nil that means "all" in [RxConfig].
+// A spec that names nothing is an error for which errors.Is(err, [ErrNoInterface]) holds. Its text lists the interfaces.
+// A malformed prefix or pattern and an empty string are other errors. So is a call without specs: its result would be the nil
+// that means "all" in [RxConfig].
 func SelectInterfaces(from []Interface, specs ...string) ([]Interface, error) {
 	return ifaceSelect(from, specs, defaultIndex)
 }
 
-// ifaceSelect is SelectInterfaces with the question to the system made explicit.
+// ifaceSelect is SelectInterfaces with a function for the default route.
 func ifaceSelect(from []Interface, specs []string, defaults func(network string) (int, error)) ([]Interface, error) {
 	if len(specs) == 0 {
 		return nil, ifaceSpecError(errors.New("nothing says which one"), "give a name, an index, an address, a prefix, a pattern or \"default\"")
@@ -253,76 +248,58 @@ func ifaceSelect(from []Interface, specs []string, defaults func(network string)
 	return found, nil
 }
 
-// ifaceMatcher turns a spec into a test, by the rules that SelectInterfaces documents.
+// ifaceMatcher returns the test for a spec: that of the first rule that applies.
 func ifaceMatcher(from []Interface, spec string, defaults func(string) (int, error)) (func(Interface) bool, error) {
 	if spec == "" { // before all else, since an empty FriendlyName would match
 		return nil, ifaceSpecError(errors.New("an empty string names none"), ifaceListText(from))
 	}
-	for _, named := range []func(Interface) bool{
-		func(i Interface) bool { return i.Name == spec },
-		func(i Interface) bool { return i.FriendlyName == spec },
-		func(i Interface) bool { return slices.Contains(i.AltNames, spec) },
-		func(i Interface) bool { return i.hasGUID(spec) },
-	} {
-		if slices.ContainsFunc(from, named) {
-			return named, nil
+	for _, rule := range ifaceRules {
+		if match, err := rule(ifaceSpec{from, spec, defaults}); match != nil || err != nil {
+			return match, err
 		}
-	}
-	if spec == "default" {
-		return ifaceDefaultMatcher(defaults)
-	}
-	if index, err := strconv.ParseUint(spec, 10, 31); err == nil {
-		return func(i Interface) bool { return i.Index == int(index) }, nil
-	}
-	if strings.Contains(spec, "/") {
-		prefix, err := netip.ParsePrefix(spec)
-		if err != nil {
-			return nil, ifaceSpecError(fmt.Errorf("%q is not a prefix: %w", spec, err), "")
-		}
-		if a := prefix.Addr(); a.Is4In6() && prefix.Bits() >= 96 {
-			prefix = netip.PrefixFrom(a.Unmap(), prefix.Bits()-96)
-		}
-		return func(i Interface) bool { return i.hasAddr(prefix.Contains) }, nil
-	}
-	if addr, err := netip.ParseAddr(spec); err == nil {
-		zone := addr.Zone()
-		addr = addr.WithZone("").Unmap()
-		has := func(i Interface) bool { return i.hasAddr(func(a netip.Addr) bool { return a == addr }) }
-		if zone == "" {
-			return has, nil
-		}
-		inZone := ifaceZoneMatcher(from, zone)
-		return func(i Interface) bool { return inZone(i) && has(i) }, nil
-	}
-	if strings.ContainsAny(spec, "*?[") {
-		if _, err := path.Match(spec, ""); err != nil {
-			return nil, ifaceSpecError(fmt.Errorf("%q is not a pattern: %w", spec, err), "")
-		}
-		fits := func(name string) bool {
-			ok, _ := path.Match(spec, name)
-			return ok && name != ""
-		}
-		return func(i Interface) bool {
-			return fits(i.Name) || fits(i.FriendlyName) || slices.ContainsFunc(i.AltNames, fits)
-		}, nil
 	}
 	return func(Interface) bool { return false }, nil
 }
 
-// ifaceZoneMatcher is the test for the zone of an address: a name before an index, as with specs.
-func ifaceZoneMatcher(from []Interface, zone string) func(Interface) bool {
-	name := func(i Interface) bool { return i.hasName(zone) }
-	if index, err := strconv.ParseUint(zone, 10, 31); err == nil && !slices.ContainsFunc(from, name) {
-		return func(i Interface) bool { return i.Index == int(index) }
-	}
-	return name
+// ifaceSpec is a spec, the list that it selects from, and defaultIndex.
+type ifaceSpec struct {
+	from     []Interface
+	text     string
+	defaults func(network string) (int, error)
 }
 
-// ifaceDefaultMatcher is the test for the spec "default". That a family has no default route is no error, here where
-// the other may have one; not being able to find out is, if it leaves nothing to go by.
-func ifaceDefaultMatcher(defaults func(string) (int, error)) (func(Interface) bool, error) {
-	index4, err4 := defaults("ip4")
-	index6, err6 := defaults("ip6")
+// ifaceRules are the rules that SelectInterfaces documents, in their order. A rule that does not apply returns nil, nil.
+var ifaceRules = [...]func(ifaceSpec) (match func(Interface) bool, err error){
+	ifaceNamed(func(i Interface, s string) bool { return i.Name == s }),
+	ifaceNamed(func(i Interface, s string) bool { return i.FriendlyName == s }),
+	ifaceNamed(func(i Interface, s string) bool { return slices.Contains(i.AltNames, s) }),
+	ifaceNamed(Interface.hasGUID),
+	ifaceSpec.byDefault,
+	ifaceSpec.byIndex,
+	ifaceSpec.byPrefix,
+	ifaceSpec.byAddr,
+	ifaceSpec.byPattern,
+}
+
+// ifaceNamed is the rule for one kind of name. It applies if an interface in the list has the name.
+func ifaceNamed(has func(Interface, string) bool) func(ifaceSpec) (func(Interface) bool, error) {
+	return func(s ifaceSpec) (func(Interface) bool, error) {
+		match := func(i Interface) bool { return has(i, s.text) }
+		if !slices.ContainsFunc(s.from, match) {
+			return nil, nil
+		}
+		return match, nil
+	}
+}
+
+// byDefault is the rule for "default". It is no error if one family has no default route. It is an error if the system cannot
+// be asked and no family has a default route.
+func (s ifaceSpec) byDefault() (func(Interface) bool, error) {
+	if s.text != "default" {
+		return nil, nil
+	}
+	index4, err4 := s.defaults("ip4")
+	index6, err6 := s.defaults("ip6")
 	if err4 != nil && err6 != nil {
 		for _, err := range []error{err4, err6} {
 			if !errors.Is(err, ErrNoInterface) {
@@ -335,12 +312,78 @@ func ifaceDefaultMatcher(defaults func(string) (int, error)) (func(Interface) bo
 	}, nil
 }
 
+// byIndex is the rule for "2".
+func (s ifaceSpec) byIndex() (func(Interface) bool, error) {
+	index, err := strconv.ParseUint(s.text, 10, 31)
+	if err != nil {
+		return nil, nil
+	}
+	return func(i Interface) bool { return i.Index == int(index) }, nil
+}
+
+// byPrefix is the rule for "192.168.0.0/16".
+func (s ifaceSpec) byPrefix() (func(Interface) bool, error) {
+	if !strings.Contains(s.text, "/") {
+		return nil, nil
+	}
+	prefix, err := netip.ParsePrefix(s.text)
+	if err != nil {
+		return nil, ifaceSpecError(fmt.Errorf("%q is not a prefix: %w", s.text, err), "")
+	}
+	if a := prefix.Addr(); a.Is4In6() && prefix.Bits() >= 96 {
+		prefix = netip.PrefixFrom(a.Unmap(), prefix.Bits()-96)
+	}
+	return func(i Interface) bool { return i.hasAddr(prefix.Contains) }, nil
+}
+
+// byAddr is the rule for "192.168.0.248", "fe80::1%eth0" and "fe80::1%2".
+func (s ifaceSpec) byAddr() (func(Interface) bool, error) {
+	addr, err := netip.ParseAddr(s.text)
+	if err != nil {
+		return nil, nil
+	}
+	zone := addr.Zone()
+	addr = addr.WithZone("").Unmap()
+	has := func(i Interface) bool { return i.hasAddr(func(a netip.Addr) bool { return a == addr }) }
+	if zone == "" {
+		return has, nil
+	}
+	inZone := ifaceZoneMatcher(s.from, zone)
+	return func(i Interface) bool { return inZone(i) && has(i) }, nil
+}
+
+// byPattern is the rule for "enp*".
+func (s ifaceSpec) byPattern() (func(Interface) bool, error) {
+	if !strings.ContainsAny(s.text, "*?[") {
+		return nil, nil
+	}
+	if _, err := path.Match(s.text, ""); err != nil {
+		return nil, ifaceSpecError(fmt.Errorf("%q is not a pattern: %w", s.text, err), "")
+	}
+	fits := func(name string) bool {
+		ok, _ := path.Match(s.text, name)
+		return ok && name != ""
+	}
+	return func(i Interface) bool {
+		return fits(i.Name) || fits(i.FriendlyName) || slices.ContainsFunc(i.AltNames, fits)
+	}, nil
+}
+
+// ifaceZoneMatcher is the test for the zone of an address: a name, or else an index.
+func ifaceZoneMatcher(from []Interface, zone string) func(Interface) bool {
+	name := func(i Interface) bool { return i.hasName(zone) }
+	if index, err := strconv.ParseUint(zone, 10, 31); err == nil && !slices.ContainsFunc(from, name) {
+		return func(i Interface) bool { return i.Index == int(index) }
+	}
+	return name
+}
+
 // hasName reports whether s is a name of the interface, of any kind, or its GUID.
 func (i *Interface) hasName(s string) bool {
 	return s != "" && (s == i.Name || s == i.FriendlyName || slices.Contains(i.AltNames, s) || i.hasGUID(s))
 }
 
-// hasGUID reports whether s is the interface's GUID, in one of the ways to write it.
+// hasGUID reports whether s is the interface's GUID, in lower or upper case, with or without braces.
 func (i Interface) hasGUID(s string) bool {
 	return i.guid != "" && (strings.EqualFold(s, i.guid) || strings.EqualFold("{"+s+"}", i.guid))
 }
@@ -356,8 +399,8 @@ func ifaceSpecError(err error, hint string) error {
 	return &OpError{Op: "find interface", Err: err, Hint: hint}
 }
 
-// ifaceListText says in one line what there is, for errors: "there is: lo (index 1) 127.0.0.1 ::1; eth0 …". Hosts with
-// thousands of interfaces exist, so it stops somewhere.
+// ifaceListText lists interfaces in one line, for errors: "there is: lo (index 1) 127.0.0.1 ::1; eth0 …". The line is bounded,
+// because some hosts have thousands of interfaces.
 func ifaceListText(from []Interface) string {
 	const maxInterfaces, maxAddrs = 16, 4
 	const maxAltNames, maxAltName = 3, 15 // the kernel allows hundreds, of 127 bytes each
@@ -398,20 +441,20 @@ func ifaceListText(from []Interface) string {
 // DefaultInterface returns the interface of the default route: the one that leads to the default gateway. The network is
 // "ip4" or "ip6". Without a default route, errors.Is(err, [ErrNoInterface]) holds.
 //
-// On Linux it is the best default route of the main routing table that counts: one whose link has carrier before one
-// without, then the lowest metric, then the router preference of IPv6 (RFC 4191). Other tables are not looked at as long
-// as the main table has one, so that the answer stays the local network while a VPN diverts unicast traffic by policy rules
-// (as wg-quick does): multicast is not what such rules divert. Only if the main table has none is the kernel asked by which
-// interface it would send something far away, which honours policy rules.
+// On Linux it is the best default route of the main routing table: one whose link has a carrier before one without, then the
+// lowest metric, then the router preference of IPv6 (RFC 4191). Other tables do not count as long as the main table has a
+// default route. So the answer stays the local network while a VPN diverts unicast by policy rules, as wg-quick does: such
+// rules do not divert multicast. If the main table has no default route, the kernel is asked on which interface it would send
+// to a distant address. That answer follows policy rules.
 //
-// The routes of a VRF are in a table of its own, so its members are not found, unless policy rules lead there: name them.
+// The routes of a VRF are in a table of its own, so its members are not found, unless policy rules lead there. Name them.
 //
-// On Windows it is the default route of the lowest metric, to which the interface's own metric counts, of those whose
-// interface is up. A VPN that diverts unicast traffic by routes to the two halves of all addresses does not change it.
+// On Windows it is the default route with the lowest metric, including the interface's own metric, of those whose interface is
+// up. A VPN that diverts unicast by routes to the two halves of all addresses does not change it.
 //
-// On macOS it is the default route that is not bound to an interface's scope, the one that `route get default` shows: if a
-// VPN has taken it over, the VPN's interface, and if the VPN put two halves (0.0.0.0/1 and 128.0.0.0/1) in front of it,
-// still the local network's.
+// On macOS it is the default route that is not bound to the scope of an interface, as `route get default` shows it. If a VPN
+// has replaced it, that is the VPN's interface. If the VPN added two halves (0.0.0.0/1 and 128.0.0.0/1), it is still the local
+// network's.
 //
 // On other systems the error wraps [errors.ErrUnsupported].
 func DefaultInterface(network string) (Interface, error) {
@@ -428,10 +471,10 @@ func DefaultInterface(network string) (Interface, error) {
 			return i, nil
 		}
 	}
-	return Interface{}, ifaceNoDefault(network) // deleted between the two questions
+	return Interface{}, ifaceNoDefault(network) // it was deleted meanwhile
 }
 
-// ifaceCheckNetwork refuses what is not a network of DefaultInterface.
+// ifaceCheckNetwork checks the argument of DefaultInterface.
 func ifaceCheckNetwork(network string) error {
 	if network == "ip4" || network == "ip6" {
 		return nil

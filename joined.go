@@ -1,5 +1,6 @@
-// Memberships as the process holds them, compared with those that the kernel has. A membership can vanish from the kernel
-// without an error, an event or a notice: it stays in the socket's own list, and the socket receives nothing.
+// The comparison of the memberships that the process holds with those that the kernel has. A membership can vanish from the
+// kernel without an error or a notice: it stays in the socket's own list, and the socket receives nothing. joined_linux.go
+// reads the kernel's lists.
 
 package mcast
 
@@ -8,36 +9,36 @@ import (
 	"net/netip"
 )
 
-// joinedKey is a group on an interface, or with a source, that source in it.
+// joinedKey is a group on an interface, or a source of that group.
 type joinedKey struct {
 	index  int
 	group  netip.Addr
 	source netip.Addr // the zero Addr: the group
 }
 
-// joinedCount counts the sockets that have joined a group, or want a source in it.
+// joinedCount counts the sockets that have joined a group, or a source of it.
 type joinedCount struct {
 	held    int  // those of this process that follow the network
-	found   int  // all of the host, as the kernel has it
-	sourced bool // of a group: sockets that are not counted in held want some of its sources
-	doubted bool // the kernel's answer may be about something else
+	found   int  // all of the host, as the kernel counts them
+	sourced bool // of a group: sockets that are not counted in held have joined it for some sources
+	doubted bool // the kernel's answer may be about another network
 }
 
-// joinedSet is a comparison. The kernel counts; it does not say which sockets it has counted. While held <= found, to leave and
-// join again would change no count. If found is less, some of the process's memberships were lost; then all of that group on
-// that interface are to be left and joined again, since what one of them drops may be counted for another.
+// joinedSet is a comparison. The kernel counts sockets; it does not say which ones. While held <= found, leaving and joining
+// again would change no count. If found is less, some memberships of the process were lost. Then all of that group on that
+// interface must be left and joined again, because what one of them drops may be counted for another.
 type joinedSet struct {
-	up     map[int]bool // interfaces that are
+	up     map[int]bool // by index: the interface is up
 	counts map[joinedKey]*joinedCount
 	v4, v6 joinedAnswers
 }
 
-// joinedAnswers says which of a family's files could be read completely.
+// joinedAnswers says which files of a family were read completely.
 type joinedAnswers struct{ groups, sources bool }
 
-// The kernel goes on with a list where it was by number, and so passes over an entry if another one before it was removed
-// between two reads. Another program that leaves many groups can make every look pass over some, but hardly over the same ones
-// in pieces of so many sizes. A piece has a page at most.
+// Between two reads of a file the kernel keeps its place by number. So it skips an entry if one before it was removed meanwhile.
+// Another program that leaves many groups can make each look skip some, but hardly the same ones in pieces of several sizes. The
+// kernel returns one page at most for each read.
 const joinedPiece = 32 << 10
 
 var joinedOtherPieces = []int{3 << 10, 3500, 2700, 3900, 2900} // as long as something is missing
@@ -50,8 +51,8 @@ func newJoined(interfaces []Interface) *joinedSet {
 	return j
 }
 
-// hold counts a socket that has joined a group, for the given sources if there are any. On an interface that is down the
-// kernel has set the sources aside, so that they are not looked for.
+// hold counts a socket that has joined a group, for the given sources if there are any. Sources do not count on an interface
+// that is down: the kernel does not list them.
 func (j *joinedSet) hold(index int, group netip.Addr, sources []netip.Addr) {
 	j.count(joinedKey{index: index, group: group}).held++
 	if !j.up[index] {
@@ -79,8 +80,8 @@ func (j *joinedSet) answers(group netip.Addr) *joinedAnswers {
 	return &j.v6
 }
 
-// find takes down that the kernel counts n sockets. It may say so twice, and in several looks: the most counts. What nobody here
-// has joined does not matter.
+// find records that the kernel counts n sockets. The largest number counts if there are several. What the process does not hold
+// is ignored.
 func (j *joinedSet) find(key joinedKey, n int) {
 	count := j.counts[key]
 	if count != nil {
@@ -109,7 +110,7 @@ func (j *joinedSet) missing() bool {
 	return false
 }
 
-// believeOn marks what is on other interfaces than these.
+// believeOn doubts the answers about other interfaces than these.
 func (j *joinedSet) believeOn(interfaces []Interface) {
 	there := make(map[int]bool, len(interfaces))
 	for _, i := range interfaces {
@@ -120,9 +121,9 @@ func (j *joinedSet) believeOn(interfaces []Interface) {
 	}
 }
 
-// doubt marks what is missing although it has been joined again before, but for the second time, the fourth, the eighth and so
-// on: the answer may be that of another network, or of a sandbox that has none. It takes and returns how often in succession
-// each was missing. What an event explains counts as the first time.
+// doubt doubts the answer about what is missing again although it was joined again, except for the second time, the fourth,
+// the eighth and so on: it may be that of another network, or of a sandbox that has none. It takes and returns how often in
+// succession each was missing. An event that explains the loss begins the count anew.
 func (j *joinedSet) doubt(before map[joinedKey]int, explained func(index int) bool) (now map[joinedKey]int) {
 	now = make(map[joinedKey]int)
 	for key, n := range j.counts {
@@ -138,7 +139,7 @@ func (j *joinedSet) doubt(before map[joinedKey]int, explained func(index int) bo
 	return now
 }
 
-// alone reports whether no other socket of the process has the group of a pair on its interface.
+// alone reports whether no other socket of the process has joined the group of a pair on its interface.
 func (j *joinedSet) alone(p *pair) bool {
 	if j == nil || len(p.conns) != 1 {
 		return false
@@ -150,12 +151,12 @@ func (j *joinedSet) alone(p *pair) bool {
 // asked reports whether the kernel has answered for the family of group.
 func (j *joinedSet) asked(group netip.Addr) bool { return j != nil && j.answers(group).groups }
 
-// lost reports whether the memberships of a pair were lost, if that is known.
-func (j *joinedSet) lost(p *pair) (lost, known bool) {
+// lost reports whether the membership of a pair was lost. answered is false if the kernel does not say.
+func (j *joinedSet) lost(p *pair) (lost, answered bool) {
 	if !j.asked(p.addr) || len(p.conns) == 0 {
 		return false, false
 	}
-	sourcesKnown := j.answers(p.addr).sources
+	sources := j.answers(p.addr).sources
 	for _, c := range p.conns {
 		key := joinedKey{index: c.ifIndex, group: p.addr}
 		group := j.counts[key]
@@ -164,14 +165,14 @@ func (j *joinedSet) lost(p *pair) (lost, known bool) {
 			return false, false
 		case group.found < group.held:
 			return true, true
-		case len(c.sources) == 0 && group.found > group.held && (group.sourced || !sourcesKnown):
-			return false, false // the others may want some sources only, and the kernel let in nothing else
+		case len(c.sources) == 0 && group.found > group.held && (group.sourced || !sources):
+			return false, false // the others may have joined it for some sources only
 		}
 		for _, source := range c.sources {
 			key.source = source
 			n := j.counts[key]
 			switch {
-			case n == nil || n.doubted || !sourcesKnown:
+			case n == nil || n.doubted || !sources:
 				return false, false
 			case n.found < n.held:
 				return true, true

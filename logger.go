@@ -1,5 +1,5 @@
-// The log of a socket. A slog.Handler is code of the user: it may block, and it may use sockets. So it runs on a goroutine
-// that serves its socket alone, with no lock held.
+// The log of a socket. A slog.Handler is code of the user: it may block, and it may use sockets. So each socket runs its handler
+// on a goroutine of its own, with no lock held.
 
 package mcast
 
@@ -12,16 +12,16 @@ import (
 	"time"
 )
 
-// logLimit is how many entries of a socket wait for the handler.
+// logLimit is how many entries of a socket may wait for the handler.
 const logLimit = 256
 
-// logger passes entries to a slog.Logger, in order. It has a goroutine only as long as there are entries.
+// logger passes entries to a slog.Logger, in order. It has a goroutine only while there are entries.
 type logger struct {
 	to *slog.Logger // nil: entries are discarded
 
-	mu      sync.Mutex // guards what is below; no other lock is taken while it is held
+	mu      sync.Mutex // guards what is below
 	queue   []slog.Record
-	dropped int  // entries from before the queue
+	dropped int  // how many entries had no room in the queue
 	running bool // there is a goroutine
 	closed  bool
 
@@ -29,7 +29,7 @@ type logger struct {
 }
 
 // log adds an entry about an interface, or with the zero Interface about none. It does not block and does not run the
-// handler, so the caller may hold any lock. After close it does nothing.
+// handler, so the caller may hold any lock. It does nothing after close.
 func (l *logger) log(level slog.Level, what string, ifc Interface, err error, more ...slog.Attr) {
 	if l.to == nil {
 		return
@@ -74,7 +74,7 @@ func (l *logger) run() {
 	}
 }
 
-// next takes the next entry out of the queue. If there is none, the goroutine must end.
+// next removes the next entry from the queue. If there is none, the goroutine must end.
 func (l *logger) next() (r slog.Record, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -45,27 +45,27 @@ const (
 	watchRetry = time.Second            // after a failure
 )
 
-// WatchInterfaces returns an iterator over the states of the host's interfaces: as they are when the loop begins, and then
-// anew after every change of what [Interfaces] returns. Changes that come in quick succession are reported together,
-// within about half a second.
+// WatchInterfaces returns an iterator over the interfaces of the host: the list when the loop begins, and a new list after each
+// change of what [Interfaces] returns. Changes in quick succession are reported together, within about half a second.
 //
-// A list can repeat the one before it. It then stands for a change that lists do not show, but that takes memberships or
+// A list can be equal to the one before it. It then reports a change that lists do not show, but that takes memberships or
 // sockets:
-//   - an interface was deleted and made anew, moved to another network namespace and back, or went down and up, quickly;
+//   - an interface was deleted and created again, moved to another network namespace and back, or went down and up, quickly;
 //   - Linux stopped and started IPv6 on an interface;
-//   - on Windows, an address went and came back, or is checked for duplicates;
+//   - on Windows, an address was removed and added again, or is checked for duplicates;
 //   - the system lost notices, so that any of these may have happened.
 //
-// A scan that fails is yielded as an error with a nil list; the loop goes on and tries again. If the watch cannot be set up,
-// its error is the only pair. The loop ends, without an error, when ctx does, and it leaves no goroutine and no file
-// descriptor behind however it ends. The iterator can be used many times, also at the same time. The loop's body may take
-// its time: nothing is lost, only reported later.
+// If a scan fails, the iterator yields its error with a nil list, and the loop goes on and retries. If the watch cannot be set
+// up, its error is the only pair. The loop ends without an error when ctx is done. It leaves no goroutine and no file descriptor
+// behind, however it ends. The iterator can be used many times, also at the same time. While the body of the loop runs,
+// no change is lost: it is reported later.
 //
-// On Linux the loop is woken by the kernel (rtnetlink), and watches the network namespace of the thread it begins on. The
-// kernel does not notify of alternative names of an interface that is down: the next list has them. On Windows the system wakes it (NotifyIpInterfaceChange), but not for a new name, which may take ten seconds to be seen. On
-// macOS the loop is woken by the kernel (a routing socket) when an interface goes up or down or changes its MTU or addresses;
-// what the kernel does not report, such as an interface that is not up or a second IPv4 address in the subnet of a first
-// one, shows within some ten seconds. Other systems are asked every few seconds.
+// On Linux the kernel wakes the loop (rtnetlink(7)). It watches the network namespace of the thread on which it begins. The
+// kernel does not report alternative names of an interface that is down: the next list has them. On Windows the system wakes
+// the loop (NotifyIpInterfaceChange), but not for a new name, which can take ten seconds to appear. On macOS the kernel wakes
+// the loop (a routing socket) when an interface goes up or down or changes its MTU or addresses. It does not report an
+// interface that is not up, or a second IPv4 address in the subnet of the first one: they appear within about ten seconds.
+// Other systems are asked every few seconds.
 //
 // Each list is a copy with slices of its own. The caller may keep and modify it.
 func WatchInterfaces(ctx context.Context) iter.Seq2[[]Interface, error] {
