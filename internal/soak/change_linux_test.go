@@ -92,6 +92,8 @@ func (l *life) changeWire(x *wire) {
 		e = &repairs[1]
 	case !x.plugged:
 		e = &repairs[2]
+	case x.small:
+		e = &repairs[3]
 	default:
 		e = l.draw()
 	}
@@ -161,7 +163,7 @@ func (l *life) somePeers(g int) (all []netip.Addr) {
 // usable says that a socket with these links can join now, as far as is known.
 func (l *life) usable(links map[int]*link) bool {
 	for w, k := range links {
-		if !k.attached || !l.wires[w].up || l.states[w].shaky {
+		if !k.attached || !l.wires[w].whole() || l.states[w].shaky {
 			return false
 		}
 	}
@@ -260,7 +262,7 @@ func (l *life) plan(rng *rand.Rand) *receiver {
 	if named {
 		r.links = make(map[int]*link)
 		for w, x := range l.wires {
-			if (mask>>w&1 == 1 || len(r.links) == 0 && w == wireCount-1) && x.there && x.up && !l.states[w].shaky {
+			if (mask>>w&1 == 1 || len(r.links) == 0 && w == wireCount-1) && x.there && x.whole() && !l.states[w].shaky {
 				r.links[w] = &link{x.veth.Name(), true}
 			}
 		}
@@ -395,7 +397,7 @@ func (l *life) openSender(which int) {
 	var names []string
 	links := make(map[int]*link)
 	for w, x := range l.wires {
-		if x.there && x.up {
+		if x.there && x.whole() {
 			names = append(names, x.veth.Name())
 			links[w] = &link{x.veth.Name(), true}
 		} else {

@@ -73,7 +73,7 @@ func (r *receiver) compare() string {
 		return fmt.Sprintf("%d pairs, want %d", listed, want)
 	}
 	for w, x := range r.life.wires {
-		if x.there && !x.up || !r.near() && (w != r.wire || !x.ok()) {
+		if x.there && !x.whole() || !r.near() && (w != r.wire || !x.ok()) {
 			continue // it depends on what the receiver has seen
 		}
 		for g := range groups {

@@ -5,9 +5,11 @@ package soak
 
 import (
 	"flag"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,6 +41,7 @@ var repairs = []event{
 	}},
 	{kind: "up", what: "up", disturbs: true, do: func(l *life, x *wire, _ time.Duration) { x.veth.Up(); x.up = true }},
 	{kind: "plug", what: "plug", disturbs: true, do: func(l *life, x *wire, _ time.Duration) { x.veth.Plug(); x.plugged = true }},
+	{kind: "large MTU", what: "an MTU of 1500", disturbs: true, do: func(l *life, x *wire, _ time.Duration) { x.setSmall(false) }},
 }
 
 var events = []event{
@@ -81,6 +84,8 @@ var events = []event{
 		time.Sleep(pause)
 		x.veth.SetMTU(1500)
 	}},
+	{kind: "small MTU for longer", what: "an MTU of 1000", weight: 1, disturbs: true, do: func(l *life, x *wire, _ time.Duration) { x.setSmall(true) }},
+	{kind: "crowd", what: "other interfaces created and deleted at once", weight: 1, do: (*life).crowd},
 	{kind: "no IPv6", what: "disable_ipv6 and back, while others join and leave", weight: 2, disturbs: true, do: func(l *life, x *wire, pause time.Duration) {
 		conf := "net/ipv6/conf/" + x.veth.Name()
 		// The kernel forgets the sources when it has sent its reports about them, the last of which follows this many ms later.
@@ -153,6 +158,26 @@ func (l *life) changeAddress(x *wire, _ time.Duration) {
 	}
 	l.readdress(x.n)
 	x.set(which, !*which)
+}
+
+// crowd creates eight interfaces in one burst of notices and deletes them in another. Receivers on all interfaces may join on
+// them. What the wires carry is not disturbed.
+func (l *life) crowd(_ *wire, pause time.Duration) {
+	var create strings.Builder
+	for i := range 8 {
+		fmt.Fprintf(&create, "link add crowd%d group 7 type veth peer name far%[1]d\naddress add 10.6.%[1]d.1/24 dev crowd%[1]d\n", i)
+		fmt.Fprintf(&create, "link set far%d up\nlink set crowd%[1]d up\n", i)
+	}
+	for _, batch := range []string{create.String(), "link del group 7\n"} {
+		l.host.Do(func() {
+			ip := exec.Command("ip", "-batch", "-")
+			ip.Stdin = strings.NewReader(batch)
+			if out, err := ip.CombinedOutput(); err != nil {
+				l.t.Fatalf("ip: %v\n%s", err, out)
+			}
+		})
+		time.Sleep(pause)
+	}
 }
 
 // joinElsewhere has a socket that is not the library's join a group on the interface, and leave it after the pause.

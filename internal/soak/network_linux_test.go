@@ -83,6 +83,7 @@ type wire struct {
 	told  *settler // on the peer
 
 	there, up, plugged bool
+	small              bool // its MTU is too small for IPv6
 	extra4, extra6     bool // addresses beyond the first ones
 	lost4, lost6       bool // the first one is not there
 	many               bool // addresses
@@ -190,7 +191,18 @@ func (w *wire) source(g netip.Addr) netip.Addr {
 	return w.peer.IPv6
 }
 
-func (w *wire) ok() bool { return w.there && w.up && w.plugged }
+// whole reports whether groups of both families can be joined on the wire, if it is there.
+func (w *wire) whole() bool { return w.up && !w.small }
+
+func (w *wire) ok() bool { return w.there && w.whole() && w.plugged }
+
+// setSmall gives the interface an MTU that is too small for IPv6, or the usual one.
+func (w *wire) setSmall(value bool) {
+	if w.small != value {
+		w.small = value
+		w.veth.SetMTU(map[bool]int{true: 1000, false: 1500}[value])
+	}
+}
 
 // restore makes a wire what it was at first.
 func (n *network) restore(w *wire) {
@@ -204,6 +216,7 @@ func (n *network) restore(w *wire) {
 		w.veth.Plug()
 	}
 	w.there, w.up, w.plugged = true, true, true
+	w.setSmall(false)
 	if w.veth.Name() != w.names[0] {
 		w.veth.Rename(w.names[0])
 	}
