@@ -1,4 +1,5 @@
-// A sender that names no interface goes with the default route, on real interfaces.
+// The sender on real interfaces: without named interfaces it follows the default route. OS sockets that are opened anew lose no
+// write.
 
 package mcast
 
@@ -19,159 +20,120 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// defaultNet is a host with two networks, a receiver at the far end of each, and a sender without named interfaces.
+type defaultNet struct {
+	*testing.T
+	host       *mcasttest.Host
+	wifi, wire *mcasttest.Interface
+	far        map[*mcasttest.Interface]*RxSocket
+	tx         *TxSocket
+	serial     byte
+}
+
+var defaultGroups = groups("239.1.1.1", "ff15::1234")
+
+// newDefaultNet makes one whose wifi has the default routes of both families.
+func newDefaultNet(t *testing.T) *defaultNet {
+	n := &defaultNet{T: t, host: mcasttest.NewHost(t), far: make(map[*mcasttest.Interface]*RxSocket)}
+	n.wifi = n.network("wifi", "10.9.0.1/24", "fd99::1/64")
+	n.wire = n.network("wire", "10.9.1.1/24", "fd98::1/64")
+	n.route(n.wifi, 600)
+	n.tx = openDefault(t, n.host, false)
+	return n
+}
+
+func (n *defaultNet) network(name, v4, v6 string) *mcasttest.Interface {
+	v := n.host.NewVeth(name, netip.MustParsePrefix(v4), netip.MustParsePrefix(v6))
+	v.Peer().Do(func() {
+		rx, err := OpenRx(RxConfig{Groups: defaultGroups, Port: 5000, Interfaces: interfaces(n.T, "eth0")})
+		if err != nil {
+			n.Fatal(err)
+		}
+		n.Cleanup(func() { rx.Close() })
+		n.far[v] = rx
+	})
+	return v
+}
+
+var anywhere4, anywhere6 = netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")
+
+func (n *defaultNet) route(v *mcasttest.Interface, metric int) {
+	v.AddRoute(anywhere4, v.Peer().IPv4, metric)
+	v.AddRoute(anywhere6, v.Peer().IPv6, metric)
+}
+
+func (n *defaultNet) unroute(v *mcasttest.Interface, metric int) {
+	v.DelRoute(anywhere4, v.Peer().IPv4, metric)
+	v.DelRoute(anywhere6, v.Peer().IPv6, metric)
+}
+
+// wantOn waits until the sender sends on v, and datagrams arrive at its far end.
+func (n *defaultNet) wantOn(what string, v *mcasttest.Interface) {
+	n.Helper()
+	waitFor(n, what, func() bool {
+		links := *n.tx.links.Load()
+		return len(links) == 2 && !slices.ContainsFunc(links, func(l *txLink) bool { return l.gone || l.ifc.Index != v.Index() })
+	})
+	rx := n.far[v]
+	for _, g := range defaultGroups {
+		n.serial++
+		waitFor(n, what+", "+g.String(), func() bool { // the far end follows, too
+			if _, err := n.tx.WriteToUDPAddrPort([]byte{n.serial}, netip.AddrPortFrom(g, 5000)); err != nil {
+				n.Fatalf("%s: %v", what, err)
+			}
+			ms := []Message{{Buf: make([]byte, 10)}}
+			rx.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+			_, err := rx.ReadBatch(ms)
+			return err == nil && ms[0].Buf[0] == n.serial && ms[0].Group == g
+		})
+	}
+}
+
 // TestFollowDefault moves the default route in all the ways in which it moves.
 func TestFollowDefault(t *testing.T) {
-	host := mcasttest.NewHost(t)
-	var veths []*mcasttest.Interface
-	all := groups("239.1.1.1", "ff15::1234")
-	anywhere := []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
-	gateways := func(v *mcasttest.Interface) []netip.Addr {
-		return []netip.Addr{v.Peer().IPv4, v.Peer().IPv6}
+	n := newDefaultNet(t)
+	static := openDefault(t, n.host, true)
+	for _, step := range []struct {
+		what string
+		do   func()
+		want *mcasttest.Interface
+	}{
+		{"at first", func() {}, n.wifi},
+		{"a better route", func() { n.route(n.wire, 100) }, n.wire},
+		{"it is deleted", func() { n.unroute(n.wire, 100) }, n.wifi},
+		{"another instead", func() { n.unroute(n.wifi, 600); n.route(n.wire, 700) }, n.wire},
+		{"the first is back", func() { n.route(n.wifi, 600) }, n.wifi},
+		{"no carrier", n.wifi.Unplug, n.wire},
+		{"carrier", n.wifi.Plug, n.wifi},
+		{"deleted", n.wifi.Delete, n.wire},
+		{"created again", n.wifi.Create, n.wifi},
+		{"without a default route", func() { n.unroute(n.wire, 700); n.unroute(n.wifi, 600) }, n.wifi},
+		{"without a default route, created again", func() { n.wifi.Delete(); n.wifi.Create() }, n.wifi},
+	} {
+		step.do()
+		n.wantOn(step.what, step.want)
 	}
-	var receivers []*RxSocket
-	for n, name := range []string{"wifi", "wire"} {
-		v := host.NewVeth(name, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 9, byte(n), 1}), 24),
-			netip.PrefixFrom(netip.AddrFrom16([16]byte{0: 0xfd, 1: 0x99, 7: byte(n), 15: 1}), 64))
-		veths = append(veths, v)
-		v.Peer().Do(func() {
-			eth0, err := FindInterfaces("eth0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			rx, err := OpenRx(RxConfig{Groups: all, Port: 5000, Interfaces: eth0})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { rx.Close() })
-			receivers = append(receivers, rx)
-		})
-	}
-	wifi, wire := veths[0], veths[1]
-	route := func(v *mcasttest.Interface, metric int) {
-		for i, g := range gateways(v) {
-			v.AddRoute(anywhere[i], g, metric)
-		}
-	}
-	unroute := func(v *mcasttest.Interface, metric int) {
-		for i, g := range gateways(v) {
-			v.DelRoute(anywhere[i], g, metric)
-		}
-	}
-	route(wifi, 600)
-	open := func(static bool) (tx *TxSocket) {
-		host.Do(func() {
-			var err error
-			if tx, err = OpenTx(TxConfig{Groups: all, Static: static}); err != nil {
-				t.Fatal(err)
-			}
-		})
-		t.Cleanup(func() { tx.Close() })
-		return tx
-	}
-	tx, static := open(false), open(true)
-	serial := 0
-	sentBy := func(what string, v *mcasttest.Interface) {
-		t.Helper()
-		is := func() bool {
-			links := *tx.links.Load()
-			return len(links) == 2 && !slices.ContainsFunc(links, func(l *txLink) bool { return l.gone || l.ifc.Index != v.Index() })
-		}
-		for end := time.Now().Add(slow.Limit(20 * time.Second)); !is(); time.Sleep(time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatalf("%s: it sends by %v", what, tx.Interfaces())
-			}
-		}
-		rx := receivers[slices.Index(veths, v)]
-		for end := time.Now().Add(slow.Limit(20 * time.Second)); ; time.Sleep(time.Millisecond) { // the far end follows, too
-			index := v.Peer().Interface("eth0").Index()
-			if !slices.ContainsFunc(rx.Memberships(), func(m Membership) bool { return !m.Joined || m.IfIndex != index }) {
-				break
-			}
-			if time.Now().After(end) {
-				t.Fatalf("%s: the receiver has %+v", what, rx.Memberships())
-			}
-		}
-		for _, g := range all {
-			serial++
-			payload := []byte{byte(serial)}
-			for end := time.Now().Add(slow.Limit(20 * time.Second)); ; { // where a cable's end loses its memberships, it joins again only now
-				if _, err := tx.WriteToUDPAddrPort(payload, netip.AddrPortFrom(g, 5000)); err != nil {
-					t.Fatalf("%s: %v", what, err)
-				}
-				ms := []Message{{Buf: make([]byte, 10)}}
-				rx.SetReadDeadline(time.Now().Add(time.Second))
-				_, err := rx.ReadBatch(ms)
-				if err == nil && ms[0].Buf[0] == payload[0] && ms[0].Group == g {
-					break
-				}
-				if time.Now().After(end) {
-					t.Fatalf("%s: read %+v, %v; want datagram %d to %s", what, ms[0], err, serial, g)
-				}
-			}
-		}
-	}
-	sentBy("at first", wifi)
-	route(wire, 100)
-	sentBy("a better route, and nothing else", wire)
-	unroute(wire, 100)
-	sentBy("it is taken back", wifi)
-	unroute(wifi, 600)
-	route(wire, 700)
-	sentBy("another instead", wire)
-	route(wifi, 600)
-	sentBy("the first is back", wifi)
-	wifi.Unplug()
-	sentBy("no carrier", wire)
-	wifi.Plug()
-	sentBy("carrier", wifi)
-	wifi.Delete()
-	sentBy("deleted", wire)
-	wifi.Create()
-	sentBy("created again", wifi)
-
-	// Without any, it stays where it is.
-	unroute(wire, 700)
-	unroute(wifi, 600)
-	sentBy("without a default route", wifi)
-	host.Do(func() {
+	n.host.Do(func() {
 		if _, err := DefaultInterface("ip4"); !errors.Is(err, ErrNoInterface) {
 			t.Errorf("there is a default route: %v", err)
 		}
 	})
-	wifi.Delete()
-	wifi.Create()
-	sentBy("without a default route, created again", wifi)
-
-	if i := static.Interfaces(); len(i) != 1 || i[0].Name != "wifi" || i[0].Index == wifi.Index() {
-		t.Errorf("the static one sends by %v", i)
+	if i := static.Interfaces(); len(i) != 1 || i[0].Name != "wifi" || i[0].Index == n.wifi.Index() {
+		t.Errorf("the static one sends on %v", i)
 	}
 }
 
-// TestFollowDefaultTunnel has the default route move to an interface that does not carry multicast, as that of a VPN.
+// TestFollowDefaultTunnel has the default route move to an interface without multicast, as that of a VPN.
 func TestFollowDefaultTunnel(t *testing.T) {
-	host := mcasttest.NewHost(t)
-	wifi := host.NewVeth("wifi", netip.MustParsePrefix("10.9.0.1/24"))
-	wifi.AddRoute(netip.MustParsePrefix("0.0.0.0/0"), wifi.Peer().IPv4, 600)
-	var tx *TxSocket
-	host.Do(func() {
-		var err error
-		if tx, err = OpenTx(TxConfig{Groups: groups("239.1.1.1")}); err != nil {
-			t.Fatal(err)
-		}
-	})
-	defer tx.Close()
-	ifaceIP(t, host, "link add tun type veth peer name nut", "address add 10.9.1.1/24 dev tun", "link set tun multicast off",
-		"link set tun up", "link set nut up", "route add default via 10.9.1.2 metric 50")
-	events, stop := watchTestFollow(t, host)
-	defer stop()
-	events.untilList(t, "the tunnel", watchHas("tun")) // after the sender's turn, or in it
-	ifaceIP(t, host, "address add 10.9.2.1/24 dev wifi")
+	n := newDefaultNet(t)
+	ifaceIP(t, n.host, "link add tun type veth peer name nut", "address add 10.8.1.1/24 dev tun", "link set tun multicast off",
+		"link set tun up", "link set nut up", "route add default via 10.8.1.2 metric 50")
 	has := netip.MustParsePrefix("10.9.2.1/24")
-	for end := time.Now().Add(slow.Limit(20 * time.Second)); !slices.Contains(tx.Interfaces()[0].IPv4, has); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) || tx.Interfaces()[0].Name != "wifi" {
-			t.Fatalf("it sends by %v", tx.Interfaces())
-		}
-	}
+	n.wifi.AddAddress(has)
+	waitFor(t, "the sender has followed", func() bool {
+		return slices.ContainsFunc(n.tx.Interfaces(), func(i Interface) bool { return slices.Contains(i.IPv4, has) })
+	})
+	n.wantOn("beside a tunnel", n.wifi)
 }
 
 // defaultHost is a host with an interface that has the default route of IPv6, and of IPv4 if route is called.
@@ -188,7 +150,7 @@ func openDefault(t *testing.T, host *mcasttest.Host, static bool) (tx *TxSocket)
 	t.Helper()
 	host.Do(func() {
 		var err error
-		if tx, err = OpenTx(TxConfig{Groups: groups("239.1.1.1", "ff15::1234"), Static: static}); err != nil {
+		if tx, err = OpenTx(TxConfig{Groups: defaultGroups, Static: static}); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -199,55 +161,7 @@ func openDefault(t *testing.T, host *mcasttest.Host, static bool) (tx *TxSocket)
 // awaitLocked waits for a condition of what the lock of tx guards.
 func awaitLocked(t *testing.T, tx *TxSocket, what string, condition func() bool) {
 	t.Helper()
-	locked := func() bool { tx.mu.Lock(); defer tx.mu.Unlock(); return condition() }
-	for end := time.Now().Add(slow.Limit(20 * time.Second)); !locked(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not within 20 s: %s", what)
-		}
-	}
-}
-
-// TestFollowDefaultGoneAsksForNothing takes the default route away from a family that could not be opened, and from an
-// interface that could not be moved to. Nothing can be tried until there is one again, so it must not ask to be called.
-func TestFollowDefaultGoneAsksForNothing(t *testing.T) {
-	host, wifi, route := defaultHost(t)
-	wire := host.NewVeth("wire", netip.MustParsePrefix("fd98::1/64"))
-	tx := openDefault(t, host, true)
-	hook := func(string) error { return errInjected }
-	testHookCall.Store(&hook)
-	defer testHookCall.Store(nil)
-	follow := func(change networkChange, not ...string) (again time.Duration) {
-		host.Do(func() {
-			all, err := Interfaces()
-			if err != nil {
-				t.Fatal(err)
-			}
-			change.Interfaces = slices.DeleteFunc(all, func(i Interface) bool { return slices.Contains(not, i.Name) })
-			again = tx.follow(change)
-		})
-		return again
-	}
-	route()
-	wire.AddRoute(netip.MustParsePrefix("::/0"), wire.Peer().IPv6, 100)
-	if follow(networkChange{}) == 0 || len(tx.opening) == 0 {
-		t.Fatal("with routes: it does not ask to be called again")
-	}
-	wire.DelRoute(netip.MustParsePrefix("::/0"), wire.Peer().IPv6, 100)
-	wifi.DelRoute(netip.MustParsePrefix("0.0.0.0/0"), wifi.Peer().IPv4, 600)
-	wifi.DelRoute(netip.MustParsePrefix("::/0"), wifi.Peer().IPv6, 600)
-	if again := follow(networkChange{Unchanged: true, Routes: true}); again != 0 {
-		t.Errorf("without: it asks to be called again after %v", again)
-	}
-
-	// The same while its own interface is gone.
-	wire.AddRoute(netip.MustParsePrefix("::/0"), wire.Peer().IPv6, 100)
-	if follow(networkChange{}, "wifi") == 0 {
-		t.Fatal("gone, with a route: it does not ask to be called again")
-	}
-	wire.DelRoute(netip.MustParsePrefix("::/0"), wire.Peer().IPv6, 100)
-	if again := follow(networkChange{Unchanged: true, Routes: true}, "wifi"); again != 0 {
-		t.Errorf("gone, without: it asks to be called again after %v", again)
-	}
+	waitFor(t, what, func() bool { tx.mu.Lock(); defer tx.mu.Unlock(); return condition() })
 }
 
 // TestFollowDefaultIndexReused has the interface of the default route deleted, and another with its index, not its name,
@@ -355,116 +269,9 @@ func TestOpenTxFollowsWhileItWaits(t *testing.T) {
 	})
 	defer tx.Close()
 	<-moved
-	awaitLocked(t, tx, "it sends by the wire", func() bool { return (*tx.links.Load())[0].ifc.Name == "wire" })
+	awaitLocked(t, tx, "it sends on the wire", func() bool { return (*tx.links.Load())[0].ifc.Name == "wire" })
 	if at := tx.LocalAddr().(*net.UDPAddr); at.IP.String() != "fd98::1" {
-		t.Errorf("it sends by the wire, and from %v", at)
-	}
-}
-
-// countDefaults counts how often followers ask the system for a default route. It must be called while nothing follows.
-func countDefaults(t *testing.T) *atomic.Int64 {
-	t.Helper()
-	n := new(atomic.Int64)
-	set := func(ask func(string) (int, error)) {
-		processWatch.mu.Lock()
-		defer processWatch.mu.Unlock()
-		if len(processWatch.shared) > 0 {
-			t.Error("there is a follower")
-		}
-		processWatch.defaults = ask
-	}
-	set(func(network string) (int, error) {
-		n.Add(1)
-		return defaultIndex(network)
-	})
-	t.Cleanup(func() { set(defaultIndex) })
-	return n
-}
-
-// TestFollowDefaultShared has fifty senders follow the default routes. They ask once per family and change, not each.
-func TestFollowDefaultShared(t *testing.T) {
-	host, _, route := defaultHost(t)
-	wire := host.NewVeth("wire", netip.MustParsePrefix("10.9.1.1/24"), netip.MustParsePrefix("fd98::1/64"))
-	route()
-	asked := countDefaults(t)
-	var senders []*TxSocket
-	for range 50 {
-		senders = append(senders, openDefault(t, host, false))
-	}
-	// The counter follows last and is called last: all senders have had their first call before it has its own.
-	var changes atomic.Int64
-	counter := &watchFollower{routes: true, follow: func(networkChange) time.Duration { changes.Add(1); return 0 }}
-	host.Do(func() {
-		if err := processWatch.add(counter); err != nil {
-			t.Fatal(err)
-		}
-	})
-	defer counter.stop()
-	await := func(what string, condition func() bool) {
-		t.Helper()
-		awaitLocked(t, senders[0], what, condition)
-	}
-	await("the first call", func() bool { return changes.Load() > 0 })
-
-	asked.Store(0)
-	changes.Store(0)
-	wire.AddRoute(netip.MustParsePrefix("0.0.0.0/0"), wire.Peer().IPv4, 100)
-	wire.AddRoute(netip.MustParsePrefix("::/0"), wire.Peer().IPv6, 100)
-	await("all send on the wire", func() bool {
-		return !slices.ContainsFunc(senders, func(tx *TxSocket) bool {
-			return slices.ContainsFunc(*tx.links.Load(), func(l *txLink) bool { return l.ifc.Index != wire.Index() })
-		})
-	})
-	// The counter is called after the questions of the same change, so it may lack one change.
-	if n, most := asked.Load(), 2*(changes.Load()+1); n > most {
-		t.Errorf("the system was asked %d times, want at most %d", n, most)
-	}
-}
-
-// TestFollowDefaultAsksWhenChanged calls a sender that asked for a call, without a change: it does not ask for the default
-// routes unless that failed before.
-func TestFollowDefaultAsksWhenChanged(t *testing.T) {
-	host, _, route := defaultHost(t)
-	route()
-	tx := openDefault(t, host, true)
-	follow := func(change networkChange, failure error) (asked int) {
-		host.Do(func() {
-			var err error
-			if change.Interfaces, err = Interfaces(); err != nil {
-				t.Fatal(err)
-			}
-			change.defaults = &watchDefaults{ask: func(network string) (int, error) {
-				asked++
-				if failure != nil {
-					return 0, failure
-				}
-				return defaultIndex(network)
-			}}
-			tx.follow(change)
-		})
-		return asked
-	}
-	for _, step := range []struct {
-		what    string
-		change  networkChange
-		failure error
-		want    int
-	}{
-		{"a change", networkChange{}, nil, 2},
-		{"routes", networkChange{Unchanged: true, Routes: true}, nil, 2},
-		{"nothing", networkChange{Unchanged: true}, nil, 0},
-		{"routes, and a failure", networkChange{Unchanged: true, Routes: true}, errInjected, 2},
-		{"nothing, too early", networkChange{Unchanged: true}, nil, 0},
-	} {
-		if n := follow(step.change, step.failure); n != step.want {
-			t.Errorf("%s: it asked %d times, want %d", step.what, n, step.want)
-		}
-	}
-	tx.mu.Lock()
-	tx.unrouted.next = time.Now()
-	tx.mu.Unlock()
-	if n := follow(networkChange{Unchanged: true}, nil); n != 2 {
-		t.Errorf("nothing, after the failure: it asked %d times, want 2", n)
+		t.Errorf("it sends on the wire, and from %v", at)
 	}
 }
 
@@ -495,39 +302,45 @@ func TestFollowDefaultRule(t *testing.T) {
 // TestFollowDefaultNexthop deletes the nexthop object of the default route. The kernel removes the IPv4 route with it, and
 // sends no notice of the route.
 func TestFollowDefaultNexthop(t *testing.T) {
-	host, wifi, route := defaultHost(t)
-	host.NewVeth("wire", netip.MustParsePrefix("10.9.1.1/24"), netip.MustParsePrefix("fd98::1/64"))
-	route()
-	ifaceIP(t, host, "nexthop add id 7 dev wire", "route add default nhid 7 metric 100")
-	tx := openDefault(t, host, false)
-	by := func() string {
-		for _, l := range *tx.links.Load() {
-			if l.v4 {
-				return l.ifc.Name
-			}
+	n := newDefaultNet(t)
+	ifaceIP(t, n.host, "nexthop add id 7 dev wire", "route add default nhid 7 metric 100")
+	on := func(name string) func() bool {
+		return func() bool {
+			return slices.ContainsFunc(*n.tx.links.Load(), func(l *txLink) bool { return l.v4 && l.ifc.Name == name })
 		}
-		return ""
 	}
-	if name := by(); name != "wire" {
-		t.Fatalf("IPv4 is sent on %q, want wire", name)
-	}
-	ifaceIP(t, host, "nexthop del id 7")
-	awaitLocked(t, tx, "IPv4 is sent on "+wifi.Name(), func() bool { return by() == wifi.Name() })
+	waitFor(t, "IPv4 is sent on the wire", on("wire"))
+	ifaceIP(t, n.host, "nexthop del id 7")
+	waitFor(t, "IPv4 is sent on wifi", on("wifi"))
+}
+
+// openAnew has the OS socket of the first link opened anew, as when the interface of a VRF comes back with another index.
+func openAnew(tx *TxSocket) error {
+	tx.mu.Lock()
+	defer tx.mu.Unlock()
+	links := slices.Clone(*tx.links.Load())
+	links[0].bound = links[0].ifc.Index + 1 // so that direct does not keep the OS socket
+	anew, err := tx.direct(links[0], &links[0].ifc)
+	links[0] = anew
+	tx.links.Store(&links)
+	return err
+}
+
+// steadyHost is a host whose interface "there" stays, for OS sockets that are opened anew.
+func steadyHost(t *testing.T) (host *mcasttest.Host, index int) {
+	host = mcasttest.NewHost(t)
+	return host, host.NewVeth("there", netip.MustParsePrefix("10.9.9.1/24")).Index()
 }
 
 // TestWriteWhileOpenedAnew has a link opened anew again and again while it is written to, as when the interface of a VRF comes back
 // with another index. Every datagram is sent, also those of a batch that takes longer than an OS socket lives.
 func TestWriteWhileOpenedAnew(t *testing.T) {
-	host := mcasttest.NewHost(t)
-	host.NewVeth("there", netip.MustParsePrefix("10.9.9.1/24"))
+	host, _ := steadyHost(t)
 	group := netip.MustParseAddr("239.1.1.1")
 	var tx *TxSocket
 	host.Do(func() {
-		there, err := FindInterfaces("there")
-		if err == nil {
-			tx, err = OpenTx(TxConfig{Groups: []netip.Addr{group}, Interfaces: there, Port: 5001, Static: true})
-		}
-		if err != nil {
+		var err error
+		if tx, err = OpenTx(TxConfig{Groups: []netip.Addr{group}, Interfaces: interfaces(t, "there"), Port: 5001, Static: true}); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -564,14 +377,7 @@ func TestWriteWhileOpenedAnew(t *testing.T) {
 			if t.Failed() {
 				break
 			}
-			tx.mu.Lock()
-			links := slices.Clone(*tx.links.Load())
-			links[0].bound = links[0].ifc.Index + 1 // so that direct does not keep the OS socket
-			anew, err := tx.direct(links[0], &links[0].ifc)
-			links[0] = anew
-			tx.links.Store(&links)
-			tx.mu.Unlock()
-			if err != nil {
+			if err := openAnew(tx); err != nil {
 				t.Error(err)
 			}
 			time.Sleep(time.Millisecond)
@@ -587,8 +393,7 @@ func TestWriteWhileOpenedAnew(t *testing.T) {
 // TestDeadlineOfSocketsOpenedAnew: a write that began before an OS socket was opened anew heeds a deadline that is set afterwards,
 // and Close.
 func TestDeadlineOfSocketsOpenedAnew(t *testing.T) {
-	host := mcasttest.NewHost(t)
-	veth := host.NewVeth("there", netip.MustParsePrefix("10.9.9.1/24"))
+	host, index := steadyHost(t)
 	group, far := netip.MustParseAddr("239.1.1.1"), netip.MustParseAddr("10.9.9.2")
 	host.Do(func() {
 		there := interfaces(t, "there")
@@ -607,16 +412,7 @@ func TestDeadlineOfSocketsOpenedAnew(t *testing.T) {
 			t.Fatal(err)
 		}
 		send := (*tx.links.Load())[0].to
-		tx.mu.Lock()
-		links := slices.Clone(*tx.links.Load())
-		links[0].bound = veth.Index() + 1 // so that direct does not keep the OS socket
-		links[0], err = tx.direct(links[0], &there[0])
-		tx.links.Store(&links)
-		tx.mu.Unlock()
-		if err == nil {
-			err = rx.replies.moveTo(veth.Index())
-		}
-		if err != nil {
+		if err := errors.Join(openAnew(tx), rx.replies.moveTo(index)); err != nil {
 			t.Fatal(err)
 		}
 		for _, old := range []struct {
@@ -647,8 +443,7 @@ func TestDeadlineOfSocketsOpenedAnew(t *testing.T) {
 // TestReplyWhileMoved has the OS socket of replies opened anew again and again, as when an interface joins and leaves a VRF. No
 // reply fails for that.
 func TestReplyWhileMoved(t *testing.T) {
-	host := mcasttest.NewHost(t)
-	veth := host.NewVeth("there", netip.MustParsePrefix("10.9.9.1/24"))
+	host, index := steadyHost(t)
 	host.Do(func() {
 		rx, err := OpenRx(RxConfig{Groups: groups("239.1.1.1"), Interfaces: interfaces(t, "there"), Port: 5000, Static: true})
 		if err != nil {
@@ -670,7 +465,7 @@ func TestReplyWhileMoved(t *testing.T) {
 			})
 		}
 		for n := 0; !t.Failed() && (n < 1000 || writes.Load() < 1000); n++ {
-			if err := rx.replies.moveTo(n % 2 * veth.Index()); err != nil {
+			if err := rx.replies.moveTo(n % 2 * index); err != nil {
 				t.Error(err)
 			}
 		}

@@ -1,4 +1,4 @@
-// What happens to interfaces under open sockets, on real ones: what is healed, and what is left alone.
+// What happens to interfaces under open sockets, on real ones: what is joined again, and what is left alone.
 
 package mcast
 
@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,7 +20,6 @@ import (
 
 	"github.com/go-multicast/mcast/internal/slow"
 	"github.com/go-multicast/mcast/mcasttest"
-	"golang.org/x/sys/unix"
 )
 
 // followed is a receiver and a sender on the interface "there" of a host, with groups of all kinds.
@@ -55,7 +53,7 @@ func openFollowed(t *testing.T, change func(*RxConfig)) *followed {
 	return f
 }
 
-// healed reports whether everything is joined on the interface as it is now, and sent by it.
+// healed reports whether everything is joined on the interface as it is now, and sent on it.
 func (f *followed) healed() bool {
 	index := f.veth.Index()
 	return f.tx.Interfaces()[0].Index == index && !slices.ContainsFunc(f.rx.Memberships(), func(m Membership) bool {
@@ -72,67 +70,175 @@ func (f *followed) await(what string, condition func() bool) {
 	}
 }
 
-// exchange sends to every group and reads what comes, which must be wanted: nil for nothing but the marker.
-func (f *followed) exchange(what string, wanted func(netip.Addr) bool) {
+// write sends to a group. After a new interface has come up, IPv6 has to wait for its link-local address.
+func (f *followed) write(what string, group netip.Addr) {
+	f.t.Helper()
+	f.await(what, func() bool {
+		_, err := f.tx.WriteToUDPAddrPort([]byte(group.String()), netip.AddrPortFrom(group, 5000))
+		return err == nil
+	})
+}
+
+// exchange sends to every group and reads what arrives, which must be all of it, or nothing.
+func (f *followed) exchange(what string, arrives bool) {
 	f.t.Helper()
 	var want []netip.Addr
 	for _, g := range f.rx.cfg.Groups {
-		// After a new interface has come up, IPv6 has to wait for its link-local address.
-		f.await(what, func() bool {
-			_, err := f.tx.WriteToUDPAddrPort([]byte(g.String()), netip.AddrPortFrom(g, 5000))
-			return err == nil
-		})
-		if wanted(g) {
+		f.write(what, g)
+		if arrives {
 			want = append(want, g)
 		}
 	}
 	f.rx.SetReadDeadline(time.Now().Add(slow.Limit(20 * time.Second)))
-	for _, g := range want {
+	for len(want) > 0 {
 		ms := []Message{{Buf: make([]byte, 64)}}
 		_, err := f.rx.ReadBatch(ms)
-		if err != nil || !slices.Contains(want, ms[0].Group) || string(ms[0].Buf[:ms[0].N]) != ms[0].Group.String() || ms[0].IfIndex != f.veth.Index() {
-			f.t.Fatalf("%s: read %+v, %v; waiting for %s", what, ms[0], err, g)
+		i := slices.Index(want, ms[0].Group)
+		if err != nil || i < 0 || string(ms[0].Buf[:ms[0].N]) != ms[0].Group.String() || ms[0].IfIndex != f.veth.Index() {
+			f.t.Fatalf("%s: read %+v, %v; waiting for %s", what, ms[0], err, want)
 		}
+		want = slices.Delete(want, i, i+1)
 	}
-	// On one host everything is delivered by the time the write returns, so that what is not wanted would be there.
-	f.rx.SetReadDeadline(time.Now().Add(time.Millisecond))
-	if n, _, err := f.rx.ReadFromUDPAddrPort(make([]byte, 64)); !errors.Is(err, os.ErrDeadlineExceeded) {
-		f.t.Fatalf("%s: read %d bytes more, %v", what, n, err)
+	wantUnread(f.t, what, f.rx)
+}
+
+// wantUnread fails if there is a datagram to read. On one host everything is delivered by the time the write returns.
+func wantUnread(t *testing.T, what string, rx *RxSocket) {
+	t.Helper()
+	rx.SetReadDeadline(time.Now().Add(time.Millisecond))
+	if n, src, err := rx.ReadFromUDPAddrPort(make([]byte, 64)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("%s: read %d bytes from %s, %v", what, n, src, err)
 	}
 }
 
-// conns are the OS sockets of the receiver: who keeps them loses nothing.
+// receives waits until a datagram to each group arrives, where those before it may be lost.
+func (f *followed) receives(what string) {
+	f.t.Helper()
+	for _, g := range f.rx.cfg.Groups {
+		f.await(what+", "+g.String(), func() bool {
+			if _, err := f.tx.WriteToUDPAddrPort([]byte("again"), netip.AddrPortFrom(g, 5000)); err != nil {
+				return false
+			}
+			ms := []Message{{Buf: make([]byte, 64)}}
+			f.rx.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+			_, err := f.rx.ReadBatch(ms)
+			return err == nil && ms[0].Group == g
+		})
+	}
+}
+
+// conns are the OS sockets of the receiver. As long as they stay, nothing is lost.
 func (f *followed) conns() (all []*conn) {
 	f.rx.mu.Lock()
 	defer f.rx.mu.Unlock()
-	for _, g := range f.rx.groups {
-		for _, p := range g.pairs {
-			all = append(all, p.conns...)
-		}
+	for p := range f.rx.pairs {
+		all = append(all, p.conns...)
 	}
 	return all
 }
 
-// TestFollowHeals goes through what takes memberships away, with any-source, source-specific and blocked groups.
+// settled reports whether the kernel has the memberships. If the index is the same, that of the socket may be stale.
+func (f *followed) settled() bool { return f.healed() && f.users() > 0 }
+
+// users is the least number of sockets that the kernel counts for any of the groups on the interface.
+func (f *followed) users() (least int) {
+	least = 1 << 20
+	index := strconv.Itoa(f.veth.Index())
+	f.host.Do(func() {
+		for _, g := range f.rx.cfg.Groups {
+			least = min(least, kernelUsers(f.t, index, g))
+		}
+	})
+	return least
+}
+
+// kernelUsers reads /proc/net/igmp, where a line for each interface begins with its index and indented lines are for its
+// groups, or igmp6, where each line is for a group.
+func kernelUsers(t *testing.T, index string, group netip.Addr) int {
+	name, column, want := "igmp6", 2, fmt.Sprintf("%x", group.As16())
+	if group.Is4() {
+		a := group.As4()
+		name, column, want = "igmp", 0, fmt.Sprintf("%08X", binary.NativeEndian.Uint32(a[:]))
+	}
+	b, err := os.ReadFile("/proc/thread-self/net/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := ""
+	for line := range strings.Lines(string(b)) {
+		fields := strings.Fields(line)
+		if !strings.HasPrefix(line, "\t") {
+			at = fields[0]
+		}
+		if len(fields) > column+1 && at == index && fields[column] == want {
+			n, _ := strconv.Atoi(fields[column+1])
+			return n
+		}
+	}
+	return 0
+}
+
+// openBeside opens a receiver like that of f, with changes to its configuration.
+func (f *followed) openBeside(change func(*RxConfig)) (rx *RxSocket) {
+	f.t.Helper()
+	f.host.Do(func() {
+		cfg := RxConfig{Groups: f.rx.cfg.Groups, Port: 5000, Interfaces: interfaces(f.t, "there")}
+		change(&cfg)
+		var err error
+		if rx, err = OpenRx(cfg); err != nil {
+			f.t.Fatal(err)
+		}
+	})
+	f.t.Cleanup(func() { rx.Close() })
+	return rx
+}
+
+func (f *followed) scan() (list []Interface) {
+	f.t.Helper()
+	f.host.Do(func() {
+		var err error
+		if list, err = Interfaces(); err != nil {
+			f.t.Fatal(err)
+		}
+	})
+	return list
+}
+
+// quiet waits until followers have seen all that has happened.
+func (f *followed) quiet() { time.Sleep(2 * watchLimit) }
+
+// countCalls counts the system calls of that name from now on, until the test ends.
+func countCalls(t *testing.T, part string) *atomic.Int64 {
+	n := new(atomic.Int64)
+	hook := func(name string) error {
+		if strings.Contains(name, part) {
+			n.Add(1)
+		}
+		return nil
+	}
+	testHookCall.Store(&hook)
+	t.Cleanup(func() { testHookCall.Store(nil) })
+	return n
+}
+
+// TestFollowHeals deletes the interface and does other things that take memberships, with and without sources.
 func TestFollowHeals(t *testing.T) {
-	all := func(netip.Addr) bool { return true }
-	none := func(netip.Addr) bool { return false }
 	own := groups("10.9.9.1", "fd99::1")
 	for _, kind := range []struct {
 		name   string
 		change func(*RxConfig)
-		wanted func(netip.Addr) bool
+		wanted bool
 	}{
-		{"all sources", func(*RxConfig) {}, all},
+		{"all sources", func(*RxConfig) {}, true},
 		{"wanted source", func(c *RxConfig) {
 			c.Groups, c.Sources = groups("232.1.1.1", "ff35::1234"), slices.Concat(own, sequence("10.2.0.1", 20))
-		}, all},
+		}, true},
 		{"other source", func(c *RxConfig) {
 			c.Groups, c.Sources = groups("232.1.1.1", "ff35::1234"), groups("10.2.0.1", "fd99::2")
-		}, none},
+		}, false},
 		{"blocked source", func(c *RxConfig) {
 			c.Groups, c.Blocked = groups("239.1.1.1", "ff15::1234"), slices.Concat(sequence("10.2.0.1", 20), own)
-		}, none},
+		}, false},
 	} {
 		t.Run(kind.name, func(t *testing.T) {
 			f := openFollowed(t, kind.change)
@@ -164,62 +270,79 @@ func TestFollowHeals(t *testing.T) {
 	}
 }
 
-// TestFollowUpWithSources takes an interface down and up. If anything is joined or left there in the meantime, Linux
-// forgets which sources its groups were joined for, and lets none in.
-func TestFollowUpWithSources(t *testing.T) {
-	f := openFollowed(t, func(c *RxConfig) {
-		c.Groups, c.Sources = groups("232.1.1.1", "ff35::1234"), groups("10.9.9.1", "fd99::1")
-	})
-	var there []Interface
-	f.host.Do(func() {
-		var err error
-		if there, err = FindInterfaces("there"); err != nil {
-			t.Fatal(err)
-		}
-	})
-	f.veth.Down()
-	f.host.Do(func() {
-		other, err := OpenRx(RxConfig{Groups: groups("239.9.9.9", "ff15::9999"), Port: 5001, Interfaces: there, Static: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		other.Close()
-	})
-	time.Sleep(3 * time.Second) // two reports, at most a second apart; while they are not made, nothing is forgotten
-	f.veth.Up()
-	for _, g := range f.rx.cfg.Groups {
-		f.await(g.String(), func() bool {
-			if _, err := f.tx.WriteToUDPAddrPort([]byte("again"), netip.AddrPortFrom(g, 5000)); err != nil {
-				return false
+// forEachAnswer runs a test with a kernel that is asked what is joined, and with one that cannot be asked.
+func forEachAnswer(t *testing.T, f func(t *testing.T, asked bool)) {
+	for name, asked := range map[string]bool{"asked": true, "not asked": false} {
+		t.Run(name, func(t *testing.T) {
+			mcasttest.Require(t)
+			if ask := processWatch.joined; !asked {
+				processWatch.joined = nil
+				t.Cleanup(func() { processWatch.joined = ask }) // after the sockets are closed
 			}
-			ms := []Message{{Buf: make([]byte, 64)}}
-			f.rx.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
-			_, err := f.rx.ReadBatch(ms)
-			return err == nil && ms[0].Group == g
+			f(t, asked)
 		})
 	}
 }
 
-// settled reports whether the kernel's own tables have the memberships: the index is the same, so the socket's word is
-// not enough.
-func (f *followed) settled() bool {
-	settled := f.healed()
-	f.host.Do(func() {
-		igmp, err := os.ReadFile("/proc/thread-self/net/igmp")
-		igmp6, err6 := os.ReadFile("/proc/thread-self/net/igmp6")
-		if err != nil || err6 != nil {
-			f.t.Fatal(err, err6)
-		}
-		for _, g := range f.rx.cfg.Groups {
-			if g.Is4() {
-				a := g.As4()
-				settled = settled && slices.Contains(strings.Fields(string(igmp)), fmt.Sprintf("%08X", binary.NativeEndian.Uint32(a[:])))
-			} else {
-				settled = settled && slices.Contains(strings.Fields(string(igmp6)), fmt.Sprintf("%x", g.As16()))
+// TestFollowSourcesForgotten takes the interface, or IPv6 on it, down and up. If anything is joined or left there meanwhile,
+// Linux forgets which sources its groups were joined for, and delivers nothing.
+func TestFollowSourcesForgotten(t *testing.T) {
+	const disable = "net/ipv6/conf/there/disable_ipv6"
+	for name, event := range map[string]struct {
+		groups   []netip.Addr
+		down, up func(*followed)
+	}{
+		"interface": {groups("232.1.1.1", "ff35::1234"), func(f *followed) { f.veth.Down() }, func(f *followed) { f.veth.Up() }},
+		"IPv6": {groups("ff35::1234", "ff35::1235"), func(f *followed) { f.host.Sysctl(disable, "1") }, func(f *followed) {
+			f.host.Sysctl(disable, "0")
+			f.veth.AddAddress(netip.MustParsePrefix("fd99::1/64"))
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			forEachAnswer(t, func(t *testing.T, _ bool) {
+				f := openFollowed(t, func(c *RxConfig) {
+					c.Groups, c.Sources = event.groups, groups("10.9.9.1", "fd99::1")[2-len(familiesOf(event.groups).list()):]
+				})
+				f.receives("at first")
+				event.down(f)
+				f.openBeside(func(c *RxConfig) {
+					c.Groups, c.Port, c.Static = groups("ff15::9999"), 5001, true
+					if event.groups[0].Is4() {
+						c.Groups = append(c.Groups, netip.MustParseAddr("239.9.9.9"))
+					}
+					c.Interfaces[0].IPv6 = []netip.Prefix{netip.MustParsePrefix("fd99::1/64")} // or it is refused
+				}).Close()
+				time.Sleep(3 * time.Second) // two reports, at most a second apart; until they are sent, nothing is forgotten
+				event.up(f)
+				f.receives("up again")
+			})
+		})
+	}
+}
+
+// TestFollowTinyMTU sets an MTU that is too small for IPv4 for a moment. Linux takes the memberships of IPv4 then.
+func TestFollowTinyMTU(t *testing.T) {
+	forEachAnswer(t, func(t *testing.T, _ bool) {
+		host := mcasttest.NewHost(t)
+		f := &followed{t: t, host: host, veth: host.NewVeth("other")}
+		host.Do(func() {
+			lo, err := FindInterfaces("lo")
+			if err == nil {
+				f.rx, err = OpenRx(RxConfig{Groups: groups("239.1.1.1", "239.1.1.2"), Port: 5000, Interfaces: lo})
 			}
-		}
+			if err == nil {
+				t.Cleanup(func() { f.rx.Close() })
+				f.tx, err = OpenTx(TxConfig{Groups: f.rx.cfg.Groups, Interfaces: lo, Loopback: true})
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		})
+		t.Cleanup(func() { f.tx.Close() })
+		f.receives("at first")
+		ifaceIP(t, host, "link set lo mtu 67", "link set lo mtu 65536", "address add 127.0.0.1/8 dev lo")
+		f.receives("after the MTU was tiny")
 	})
-	return settled
 }
 
 // TestFollowLeavesAlone goes through what takes nothing away: the OS sockets stay as they are, and what was sent before,
@@ -255,22 +378,11 @@ func TestFollowLeavesAlone(t *testing.T) {
 		if _, _, err := f.rx.ReadFromUDPAddrPort(make([]byte, 64)); err != nil {
 			t.Errorf("%s: what was sent before is lost: %v", event.name, err)
 		}
-		f.exchange(event.name, func(netip.Addr) bool { return true })
+		f.exchange(event.name, true)
 		if !slices.Equal(f.conns(), before) {
 			t.Errorf("%s: the sockets are others", event.name)
 		}
 	}
-}
-
-func (f *followed) scan() (list []Interface) {
-	f.t.Helper()
-	f.host.Do(func() {
-		var err error
-		if list, err = Interfaces(); err != nil {
-			f.t.Fatal(err)
-		}
-	})
-	return list
 }
 
 // TestFollowKeepsWhatArrived deletes an interface with datagrams in the receive buffers, which are read afterwards.
@@ -296,7 +408,7 @@ func TestFollowKeepsWhatArrived(t *testing.T) {
 			t.Fatalf("datagram %d: %+v, %v", n, ms[0], err)
 		}
 	}
-	f.exchange("created again", func(netip.Addr) bool { return true })
+	f.exchange("created again", true)
 	for _, m := range f.rx.Memberships() {
 		if m.Packets != each+1 {
 			t.Errorf("%s: %d packets, want %d", m.Group, m.Packets, each+1)
@@ -306,195 +418,180 @@ func TestFollowKeepsWhatArrived(t *testing.T) {
 	wantResources(t, before)
 }
 
-// TestFollowUndisturbed reads a numbered stream on one interface while another of the same socket is deleted and created
-// 200 times.
-func TestFollowUndisturbed(t *testing.T) {
-	host := mcasttest.NewHost(t)
-	host.NewVeth("steady", netip.MustParsePrefix("10.9.1.1/24"), netip.MustParsePrefix("fd91::1/64"))
-	flaky := host.NewVeth("flaky", netip.MustParsePrefix("10.9.2.1/24"), netip.MustParsePrefix("fd92::1/64"))
-	var rx *RxSocket
-	var tx *TxSocket
-	all := groups("239.1.1.1", "ff02::1234", "ff15::1234")
-	host.Do(func() {
-		both, err := FindInterfaces("steady", "flaky")
-		if err != nil {
-			t.Fatal(err)
+// TestFollowRenewsOnlyTheLost: after the system has lost notices, a socket joins again what the kernel lacks. If the kernel
+// cannot be asked, it joins again what may have been lost, which is nothing if IPv6 on the interface is as old as before.
+func TestFollowRenewsOnlyTheLost(t *testing.T) {
+	forEachAnswer(t, func(t *testing.T, asked bool) {
+		f := openFollowed(t, func(c *RxConfig) { c.Static = true })
+		joins := countCalls(t, "setsockopt IP") // IP_ADD_MEMBERSHIP, IPV6_JOIN_GROUP
+		overflow := func(aged bool) int {
+			t.Helper()
+			before := joins.Load()
+			change := networkChange{Interfaces: f.scan(), Overflow: true}
+			for i := range change.Interfaces {
+				if !aged {
+					change.Interfaces[i].since6 = 0
+				}
+			}
+			if asked {
+				change.joined = newJoined(change.Interfaces)
+				f.rx.holds(change.joined)
+				f.host.Do(func() { askJoined(change.joined, joinedPiece) })
+			}
+			f.rx.prepare(change)
+			f.rx.follow(change)
+			return int(joins.Load() - before)
 		}
-		if rx, err = OpenRx(RxConfig{Groups: all, Port: 5000, Interfaces: both, Loopback: true}); err != nil {
-			t.Fatal(err)
+		all := len(f.rx.cfg.Groups)
+		if n := overflow(true); n != 0 {
+			t.Errorf("nothing was lost: %d memberships were renewed", n)
 		}
-		if tx, err = OpenTx(TxConfig{Groups: all, Interfaces: both[:1], Loopback: true}); err != nil {
-			t.Fatal(err)
+		if n, want := overflow(false), map[bool]int{true: 0, false: all}[asked]; n != want {
+			t.Errorf("nothing was lost, and the age is unknown: %d memberships were renewed, want %d", n, want)
 		}
+		f.openBeside(func(c *RxConfig) { c.Static = true })
+		if n := overflow(true); n != 0 {
+			t.Errorf("nothing was lost, beside another socket: %d memberships were renewed", n)
+		}
+		f.veth.Travel()
+		if n := overflow(true); n != all {
+			t.Errorf("away and back: %d memberships were renewed, want all %d", n, all)
+		}
+		f.exchange("away and back", true)
 	})
-	defer rx.Close()
-	defer tx.Close()
-	before := count(t)
-
-	// The sender is no more than half a buffer ahead of the reader, so that no datagram is lost for want of room.
-	const ahead = 64
-	room := make(chan struct{}, ahead)
-	stop := make(chan struct{})
-	var sent uint64
-	var sender, reader sync.WaitGroup
-	sender.Go(func() {
-		// Each processor has a queue of what was looped back (netif_rx in net/core/dev.c). A thread that moves to another
-		// processor may overtake what it has sent before, above all on an emulated machine.
-		runtime.LockOSThread() // for good: the thread ends with the goroutine
-		var cpus, first unix.CPUSet
-		if err := unix.SchedGetaffinity(0, &cpus); err != nil {
-			t.Error(err)
-			return
-		}
-		for i := 0; first.Count() == 0; i++ {
-			if cpus.IsSet(i) {
-				first.Set(i)
-			}
-		}
-		if err := unix.SchedSetaffinity(0, &first); err != nil {
-			t.Error(err)
-			return
-		}
-		var buf [8]byte
-		for ; ; sent++ {
-			select {
-			case <-stop:
-				return
-			case room <- struct{}{}:
-			}
-			binary.BigEndian.PutUint64(buf[:], sent)
-			if _, err := tx.WriteToUDPAddrPort(buf[:], netip.AddrPortFrom(all[sent%3], 5000)); err != nil {
-				t.Errorf("datagram %d: %v", sent, err)
-				return
-			}
-		}
-	})
-	var n uint64
-	reader.Go(func() {
-		var next [3]uint64 // of each group, in order
-		for i := range next {
-			next[i] = uint64(i)
-		}
-		ms := []Message{{Buf: make([]byte, 64)}}
-		for {
-			_, err := rx.ReadBatch(ms)
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				return
-			}
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			<-room
-			number := binary.BigEndian.Uint64(ms[0].Buf)
-			i := number % 3
-			if number != next[i] || ms[0].Group != all[i] {
-				t.Errorf("read datagram %d of %s, want %d of %s", number, ms[0].Group, next[i], all[i])
-				return
-			}
-			next[i] += 3
-			n++
-		}
-	})
-	for range 200 {
-		flaky.Delete()
-		flaky.Create()
-	}
-	close(stop)
-	sender.Wait()
-	for end := time.Now().Add(slow.Limit(20 * time.Second)); len(room) > 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
-	}
-	rx.SetReadDeadline(time.Unix(1, 0))
-	reader.Wait()
-	if n != sent || n < 200 {
-		t.Errorf("%d datagrams were sent and %d read", sent, n)
-	}
-	for end := time.Now().Add(slow.Limit(20 * time.Second)); ; time.Sleep(time.Millisecond) {
-		if !slices.ContainsFunc(rx.Memberships(), func(m Membership) bool { return !m.Joined }) {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatalf("not healed: %+v", rx.Memberships())
-		}
-	}
-	wantResources(t, before)
-	t.Logf("%d datagrams", sent)
 }
 
-// TestFollowBurst creates and deletes a hundred interfaces under a socket that joins on whatever there is.
-func TestFollowBurst(t *testing.T) {
+// TestFollowVanished takes memberships from a socket without a notice: what another socket lost with the interface is taken
+// from it when the other is closed. The next look at the network finds them missing.
+func TestFollowVanished(t *testing.T) {
+	f := openFollowed(t, func(*RxConfig) {})
+	extra := netip.MustParsePrefix("10.9.8.1/24")
+	vanished := 0
+	for range 20 {
+		stranger := f.openBeside(func(c *RxConfig) { c.Static = true })
+		f.veth.Travel()
+		f.await("away and back", func() bool { return f.users() == 1 })
+		f.quiet()
+		stranger.Close()
+		if f.users() == 0 { // else the watch looked at this very moment
+			vanished++
+		}
+		f.veth.AddAddress(extra)
+		f.await("joined again", func() bool { return f.users() == 1 })
+		f.exchange("joined again", true)
+		f.veth.DelAddress(extra)
+		if vanished == 2 {
+			return
+		}
+	}
+	t.Error("nothing vanished")
+}
+
+// TestFollowTwo has sockets with the same memberships on an interface that was away. The kernel counts a membership that went
+// with the interface as one of those that there are now, when it is dropped later, so that one socket can take another's.
+func TestFollowTwo(t *testing.T) {
+	f := openFollowed(t, func(*RxConfig) {})
+	others := []*RxSocket{f.openBeside(func(*RxConfig) {}), f.openBeside(func(*RxConfig) {})}
+	for range 3 {
+		f.veth.Travel()
+		f.await("away and back", func() bool { return f.users() == 3 })
+		f.veth.SetMTU(1200)
+		f.veth.SetMTU(1500)
+		f.await("MTU", func() bool { return f.users() == 3 })
+	}
+	for _, other := range others {
+		other.Close()
+	}
+	f.exchange("when the others are closed", true)
+}
+
+// TestFollowTwoBetween opens and closes sockets after an interface was away and before any socket follows that. Neither
+// takes a membership from another socket.
+func TestFollowTwoBetween(t *testing.T) {
+	var between atomic.Pointer[func() bool]
+	var travel sync.Mutex
+	open := processWatch.open
+	defer func() { processWatch.open = open }()
+	processWatch.open = func() (watchSource, error) {
+		src, err := open()
+		return watchBetween{src, func() {
+			if f := between.Load(); f != nil && (*f)() {
+				between.Store(nil)
+			}
+		}}, err
+	}
+	f := openFollowed(t, func(*RxConfig) {})
+	none := func(*RxConfig) {}
+	stale := []*RxSocket{f.openBeside(none), f.openBeside(none), f.openBeside(none)}
+	var fresh []*RxSocket
+	all := 1 + len(stale)
+	for _, old := range stale {
+		f.await("before", func() bool { return f.users() == all })
+		between.Store(new(func() bool {
+			travel.Lock()
+			defer travel.Unlock()
+			if f.users() > 0 {
+				return false
+			}
+			fresh = append(fresh, f.openBeside(none))
+			old.Close()
+			return true
+		}))
+		for between.Load() != nil { // again if the watch scanned at once, for something before
+			travel.Lock()
+			f.veth.Travel()
+			travel.Unlock()
+			f.await("away and back", func() bool { return f.healed() && f.users() == all })
+		}
+	}
+	for _, one := range fresh {
+		one.Close()
+		f.exchange("when another is closed", true)
+	}
+}
+
+// TestFollowCloseLeaves checks that a socket has no memberships when it stops to follow: until then it drops
+// those that were lost, and what it drops later takes another's.
+func TestFollowCloseLeaves(t *testing.T) {
+	f := openFollowed(t, func(*RxConfig) {})
+	other := f.openBeside(func(*RxConfig) {})
+	if n := f.users(); n != 2 {
+		t.Fatalf("%d users of a group, want 2", n)
+	}
+	unfollow := other.unfollow
+	other.unfollow = func() {
+		if n := f.users(); n != 1 {
+			t.Errorf("%d users of a group, want 1", n)
+		}
+		unfollow()
+	}
+	if err := other.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestFollowJoinAgain has Join fail on one of several interfaces for a reason that passes without a notice.
+func TestFollowJoinAgain(t *testing.T) {
 	f := openFollowed(t, func(c *RxConfig) { c.Interfaces = nil })
-	var veths []*mcasttest.Interface
-	for i := range 20 {
-		veths = append(veths, f.host.NewVeth(fmt.Sprintf("burst%d", i), netip.MustParsePrefix(fmt.Sprintf("10.8.%d.1/24", i)), netip.MustParsePrefix(fmt.Sprintf("fd98:%x::1/64", i))))
-	}
-	joined := func(n int) func() bool {
-		return func() bool {
-			ms := f.rx.Memberships()
-			return len(ms) == n*3 && !slices.ContainsFunc(ms, func(m Membership) bool { return !m.Joined })
+	f.host.NewVeth("other", netip.MustParsePrefix("10.9.8.1/24"), netip.MustParsePrefix("fd98::1/64"))
+	f.await("both are joined", func() bool { return len(f.rx.Memberships()) == 2*len(f.rx.cfg.Groups) })
+	time.Sleep(2 * watchLimit) // or a change would have it tried again
+	failed := failCall(1)
+	f.host.Do(func() {
+		if err := f.rx.Join(netip.MustParseAddr("239.1.1.9")); err != nil {
+			t.Fatal(err)
 		}
+	})
+	if failed() == "" || !slices.ContainsFunc(f.rx.Memberships(), func(m Membership) bool { return !m.Joined }) {
+		t.Fatal("nothing failed")
 	}
-	each := func(do func(*mcasttest.Interface)) {
-		for _, v := range veths {
-			do(v)
-		}
-	}
-	f.await("all are joined", joined(1+len(veths)))
-	each((*mcasttest.Interface).Delete)
-	f.await("all are gone", joined(1))
-	before := count(t) // with the hosts at the other ends
-	for range 5 {
-		each((*mcasttest.Interface).Create)
-		each((*mcasttest.Interface).Delete)
-	}
-	each((*mcasttest.Interface).Create)
-	f.await("all are joined again", joined(1+len(veths)))
-	each((*mcasttest.Interface).Delete)
-	f.await("all are gone again", joined(1))
-	f.exchange("at last", func(netip.Addr) bool { return true })
-	wantResources(t, before)
+	f.await("all are joined", func() bool {
+		return !slices.ContainsFunc(f.rx.Memberships(), func(m Membership) bool { return !m.Joined })
+	})
 }
 
-// TestFollowTells reads what the loggers are told: each change once, with group and interface.
-func TestFollowTells(t *testing.T) {
-	var mu sync.Mutex
-	var text strings.Builder
-	var rx atomic.Pointer[RxSocket]
-	logger := slog.New(slog.NewTextHandler(writerFunc(func(b []byte) (int, error) {
-		if rx := rx.Load(); rx != nil {
-			rx.Memberships() // a handler may use the socket
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		return text.Write(b)
-	}), nil))
-	f := openFollowed(t, func(c *RxConfig) { c.Logger = logger })
-	rx.Store(f.rx)
-	f.veth.Delete()
-	f.await("deleted", func() bool { return !f.rx.Memberships()[0].Joined })
-	f.veth.Create()
-	f.await("created again", f.healed)
-	f.rx.Close() // nobody writes after that
-	mu.Lock()
-	defer mu.Unlock()
-	for _, g := range f.rx.cfg.Groups {
-		for _, what := range []string{`msg="mcast: interface is gone" group=` + g.String() + " interface=there", `msg="mcast: joined again" group=` + g.String() + " interface=there"} {
-			if n := strings.Count(text.String(), what); n != 1 {
-				t.Errorf("told %d times: %s", n, what)
-			}
-		}
-	}
-	if n := strings.Count(text.String(), "\n"); n != 2*len(f.rx.cfg.Groups) {
-		t.Errorf("%d lines:\n%s", n, text.String())
-	}
-}
-
-type writerFunc func([]byte) (int, error)
-
-func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
-
-// TestRxAddSourcesWhereItCan adds sources when one of all interfaces is gone, and a socket does not know yet: one that
-// does not follow never will.
+// TestRxAddSourcesWhereItCan adds sources while one of all interfaces is gone and the socket has not followed that yet, or
+// never will.
 func TestRxAddSourcesWhereItCan(t *testing.T) {
 	host := mcasttest.NewHost(t)
 	var veths []*mcasttest.Interface
@@ -546,85 +643,94 @@ func TestRxAddSourcesWhereItCan(t *testing.T) {
 	}
 }
 
-// TestFollowOwnAddresses gives the interface another address: what this host sends from it is its own, too.
+// TestFollowOwnAddresses moves the interface's address to another host. What this host sends is discarded by its old address
+// if it was sent before, and by its new one. What the other host sends from the old address is received.
 func TestFollowOwnAddresses(t *testing.T) {
 	f := openFollowed(t, func(c *RxConfig) { c.Groups = groups("239.1.1.1") })
-	deaf := openDeaf(f)
-	f.veth.AddAddress(netip.MustParsePrefix("10.9.8.1/24"))
-	f.veth.DelAddress(netip.MustParsePrefix("10.9.9.1/24"))
+	deaf := f.openBeside(func(*RxConfig) {})
+	f.exchange("from the old address", true) // deaf has it, too
+	old, fresh := netip.MustParsePrefix("10.9.9.1/24"), netip.MustParsePrefix("10.9.8.1/24")
+	f.veth.AddAddress(fresh)
+	f.veth.DelAddress(old)
 	f.await("the new address", func() bool {
 		deaf.mu.Lock()
 		defer deaf.mu.Unlock()
-		return slices.Equal(deaf.links[0].ifc.IPv4, []netip.Prefix{netip.MustParsePrefix("10.9.8.1/24")})
+		return slices.Equal(deaf.links[0].ifc.IPv4, []netip.Prefix{fresh})
 	})
-	f.exchange("from the new address", func(netip.Addr) bool { return true }) // the control
-	deaf.SetReadDeadline(time.Now().Add(time.Millisecond))
-	if n, src, err := deaf.ReadFromUDPAddrPort(make([]byte, 64)); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("read %d bytes from %s, %v", n, src, err)
-	}
-}
+	wantUnread(t, "from the old address", deaf)
+	f.exchange("from the new address", true) // the control
+	wantUnread(t, "from the new address", deaf)
 
-// TestFollowOwnAddressesLate reads what this host has sent only when the address it came from is no more the host's.
-func TestFollowOwnAddressesLate(t *testing.T) {
-	f := openFollowed(t, func(c *RxConfig) { c.Groups = groups("239.1.1.1") })
-	deaf := openDeaf(f)
-	f.exchange("from the old address", func(netip.Addr) bool { return true }) // deaf has it, too
-	f.veth.AddAddress(netip.MustParsePrefix("10.9.8.1/24"))
-	f.veth.DelAddress(netip.MustParsePrefix("10.9.9.1/24"))
-	f.await("the new address", func() bool {
-		deaf.mu.Lock()
-		defer deaf.mu.Unlock()
-		return slices.Equal(deaf.links[0].ifc.IPv4, []netip.Prefix{netip.MustParsePrefix("10.9.8.1/24")})
-	})
-	deaf.SetReadDeadline(time.Now().Add(time.Millisecond))
-	if n, src, err := deaf.ReadFromUDPAddrPort(make([]byte, 64)); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("read %d bytes from %s, %v", n, src, err)
-	}
-	// Whoever has the address now is heard.
 	f.host.Sysctl("net/ipv4/conf/all/rp_filter", "0") // there is no route to it
 	f.host.Sysctl("net/ipv4/conf/there/rp_filter", "0")
 	f.veth.Peer().Interface("eth0").DelAddress(netip.MustParsePrefix("10.9.9.254/24"))
-	f.veth.Peer().Interface("eth0").AddAddress(netip.MustParsePrefix("10.9.9.1/24"))
+	f.veth.Peer().Interface("eth0").AddAddress(old)
 	var tx *TxSocket
 	f.veth.Peer().Do(func() {
-		eth0, err := FindInterfaces("eth0")
-		if err == nil {
-			tx, err = OpenTx(TxConfig{Groups: f.rx.cfg.Groups, Interfaces: eth0})
-		}
-		if err != nil {
+		var err error
+		if tx, err = OpenTx(TxConfig{Groups: f.rx.cfg.Groups, Interfaces: interfaces(t, "eth0")}); err != nil {
 			t.Fatal(err)
 		}
 	})
 	defer tx.Close()
-	for end := time.Now().Add(slow.Limit(20 * time.Second)); ; {
-		// A slow machine may not have read the old address's datagram within a millisecond. What comes then is discarded with it.
+	f.await("from another host", func() bool { // what comes while the old datagram waits is discarded with it
 		if _, err := tx.WriteToUDPAddrPort([]byte("hello"), netip.AddrPortFrom(f.rx.cfg.Groups[0], 5000)); err != nil {
 			t.Fatal(err)
 		}
-		deaf.SetReadDeadline(time.Now().Add(time.Second))
-		n, src, err := deaf.ReadFromUDPAddrPort(make([]byte, 64))
-		if n == 5 && src.Addr() == netip.MustParseAddr("10.9.9.1") && err == nil {
-			break
-		}
-		if time.Now().After(end) || !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Fatalf("read %d bytes from %s, %v", n, src, err)
-		}
-	}
+		deaf.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		_, src, err := deaf.ReadFromUDPAddrPort(make([]byte, 64))
+		return err == nil && src.Addr() == old.Addr()
+	})
 }
 
-// openDeaf opens a receiver like that of f which does not want what this host sends.
-func openDeaf(f *followed) (deaf *RxSocket) {
-	f.host.Do(func() {
-		there, err := FindInterfaces("there")
-		if err != nil {
-			f.t.Fatal(err)
+// TestFollowOwnBounded changes the address of an interface again and again under a socket that has a datagram and is not read.
+// The former addresses that it keeps for that are bounded, and the sockets of an interface share them.
+func TestFollowOwnBounded(t *testing.T) {
+	f := openFollowed(t, func(c *RxConfig) { c.Groups = groups("239.1.1.1", "239.1.1.2") })
+	deaf := f.openBeside(func(*RxConfig) {})
+	for _, g := range f.rx.cfg.Groups {
+		f.write("own", g)
+	}
+	deaf.mu.Lock()
+	defer deaf.mu.Unlock()
+	link := deaf.links[0]
+	var conns []*conn
+	deaf.eachPair(link, func(p *pair) { conns = append(conns, p.conns...) })
+	for i := range 1000 {
+		before := link.ifc
+		link.ifc.IPv4 = []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), 24)}
+		deaf.followOwn(link, &before)
+	}
+	deaf.m.update(func() {
+		if n := len(conns[0].filter.former); n > 100 {
+			t.Errorf("%d sets of former addresses are kept", n)
 		}
-		if deaf, err = OpenRx(RxConfig{Groups: f.rx.cfg.Groups, Port: 5000, Interfaces: there}); err != nil {
-			f.t.Fatal(err)
+		if conns[0].filter.own != link.own || conns[1].filter.own != link.own {
+			t.Error("the sockets of the interface do not share the set of its addresses")
 		}
 	})
-	f.t.Cleanup(func() { deaf.Close() })
-	return deaf
+}
+
+// TestFollowOwnComparesWithoutReaders compares the addresses of an interface while a reader is inside.
+func TestFollowOwnComparesWithoutReaders(t *testing.T) {
+	f := openFollowed(t, func(c *RxConfig) { c.Groups = groups("239.1.1.1") })
+	deaf := f.openBeside(func(*RxConfig) {})
+	deaf.mu.Lock()
+	defer deaf.mu.Unlock()
+	link, done := deaf.links[0], make(chan struct{})
+	deaf.m.update(func() {
+		go func() {
+			defer close(done)
+			same := link.ifc
+			deaf.followOwn(link, &same)
+		}()
+		select {
+		case <-done:
+		case <-time.After(slow.Limit(20 * time.Second)):
+			t.Error("the comparison waits for the reader")
+		}
+	})
+	<-done
 }
 
 // TestFollowAltName replaces an interface by one with another name. Sockets go on with it as soon as it has an alternative
@@ -637,7 +743,7 @@ func TestFollowAltName(t *testing.T) {
 		defer f.rx.mu.Unlock()
 		return len(f.rx.links[0].ifc.AltNames) == 2 && len(f.tx.Interfaces()[0].AltNames) == 2
 	})
-	f.exchange("with alternative names", func(netip.Addr) bool { return true })
+	f.exchange("with alternative names", true)
 	f.veth.Delete()
 	f.await("deleted", func() bool { return !f.rx.Memberships()[0].Joined })
 
@@ -648,7 +754,7 @@ func TestFollowAltName(t *testing.T) {
 	}
 	ifaceIP(t, f.host, "link property add dev fresh altname uplink")
 	f.await("the alternative name is back", f.healed)
-	f.exchange("the alternative name is back", func(netip.Addr) bool { return true })
+	f.exchange("the alternative name is back", true)
 }
 
 // TestAltNameZones uses an alternative name wherever an interface can be named.
@@ -699,23 +805,157 @@ func TestAltNameZones(t *testing.T) {
 	})
 }
 
-// TestFollowBackoff has the kernel refuse a membership until the socket waits for a minute before it tries again. A change of
-// the network has it joined at once.
-func TestFollowBackoff(t *testing.T) {
-	f := openFollowed(t, func(c *RxConfig) { c.Groups = groups("239.1.1.1") })
-	f.host.Sysctl("net/ipv4/igmp_max_memberships", "0")
+// travelled has the interface leave and come back with its index, and waits until everything is joined again.
+func (f *followed) travelled() {
+	f.t.Helper()
 	f.veth.Travel()
-	f.await("refused", func() bool { return errors.Is(f.rx.Memberships()[0].Err, unix.ENOBUFS) })
-	f.rx.mu.Lock()
-	p := f.rx.groups[0].pairs[0]
-	p.retry = backoff{wait: time.Minute, next: time.Now().Add(time.Minute)}
-	f.rx.mu.Unlock()
-	f.host.Sysctl("net/ipv4/igmp_max_memberships", "20")
-	f.rx.follow(networkChange{Interfaces: f.scan(), Unchanged: true})
-	if f.rx.Memberships()[0].Joined {
-		t.Error("joined before the minute is over")
+	f.await("away and back", f.settled)
+	f.conns() // waits for follow, which joins source by source
+}
+
+// TestFollowBlockedBeyondLimit blocks as many sources as the kernel takes. Then the kernel takes fewer, and the interface leaves
+// and comes back: none of the sources is received.
+func TestFollowBlockedBeyondLimit(t *testing.T) {
+	f := openFollowed(t, func(c *RxConfig) {
+		c.Groups, c.Blocked = groups("239.1.1.1"), append(sequence("10.2.0.1", 3), netip.MustParseAddr("10.9.9.1"))
+	})
+	for _, limit := range []string{"10", "1", "10", "2"} {
+		f.host.Sysctl("net/ipv4/igmp_max_msf", limit)
+		f.travelled()
+		f.exchange("blocked, with a limit of "+limit, false)
 	}
-	f.veth.AddAddress(netip.MustParsePrefix("10.9.7.1/24"))
-	f.await("a change", f.settled) // in less than the minute
-	f.exchange("after a change", func(netip.Addr) bool { return true })
+	f.host.Sysctl("net/ipv4/igmp_max_msf", "1")
+	f.travelled()
+	f.rx.m.update(func() { f.rx.groups[0].pairs[0].conns[0].filter.blocked = nil })
+	f.receives("control: what only the library discards")
+}
+
+// TestFollowWithFewerSources has the kernel take fewer sources for a socket than it did, when the interface leaves and comes
+// back. They are all joined at once, with more sockets.
+func TestFollowWithFewerSources(t *testing.T) {
+	var log lockedLog
+	f := openFollowed(t, func(c *RxConfig) {
+		c.Groups, c.Sources = groups("232.1.1.1"), append(sequence("10.2.0.1", 3), netip.MustParseAddr("10.9.9.1"))
+		c.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	})
+	f.exchange("at first", true)
+	for _, c := range []struct{ limit, sockets int }{{10, 1}, {3, 2}, {1, 4}, {10, 4}} {
+		f.host.Sysctl("net/ipv4/igmp_max_msf", strconv.Itoa(c.limit))
+		f.travelled()
+		if n := len(f.conns()); n != c.sockets {
+			t.Errorf("with a limit of %d there are %d sockets, want %d", c.limit, n, c.sockets)
+		}
+		f.receives("away and back")
+		if m := f.rx.Memberships(); len(m) != 1 || len(m[0].Sources) != 4 {
+			t.Errorf("%+v", m)
+		}
+	}
+	f.rx.Close() // the log is complete
+	if text := log.String(); strings.Contains(text, "WARN") || !strings.Contains(text, "joined again") {
+		t.Error(text)
+	}
+}
+
+// lockedLog is a buffer for many goroutines.
+type lockedLog struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lockedLog) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+func (l *lockedLog) String() string { l.mu.Lock(); defer l.mu.Unlock(); return l.text.String() }
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
+// TestFollowDAD creates an interface again whose only IPv6 address the kernel checks for a second or two (RFC 4862, section 5.4).
+// Receivers with and without named interfaces join on it, and the sender sends on it as soon as the address is usable.
+func TestFollowDAD(t *testing.T) {
+	host := mcasttest.NewHost(t)
+	create := []string{"link add there type veth peer name other", "link set other up", "link set there up"}
+	ifaceIP(t, host, create...)
+	usable := func() (usable bool) {
+		host.Do(func() {
+			there, err := FindInterfaces("there")
+			usable = err == nil && len(there[0].IPv6) > 0 && !isTentative(t, "there")
+		})
+		return usable
+	}
+	waitFor(t, "the address is usable", usable)
+	all := groups("ff02::1234", "ff15::1234")
+	var sockets []*RxSocket
+	var tx *TxSocket
+	host.Do(func() {
+		there := interfaces(t, "there")
+		for _, ifaces := range [][]Interface{there, nil} {
+			rx, err := OpenRx(RxConfig{Groups: all, Port: 5000, Interfaces: ifaces, Loopback: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { rx.Close() })
+			sockets = append(sockets, rx)
+		}
+		var err error
+		if tx, err = OpenTx(TxConfig{Groups: all, Interfaces: there, Loopback: true}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { tx.Close() })
+	})
+	ifaceIP(t, host, append([]string{"link del there"}, create...)...)
+	index := 0
+	host.Do(func() { index = interfaces(t, "there")[0].Index })
+	for _, rx := range sockets {
+		waitFor(t, "all groups are joined", func() bool {
+			n := 0
+			for _, m := range rx.Memberships() {
+				if m.IfIndex == index && m.Joined {
+					n++
+				}
+			}
+			return n == len(all)
+		})
+	}
+	waitFor(t, "the address is usable again", usable)
+	for _, g := range all {
+		waitFor(t, "it is sent", func() bool {
+			_, err := tx.WriteToUDPAddrPort([]byte(g.String()), netip.AddrPortFrom(g, 5000))
+			return err == nil
+		})
+	}
+	for _, rx := range sockets {
+		rx.SetReadDeadline(time.Now().Add(slow.Limit(20 * time.Second)))
+		for range all {
+			if _, _, err := rx.ReadFromUDPAddrPort(make([]byte, 100)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// isTentative reports whether the kernel still checks an IPv6 address of the interface, in the network of the calling
+// thread: the flag IFA_F_TENTATIVE in /proc/net/if_inet6.
+func isTentative(t *testing.T, name string) bool {
+	t.Helper()
+	b, err := os.ReadFile("/proc/thread-self/net/if_inet6")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		// address, index, prefix length, scope, flags, name
+		if f := strings.Fields(line); len(f) == 6 && f[5] == name {
+			flags, err := strconv.ParseUint(f[4], 16, 32)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if flags&0x40 != 0 {
+				return true
+			}
+		}
+	}
+	return false
 }

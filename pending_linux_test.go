@@ -137,7 +137,7 @@ func TestRetiredKeepsError(t *testing.T) {
 		leaveError(t, connOf(s.rx, 0).fd)
 		unread := s.send(s.tx)
 		awaitDelivered(t)
-		s.tell(list()) // the interface is gone
+		s.play(list()) // the interface is gone
 		s.rx.SetReadDeadline(time.Now().Add(slow.Limit(20 * time.Second)))
 		buf := make([]byte, 100)
 		if n, _, err := s.rx.ReadFromUDPAddrPort(buf); n != 0 || !errors.Is(err, unix.EFAULT) {

@@ -1,24 +1,28 @@
-// Tests of the watch against a real kernel. What happens is made to happen, and then waited for as long as it takes: time
-// decides nothing here but how long a failure lasts.
+// The watch and the lists of memberships of a real kernel. The tests wait for what they have made happen, with a generous limit:
+// time decides nothing but how long a failure lasts.
 
 package mcast
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
 	"net/netip"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/go-multicast/mcast/internal/slow"
+	"github.com/go-multicast/mcast/internal/wire"
 	"github.com/go-multicast/mcast/mcasttest"
 )
 
@@ -70,7 +74,7 @@ func (e *watchTestEvents) until(t *testing.T, what string, wanted func(networkCh
 		select {
 		case <-e.more:
 		case <-timeout:
-			t.Fatalf("waited in vain for: %s; there were %+v", what, seen)
+			t.Fatalf("not reported: %s; there were %+v", what, seen)
 		}
 	}
 }
@@ -188,8 +192,7 @@ func TestWatchInterfacesBurst(t *testing.T) {
 	}
 }
 
-// TestWatchBridge checks that an interface which leaves a bridge, of which the kernel tells as RTM_DELLINK, too, is not taken for one
-// that leaves.
+// TestWatchBridge releases an interface from a bridge, for which the kernel sends RTM_DELLINK, too. It does not count as deleted.
 func TestWatchBridge(t *testing.T) {
 	h := mcasttest.NewHost(t)
 	ifaceIP(t, h, "link add port type veth peer name other", "link add bridge0 type bridge")
@@ -214,7 +217,7 @@ func TestWatchBridge(t *testing.T) {
 		}
 	}
 	if sees(all, eventGone) || all.overflow {
-		t.Errorf("the notices tell %+v", all)
+		t.Errorf("the notices are %+v", all)
 	}
 }
 
@@ -223,7 +226,7 @@ func sees(n watchNotice, e watchEvents) bool {
 	return slices.ContainsFunc(slices.Collect(maps.Values(n.seen)), func(seen watchEvents) bool { return seen&e != 0 })
 }
 
-// watchTestSource opens the ear on a host's network.
+// watchTestSource opens a watch on a host's network.
 func watchTestSource(t *testing.T, h *mcasttest.Host) *watchNetlink {
 	t.Helper()
 	var src watchSource
@@ -291,7 +294,7 @@ func TestFollowNetworkGone(t *testing.T) {
 	defer stop()
 	first := events.untilList(t, "the beginning", watchHas("eth"))
 	if len(first.Events) != 0 || first.Overflow {
-		t.Errorf("the first call tells %+v", first)
+		t.Errorf("the first call has %+v", first)
 	}
 
 	index := eth.Index()
@@ -310,7 +313,7 @@ func TestFollowNetworkGone(t *testing.T) {
 	bystander.SetMTU(1500)
 	change = events.until(t, "the dip of the MTU", func(c networkChange) bool { return c.Events[bystander.Index()]&eventMTU6 != 0 })
 	if change.gone(bystander.Index()) {
-		t.Errorf("the dip of the MTU is told as %+v", change)
+		t.Errorf("the dip of the MTU is reported as %+v", change)
 	}
 
 	eth.Delete()
@@ -320,7 +323,7 @@ func TestFollowNetworkGone(t *testing.T) {
 	}
 }
 
-// TestFollowNetworkNamespaces has followers in two namespaces at once: each hears of its own, and each has its own watch.
+// TestFollowNetworkNamespaces has followers in two namespaces at once: each follows its own, with a watch of its own.
 func TestFollowNetworkNamespaces(t *testing.T) {
 	a, b := mcasttest.NewHost(t), mcasttest.NewHost(t)
 	keys := func() []watchKey {
@@ -418,5 +421,165 @@ func TestWatchParse(t *testing.T) {
 		if n := watchParse(test.in); !maps.Equal(n.seen, test.seen) || n.overflow {
 			t.Errorf("%s: got %+v", test.name, n)
 		}
+	}
+}
+
+// TestJoinedFinds compares what sockets hold with what the kernel has, in the thread's own network.
+func TestJoinedFinds(t *testing.T) {
+	f := openFollowed(t, func(c *RxConfig) { c.Groups = groups("239.1.1.1", "ff15::1234") })
+	var with *RxSocket
+	both := groups("232.1.1.1", "ff35::1234")
+	f.host.Do(func() {
+		there, err := FindInterfaces("there")
+		if err == nil {
+			with, err = OpenRx(RxConfig{Groups: both, Sources: groups("10.1.1.1", "10.1.1.2", "fd99::2", "fd99::3"), Port: 5000, Interfaces: there})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.rx.Join(netip.MustParseAddr("239.1.1.3")); err != nil { // later, so that it hides the sources of those before
+			t.Fatal(err)
+		}
+		if err := f.rx.Join(netip.MustParseAddr("ff15::1236")); err != nil {
+			t.Fatal(err)
+		}
+	})
+	defer with.Close()
+	ask := func(piece int) *joinedSet {
+		j := newJoined(f.scan())
+		f.rx.holds(j)
+		with.holds(j)
+		f.host.Do(func() { askJoined(j, piece) })
+		return j
+	}
+	lost := func(j *joinedSet) (lost []netip.Addr) {
+		for _, s := range []*RxSocket{f.rx, with} {
+			for _, g := range s.groups {
+				gone, known := j.lost(g.pairs[0])
+				if !known {
+					t.Errorf("%s: not known", g.addr)
+				}
+				if gone {
+					lost = append(lost, g.addr)
+				}
+			}
+		}
+		return lost
+	}
+	for _, piece := range append([]int{joinedPiece, 100, 1}, joinedOtherPieces...) {
+		j := ask(piece)
+		if got := lost(j); got != nil || j.missing() {
+			t.Errorf("in pieces of %d bytes: %v are lost", piece, got)
+		}
+		for key, n := range j.counts {
+			if n.held != 1 || n.found != 1 {
+				t.Errorf("%+v: %+v", key, *n)
+			}
+		}
+	}
+	for _, g := range []*rxGroup{f.rx.groups[0], with.groups[1]} {
+		g.pairs[0].conns[0].leave()
+	}
+	j := ask(joinedPiece)
+	if got := lost(j); !slices.Equal(got, groups("239.1.1.1", "ff35::1234")) || !j.missing() {
+		t.Errorf("%v are lost", got)
+	}
+	// Sources are set aside while the interface is down.
+	f.veth.Down()
+	down := ask(joinedPiece)
+	if down.counts[joinedKey{f.veth.Index(), both[0], netip.MustParseAddr("10.1.1.1")}] != nil {
+		t.Error("a source is looked for on an interface that is down")
+	}
+}
+
+// TestJoinedWithoutProc: without /proc no membership counts as lost.
+func TestJoinedWithoutProc(t *testing.T) {
+	mcasttest.Require(t)
+	f := openFollowed(t, func(*RxConfig) {})
+	j := newJoined(f.scan())
+	f.rx.holds(j)
+	failed := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with its mounts
+		err := unix.Unshare(unix.CLONE_NEWNS)
+		if err == nil {
+			err = unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+		}
+		if err == nil {
+			err = unix.Mount("none", "/proc", "tmpfs", 0, "")
+		}
+		if err == nil {
+			if _, open := os.Open("/proc/thread-self/net/igmp"); !errors.Is(open, os.ErrNotExist) {
+				err = fmt.Errorf("/proc is there: %v", open)
+			}
+			askJoined(j, joinedPiece)
+		}
+		failed <- err
+	}()
+	if err := <-failed; err != nil {
+		t.Fatal(err)
+	}
+	if lost, known := j.lost(f.rx.groups[0].pairs[0]); lost || known || j.missing() || len(j.counts) != len(f.rx.groups) {
+		t.Errorf("lost %v, known %v, missing %v of %d", lost, known, j.missing(), len(j.counts))
+	}
+}
+
+// TestJoinedBesideAnother has another program join and leave groups on the same interface without end. What the kernel skips in
+// its lists meanwhile does not count as lost.
+func TestJoinedBesideAnother(t *testing.T) {
+	for _, v4 := range []bool{true, false} {
+		t.Run(map[bool]string{true: "IPv4", false: "IPv6"}[v4], func(t *testing.T) {
+			domain, level, kind := unix.AF_INET, unix.IPPROTO_IP, "239.7.1.%d"
+			if !v4 {
+				domain, level, kind = unix.AF_INET6, unix.IPPROTO_IPV6, "ff15::7:%d"
+			}
+			group := func(i int) netip.Addr { return netip.MustParseAddr(fmt.Sprintf(kind, i)) }
+			f := openFollowed(t, func(c *RxConfig) {
+				c.Groups = nil
+				for i := range 200 {
+					c.Groups = append(c.Groups, group(i))
+				}
+			})
+			var left atomic.Int64
+			quit, other := make(chan struct{}), make(chan error, 1)
+			go f.host.Do(func() {
+				other <- func() error {
+					for ; ; left.Add(1) {
+						select {
+						case <-quit:
+							return nil
+						default:
+						}
+						fd, err := unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+						for i := 200; i < 215 && err == nil; i++ {
+							err = unix.SetsockoptString(fd, level, unix.MCAST_JOIN_GROUP, string(wire.MreqLinux.GroupReq(f.rx.cfg.Interfaces[0].Index, group(i))))
+						}
+						unix.Close(fd)
+						if err != nil {
+							return err
+						}
+					}
+				}()
+			})
+			follower := &watchFollower{holds: f.rx.holds, prepare: func(c networkChange) bool { return c.joined.missing() }}
+			f.host.Do(func() {
+				src, err := watchOpen()
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer src.close()
+				w := &watchShared{watchSource: src, hub: &watchHub{joined: askJoined}, followers: []*watchFollower{follower}}
+				for range 50 {
+					if w.prepare(&networkChange{Interfaces: f.rx.cfg.Interfaces}, true)[follower] {
+						t.Errorf("something is missing, after another socket has left %d times", left.Load())
+						break
+					}
+				}
+			})
+			close(quit)
+			if err := <-other; err != nil || left.Load() == 0 {
+				t.Fatalf("the other socket has left %d times: %v", left.Load(), err)
+			}
+		})
 	}
 }

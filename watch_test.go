@@ -1,6 +1,5 @@
-// Tests of the watch, with a network made up for the purpose and a clock that runs only when everybody waits
-// (testing/synctest): what is decided by time in here is decided exactly. A goroutine left behind fails such a test by
-// itself. The kernel's own notices are tested in watch_linux_test.go.
+// The watch, with a network that the test plays and a clock that runs only while all goroutines wait (testing/synctest): what time
+// decides here is decided exactly. A goroutine left behind fails such a test. watch_linux_test.go has the kernel's notices.
 
 package mcast
 
@@ -12,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -53,7 +53,7 @@ func (s *watchFake) fail(err error) {
 	s.err = err
 }
 
-func (s *watchFake) tell(n watchNotice) { s.notices <- n }
+func (s *watchFake) notify(n watchNotice) { s.notices <- n }
 
 func (s *watchFake) scanned() int {
 	s.mu.Lock()
@@ -142,35 +142,10 @@ func watchSeen(e watchEvents, indexes ...int) map[int]watchEvents {
 	return seen
 }
 
-func TestWatchChange(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		src, quit := newWatchFake(1), make(chan struct{})
-		events := watchRecord(src, quit)
-		if len(*events) != 1 || !slices.Equal((*events)[0].indexes, []int{1}) || (*events)[0].at != 0 {
-			t.Fatalf("at the beginning: %+v", *events)
-		}
-
-		src.tell(watchNotice{}) // a notice of nothing
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		if len(*events) != 1 || src.scanned() != 2 {
-			t.Fatalf("after a notice of nothing: %d scans, %+v", src.scanned(), *events)
-		}
-
-		src.set(1, 2)
-		src.tell(watchNotice{})
-		time.Sleep(watchQuiet)
-		synctest.Wait()
-		if len(*events) != 2 || !slices.Equal((*events)[1].indexes, []int{1, 2}) {
-			t.Fatalf("after a change: %+v", *events)
-		}
-
-		close(quit)
-		synctest.Wait()
-		if !src.isClosed() {
-			t.Error("the source stays open")
-		}
-	})
+// watchSleep lets time pass, and waits until everything has happened that happens in it.
+func watchSleep(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
 }
 
 // TestWatchBurst has a change every 10 ms for two seconds: too fast for the watch to see an end, so it has to look in between.
@@ -181,10 +156,9 @@ func TestWatchBurst(t *testing.T) {
 		for n := range 200 {
 			time.Sleep(10 * time.Millisecond)
 			src.set(1, 100+n)
-			src.tell(watchNotice{})
+			src.notify(watchNotice{})
 		}
-		time.Sleep(watchLimit)
-		synctest.Wait()
+		watchSleep(watchLimit)
 		last := (*events)[len(*events)-1]
 		if !slices.Equal(last.indexes, []int{1, 299}) || last.at > 2*time.Second+watchQuiet {
 			t.Errorf("the last is %+v", last)
@@ -225,14 +199,14 @@ func TestWatchFlood(t *testing.T) {
 	}()
 	for n := range 3 {
 		if gone := <-calls; n > 0 && gone != 1 {
-			t.Errorf("call %d tells of %d interfaces gone", n, gone)
+			t.Errorf("call %d reports %d interfaces gone", n, gone)
 		}
 	}
 	close(quit)
 	<-flooded
 }
 
-// TestWatchGone checks what the lists do not show.
+// TestWatchGone checks what is reported although lists do not show it.
 func TestWatchGone(t *testing.T) {
 	small := Interface{Name: "small", Index: 5, MTU: 1000}
 	for _, test := range []struct {
@@ -248,12 +222,12 @@ func TestWatchGone(t *testing.T) {
 		{"and back", []watchNotice{{seen: watchSeen(eventGone, 2)}, {}}, []int{1, 2}, true, watchSeen(eventGone, 2), false},
 		{"two, one by one", []watchNotice{{seen: watchSeen(eventGone, 2)}, {seen: watchSeen(eventGone, 1)}}, []int{1, 2}, true, watchSeen(eventGone, 1, 2), false},
 		{"never seen", []watchNotice{{seen: watchSeen(eventGone, 9)}}, []int{1, 2}, false, nil, false},
-		// Who opened a socket when it was there before, after the first scan, has lost its memberships.
+		// A socket may have joined on it between the scans.
 		{"new after gone", []watchNotice{{seen: watchSeen(eventGone, 9)}}, []int{1, 2, 9}, true, watchSeen(eventGone, 9), false},
 		{"MTU dip", []watchNotice{{seen: watchSeen(eventMTU6, 1)}}, []int{1, 2}, true, watchSeen(eventMTU6, 1), false},
 		{"MTU dip of a new one", []watchNotice{{seen: watchSeen(eventMTU6, 9)}}, []int{1, 2, 9}, true, watchSeen(eventMTU6, 9), false},
 		{"deep MTU dip", []watchNotice{{seen: watchSeen(eventMTU4|eventMTU6, 1)}}, []int{1, 2}, true, watchSeen(eventMTU4|eventMTU6, 1), false},
-		{"MTU small as ever", []watchNotice{{seen: watchSeen(eventMTU6, 5)}}, []int{1, 2}, false, nil, false},
+		{"MTU still small", []watchNotice{{seen: watchSeen(eventMTU6, 5)}}, []int{1, 2}, false, nil, false},
 		{"deeper MTU dip", []watchNotice{{seen: watchSeen(eventMTU4|eventMTU6, 5)}}, []int{1, 2}, true, watchSeen(eventMTU4, 5), false},
 		{"IPv6 was started", []watchNotice{{seen: watchSeen(eventIPv6, 1)}}, []int{1, 2}, true, watchSeen(eventIPv6, 1), false},
 		{"both", []watchNotice{{seen: watchSeen(eventMTU6, 1)}, {seen: watchSeen(eventGone, 2)}}, []int{1, 2}, true, map[int]watchEvents{1: eventMTU6, 2: eventGone}, false},
@@ -271,10 +245,9 @@ func TestWatchGone(t *testing.T) {
 				src.list = append(src.list, small)
 				src.mu.Unlock()
 				for _, n := range test.notices {
-					src.tell(n)
+					src.notify(n)
 				}
-				time.Sleep(time.Second)
-				synctest.Wait()
+				watchSleep(time.Second)
 				yielded := (*events)[1:]
 				switch {
 				case len(yielded) > 1 || (len(yielded) == 1) != test.yields:
@@ -285,12 +258,11 @@ func TestWatchGone(t *testing.T) {
 						t.Errorf("got %+v", e.networkChange)
 					}
 				}
-				// It is told once.
-				src.tell(watchNotice{})
-				time.Sleep(time.Second)
-				synctest.Wait()
+				// It is reported once.
+				src.notify(watchNotice{})
+				watchSleep(time.Second)
 				if n := len(*events) - 1; n > len(yielded) {
-					t.Errorf("told again: %+v", (*events)[1:])
+					t.Errorf("reported again: %+v", (*events)[1:])
 				}
 				close(quit)
 			})
@@ -304,12 +276,11 @@ func TestWatchLost(t *testing.T) {
 		src, quit := newWatchFake(1, 2), make(chan struct{})
 		events := watchRecord(src, quit)
 		one, two := watchAddr{1, netip.MustParseAddr("192.0.2.1")}, watchAddr{2, netip.MustParseAddr("192.0.2.1")}
-		src.tell(watchNotice{lost: map[watchAddr]bool{one: true}})
-		src.tell(watchNotice{lost: map[watchAddr]bool{two: true}})
+		src.notify(watchNotice{lost: map[watchAddr]bool{one: true}})
+		src.notify(watchNotice{lost: map[watchAddr]bool{two: true}})
 		time.Sleep(time.Second)
-		src.tell(watchNotice{})
-		time.Sleep(time.Second)
-		synctest.Wait()
+		src.notify(watchNotice{})
+		watchSleep(time.Second)
 		want := map[watchAddr]bool{one: true, two: true}
 		if len(*events) != 2 || !maps.Equal((*events)[1].Lost, want) {
 			t.Errorf("got %+v, want one that has lost %v", (*events)[1:], want)
@@ -318,7 +289,7 @@ func TestWatchLost(t *testing.T) {
 	})
 }
 
-// TestWatchUp checks that an interface that was down is told once, when it is up, whether or not a scan saw it down.
+// TestWatchUp checks that an interface that was down is reported once, when it is up, whether or not a scan saw it down.
 func TestWatchUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src, quit := newWatchFake(1, 2), make(chan struct{})
@@ -344,9 +315,8 @@ func TestWatchUp(t *testing.T) {
 		} {
 			before := len(*events)
 			set(step.flags)
-			src.tell(step.notice)
-			time.Sleep(time.Second)
-			synctest.Wait()
+			src.notify(step.notice)
+			watchSleep(time.Second)
 			var up watchNotice
 			for _, e := range (*events)[before:] {
 				up.add(watchNotice{seen: e.Events})
@@ -359,27 +329,24 @@ func TestWatchUp(t *testing.T) {
 	})
 }
 
-// TestWatchScanFails checks that an error is told, that it is tried again without a notice, and that nothing is forgotten.
+// TestWatchScanFails checks that an error is reported, that the scan is retried without a notice, and that no notice is lost.
 func TestWatchScanFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src, quit := newWatchFake(1), make(chan struct{})
 		events := watchRecord(src, quit)
 		broken := errors.New("broken")
 		src.fail(broken)
-		src.tell(watchNotice{seen: watchSeen(eventGone, 1)})
-		time.Sleep(watchQuiet + watchRetry)
-		synctest.Wait()
+		src.notify(watchNotice{seen: watchSeen(eventGone, 1)})
+		watchSleep(watchQuiet + watchRetry)
 		if len(*events) != 3 || (*events)[1].err != broken || (*events)[2].err != broken || (*events)[2].Interfaces != nil {
 			t.Fatalf("got %+v", *events)
 		}
 		src.fail(nil)
-		time.Sleep(watchRetry)
-		synctest.Wait()
+		watchSleep(watchRetry)
 		if len(*events) != 4 || (*events)[3].err != nil || !maps.Equal((*events)[3].Events, watchSeen(eventGone, 1)) {
 			t.Fatalf("got %+v", *events)
 		}
-		time.Sleep(time.Hour)
-		synctest.Wait()
+		watchSleep(time.Hour)
 		if len(*events) != 4 {
 			t.Fatalf("got %+v", *events)
 		}
@@ -387,15 +354,14 @@ func TestWatchScanFails(t *testing.T) {
 	})
 }
 
-// TestWatchWaitFails checks that an ear gone deaf is not listened to in a busy loop, and does not blind the watch.
+// TestWatchWaitFails checks that a failure of wait causes no busy loop, and that changes are still found.
 func TestWatchWaitFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src, quit := newWatchFake(1), make(chan struct{})
 		src.broken = errors.New("broken")
 		events := watchRecord(src, quit)
 		src.set(1, 2)
-		time.Sleep(10*watchRetry + watchRetry/2)
-		synctest.Wait()
+		watchSleep(10*watchRetry + watchRetry/2)
 		if n := len(*events); n != 11 || !(*events)[1].Overflow || len((*events)[1].indexes) != 2 {
 			t.Errorf("%d events: %+v", n, *events)
 		}
@@ -430,10 +396,10 @@ func TestWatchIterate(t *testing.T) {
 			switch src := sources[1]; n {
 			case 1:
 				list[0].Name = "the list is mine" // must not look like a change
-				src.tell(watchNotice{})
+				src.notify(watchNotice{})
 				time.AfterFunc(time.Second, func() {
 					src.fail(errors.New("broken"))
-					src.tell(watchNotice{})
+					src.notify(watchNotice{})
 				})
 			case 2:
 				if err == nil || list != nil {
@@ -445,7 +411,7 @@ func TestWatchIterate(t *testing.T) {
 				if err != nil || len(list) != 2 || list[0].Name != "if" {
 					t.Errorf("got %v, %v", list, err)
 				}
-				src.tell(watchNotice{})
+				src.notify(watchNotice{})
 				time.AfterFunc(time.Minute, cancel)
 			default:
 				t.Errorf("got %v, %v", list, err)
@@ -468,7 +434,7 @@ func TestWatchIterate(t *testing.T) {
 		for range watchIterate(ctx, open) { // left by the context, in the body
 			n++
 			sources[2].set(1, 2)
-			sources[2].tell(watchNotice{})
+			sources[2].notify(watchNotice{})
 			time.Sleep(time.Minute)
 			cancel()
 		}
@@ -517,7 +483,7 @@ func TestWatchYieldsCopies(t *testing.T) {
 			src.mu.Lock()
 			src.list = []Interface{ifaceTestFull()} // a real scan makes a new list as well
 			src.mu.Unlock()
-			src.tell(watchNotice{})
+			src.notify(watchNotice{})
 			time.AfterFunc(time.Minute, cancel)
 		}
 		if yielded != 1 {
@@ -535,34 +501,9 @@ func watchTestHub() (hub *watchHub, sources *[]*watchFake) {
 	}}, sources
 }
 
-// watchOnce makes a follower of a function that does not ask to be called again.
-func watchOnce(f func(networkChange)) func(networkChange) (again time.Duration) {
+// watchOnce makes a follower of a function that does not ask for a retry.
+func watchOnce(f func(networkChange)) func(networkChange) (retry time.Duration) {
 	return func(c networkChange) time.Duration { f(c); return 0 }
-}
-
-// TestFollowAgain has a follower ask to be called again, although nothing changes, until it is content.
-func TestFollowAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		hub, _ := watchTestHub()
-		calls, others := 0, 0
-		stopOther := watchFollow(t, hub, func(networkChange) { others++ })
-		stop, err := hub.follow(func(networkChange) time.Duration {
-			if calls++; calls < 4 {
-				return watchRetry
-			}
-			return 0
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(10 * watchRetry)
-		synctest.Wait()
-		if calls != 4 || others != 1 {
-			t.Errorf("%d calls, want 4; %d of one who did not ask, want 1", calls, others)
-		}
-		stop()
-		stopOther()
-	})
 }
 
 func watchFollow(t *testing.T, h *watchHub, f func(networkChange)) (stop func()) {
@@ -592,14 +533,13 @@ func TestFollow(t *testing.T) {
 		}
 
 		src.set(1, 2)
-		src.tell(watchNotice{})
-		time.Sleep(time.Second)
-		synctest.Wait()
+		src.notify(watchNotice{})
+		watchSleep(time.Second)
 		if len(a) != 2 || len(b) != 2 || len(a[1].Interfaces) != 2 || len(b[1].Interfaces) != 2 {
 			t.Fatalf("after a change: %+v, %+v", a, b)
 		}
 
-		// A change that the newcomer's own scan finds is told to all.
+		// All are called for a change that the newcomer's own scan finds.
 		src.set(1, 2, 3)
 		c := 0
 		stopC := watchFollow(t, hub, func(networkChange) { c++ })
@@ -611,9 +551,8 @@ func TestFollow(t *testing.T) {
 
 		stopA()
 		src.set(1)
-		src.tell(watchNotice{})
-		time.Sleep(time.Second)
-		synctest.Wait()
+		src.notify(watchNotice{})
+		watchSleep(time.Second)
 		if len(a) != 3 || len(b) != 4 || c != 1 || src.isClosed() {
 			t.Fatalf("after stop: %d, %d and %d calls, closed %v", len(a), len(b), c, src.isClosed())
 		}
@@ -645,14 +584,12 @@ func TestFollowScanFails(t *testing.T) {
 		}
 		calls := 0
 		stop := watchFollow(t, hub, func(c networkChange) { calls++ })
-		time.Sleep(10 * watchRetry)
-		synctest.Wait()
+		watchSleep(10 * watchRetry)
 		if calls != 0 {
 			t.Error("called without a list")
 		}
 		(*sources)[0].fail(nil)
-		time.Sleep(10 * watchRetry)
-		synctest.Wait()
+		watchSleep(10 * watchRetry)
 		if calls != 1 {
 			t.Errorf("%d calls", calls)
 		}
@@ -666,7 +603,7 @@ func TestFollowScanFails(t *testing.T) {
 	})
 }
 
-// TestFollowStopWaits checks whom stop waits for: its own function, and no other.
+// TestFollowStopWaits checks that stop waits for its own function, and for no other.
 func TestFollowStopWaits(t *testing.T) {
 	hub, sources := watchTestHub()
 	running, release := make(chan struct{}), make(chan struct{})
@@ -694,29 +631,7 @@ func TestFollowStopWaits(t *testing.T) {
 	}
 }
 
-// TestFollowLateComer checks that a follower is not told of a scan that began before it came.
-func TestFollowLateComer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		hub, sources := watchTestHub()
-		var late []networkChange
-		var stopLate func()
-		early := 0
-		stop := watchFollow(t, hub, func(c networkChange) { // runs between that scan and the delivery to others
-			if early++; early == 1 {
-				(*sources)[0].set(1, 2)
-				stopLate, _ = hub.follow(watchOnce(func(c networkChange) { late = append(late, c) }))
-			}
-		})
-		synctest.Wait()
-		if early != 2 || len(late) != 1 || len(late[0].Interfaces) != 2 {
-			t.Errorf("%d early calls; late: %+v", early, late)
-		}
-		stopLate()
-		stop()
-	})
-}
-
-// TestFollowStopOther stops a follower when it is about to be told of a change.
+// TestFollowStopOther stops a follower when it is about to be called.
 func TestFollowStopOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hub, sources := watchTestHub()
@@ -730,9 +645,8 @@ func TestFollowStopOther(t *testing.T) {
 		stopSecond = watchFollow(t, hub, func(networkChange) { calls++ })
 		synctest.Wait()
 		(*sources)[0].set(1, 2)
-		(*sources)[0].tell(watchNotice{})
-		time.Sleep(time.Second)
-		synctest.Wait()
+		(*sources)[0].notify(watchNotice{})
+		watchSleep(time.Second)
 		if calls != 1 {
 			t.Errorf("%d calls", calls)
 		}
@@ -740,7 +654,7 @@ func TestFollowStopOther(t *testing.T) {
 	})
 }
 
-// TestFollowConcurrent lets followers come and go from everywhere at once.
+// TestFollowConcurrent adds and stops followers from many goroutines.
 func TestFollowConcurrent(t *testing.T) {
 	var mu sync.Mutex
 	open := 0
@@ -796,7 +710,7 @@ func TestFollowConcurrent(t *testing.T) {
 	}
 }
 
-// watchCounted is a source that tells when it is closed.
+// watchCounted is a source that reports when it is closed.
 type watchCounted struct {
 	*watchFake
 	onClose func()
@@ -805,4 +719,445 @@ type watchCounted struct {
 func (s watchCounted) close() {
 	s.watchFake.close()
 	s.onClose()
+}
+
+// TestFollowRetriesOnce has changes come while a follower asks for a retry each time. It is retried once a second, however
+// many changes there were.
+func TestFollowRetriesOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub, sources := watchTestHub()
+		var calls atomic.Int64
+		stop, err := hub.follow(func(networkChange) time.Duration { calls.Add(1); return watchRetry })
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		for n := range 50 {
+			(*sources)[0].set(1, 2+n)
+			(*sources)[0].notify(watchNotice{})
+			time.Sleep(2 * watchQuiet)
+		}
+		synctest.Wait()
+		before := calls.Load()
+		watchSleep(10 * watchRetry)
+		if n := calls.Load() - before; n < 9 || n > 11 {
+			t.Errorf("%d calls in ten seconds, after %d before", n, before)
+		}
+		stop()
+	})
+}
+
+// TestFollowRetryTimes has followers that want to be called at times of their own. Each is, and no scan is made without need.
+func TestFollowRetryTimes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub, sources := watchTestHub()
+		var stops []func()
+		start := time.Now()
+		var mu sync.Mutex
+		calls := make([][]time.Duration, 3)
+		callsOf := func(i int) []time.Duration {
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Clone(calls[i])
+		}
+		for i, wait := range []time.Duration{7 * time.Second, 20 * time.Second, 0} {
+			stop, err := hub.follow(func(c networkChange) time.Duration {
+				mu.Lock()
+				defer mu.Unlock()
+				if first := len(calls[i]) == 0; c.Unchanged == first {
+					t.Errorf("follower %d, call %d: unchanged: %v", i, len(calls[i]), c.Unchanged)
+				}
+				calls[i] = append(calls[i], time.Since(start))
+				return wait
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			stops = append(stops, stop)
+			synctest.Wait()
+		}
+		src := (*sources)[0]
+		scans := src.scanned()
+		watchSleep(time.Minute + time.Millisecond)
+		seconds := func(all ...time.Duration) (d []time.Duration) {
+			for _, n := range all {
+				d = append(d, n*time.Second)
+			}
+			return d
+		}
+		for i, want := range [][]time.Duration{seconds(0, 7, 14, 21, 28, 35, 42, 49, 56), seconds(0, 20, 40, 60), seconds(0)} {
+			if got := callsOf(i); !slices.Equal(got, want) {
+				t.Errorf("follower %d was called at %v, want %v", i, got, want)
+			}
+		}
+		if n := src.scanned() - scans; n != 8+3 {
+			t.Errorf("%d scans, want 11", n)
+		}
+		stops[0]()
+		time.Sleep(time.Minute)
+		if n, others := len(callsOf(0)), len(callsOf(1)); n != 9 || others != 4+3 {
+			t.Errorf("after the first has stopped: %d calls of it and %d of the other, want 9 and 7", n, others)
+		}
+		stops[1]()
+		scans = src.scanned()
+		time.Sleep(time.Hour)
+		if n := src.scanned() - scans; n > 2 { // one for each that has stopped
+			t.Errorf("%d scans when no follower wants one", n)
+		}
+		stops[2]()
+	})
+}
+
+// TestFollowUnchanged checks that a follower can distinguish a change from a retry and a call about routes.
+func TestFollowUnchanged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub, sources := watchTestHub()
+		var mu sync.Mutex
+		var unchanged []bool
+		stop, err := hub.follow(func(c networkChange) time.Duration {
+			mu.Lock()
+			defer mu.Unlock()
+			unchanged = append(unchanged, c.Unchanged)
+			return time.Minute
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer stop()
+		src := (*sources)[0]
+		for _, step := range []struct {
+			what   string
+			do     func()
+			wanted []bool
+		}{
+			{"the first call", func() {}, []bool{false}},
+			{"a call that it asked for", func() { time.Sleep(time.Minute) }, []bool{true}},
+			{"routes", func() { src.notify(watchNotice{routes: true}) }, []bool{true}},
+			{"a notice of nothing", func() { src.notify(watchNotice{}) }, nil},
+			{"another list", func() { src.set(1, 2); src.notify(watchNotice{}) }, []bool{false}},
+			{"lost memberships", func() { src.notify(watchNotice{seen: watchSeen(eventGone, 1)}) }, []bool{false}},
+			{"lost notices", func() { src.notify(watchNotice{overflow: true}) }, []bool{false}},
+			{"another follower", func() { defer watchFollow(t, hub, func(networkChange) {})(); synctest.Wait() }, nil},
+			{"a call after all this", func() { time.Sleep(time.Minute) }, []bool{true}},
+		} {
+			step.do()
+			watchSleep(time.Second)
+			mu.Lock()
+			if !slices.Equal(unchanged, step.wanted) {
+				t.Errorf("%s: unchanged: %v, want %v", step.what, unchanged, step.wanted)
+			}
+			unchanged = nil
+			mu.Unlock()
+		}
+	})
+}
+
+// TestFollowAsks has a follower ask for a retry while it is not called.
+func TestFollowAsks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub, _ := watchTestHub()
+		calls, others := 0, 0
+		one := &watchFollower{follow: func(networkChange) time.Duration { calls++; return 0 }}
+		if err := hub.add(one); err != nil {
+			t.Fatal(err)
+		}
+		stopOther := watchFollow(t, hub, func(networkChange) { others++ })
+		synctest.Wait()
+		one.retry()
+		one.retry()
+		watchSleep(10 * watchRetry)
+		if calls != 2 || others != 1 {
+			t.Errorf("%d calls of the one that asked, want 2, and %d of the other, want 1", calls, others)
+		}
+		one.stop()
+		stopOther()
+		one.retry() // harmless
+	})
+}
+
+// TestFollowPrepares checks that all followers prepare for a change before one of them follows it, also one that comes after the
+// scan. It follows with the next scan. Nobody can join while they prepare. Without losses nobody prepares.
+func TestFollowPrepares(t *testing.T) {
+	for name, notice := range map[string]watchNotice{"gone": {seen: watchSeen(eventGone, 1)}, "overflow": {overflow: true}, "no loss": {}} {
+		t.Run(name, func(t *testing.T) { testFollowPrepares(t, notice) })
+	}
+}
+
+func testFollowPrepares(t *testing.T, notice watchNotice) {
+	synctest.Test(t, func(t *testing.T) {
+		var did []string
+		var between func()
+		src := newWatchFake(1)
+		hub := &watchHub{open: func() (watchSource, error) {
+			return watchBetween{src, func() {
+				if between != nil {
+					between()
+					between = nil
+				}
+			}}, nil
+		}}
+		follow := func(name string) (stop func()) {
+			may := func() string {
+				if !hub.joining.TryRLock() {
+					return "nobody joins"
+				}
+				hub.joining.RUnlock()
+				return "anybody joins"
+			}
+			one := &watchFollower{
+				prepare: func(networkChange) bool { did = append(did, "prepare "+name, may()); return true },
+				follow:  func(networkChange) time.Duration { did = append(did, name, may()); return 0 },
+			}
+			if err := hub.add(one); err != nil {
+				t.Fatal(err)
+			}
+			return one.stop
+		}
+		defer follow("early")()
+		synctest.Wait()
+		did = nil
+		var stop func()
+		between = func() { stop = follow("late") }
+		src.set(1, 2)
+		src.notify(notice)
+		watchSleep(time.Second)
+		want := []string{
+			"prepare early", "nobody joins", "prepare late", "nobody joins",
+			"early", "anybody joins", "late", "anybody joins",
+		}
+		if !notice.overflow && notice.seen == nil {
+			want = want[4:]
+		}
+		if !slices.Equal(did, want) {
+			t.Errorf("it was %q, want %q", did, want)
+		}
+		stop()
+	})
+}
+
+// watchBetween is a source that does something after each scan.
+type watchBetween struct {
+	watchSource
+	after func()
+}
+
+func (w watchBetween) scan() ([]Interface, error) {
+	defer w.after()
+	return w.watchSource.scan()
+}
+
+// TestFollowRoutes checks that followers are called for a default route, and that WatchInterfaces yields no list for it.
+func TestFollowRoutes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub, sources := watchTestHub()
+		routes := 0
+		stop := watchFollow(t, hub, func(c networkChange) {
+			if c.Routes {
+				routes++
+			}
+		})
+		src, quit := newWatchFake(1), make(chan struct{})
+		events := watchRecord(src, quit)
+		synctest.Wait()
+		for _, s := range []*watchFake{(*sources)[0], src} {
+			s.notify(watchNotice{routes: true})
+			s.notify(watchNotice{})
+		}
+		watchSleep(time.Second)
+		if routes != 1 || len(*events) != 1 {
+			t.Errorf("it was called %d times, want once, and %d lists were yielded, want the first alone", routes, len(*events))
+		}
+		close(quit)
+		stop()
+	})
+}
+
+// TestFollowDefaultAskedOnce has fifty followers that need the default routes, and one that does not. The system is asked
+// once per family and change, and the one that does not need them is called before that, although it came last.
+func TestFollowDefaultAskedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub, sources := watchTestHub()
+		var did []string
+		hub.defaults = func(network string) (int, error) {
+			did = append(did, "ask "+network)
+			if network == "ip6" {
+				return 0, ErrNoInterface
+			}
+			return 7, nil
+		}
+		calls := 0
+		for range 50 {
+			one := &watchFollower{routes: true, follow: func(c networkChange) time.Duration {
+				calls++
+				if index, err := c.defaults.index("ip4"); index != 7 || err != nil {
+					t.Errorf("IPv4: %d, %v", index, err)
+				}
+				if _, err := c.defaults.index("ip6"); err != ErrNoInterface {
+					t.Errorf("IPv6: %v", err)
+				}
+				return 0
+			}}
+			if err := hub.add(one); err != nil {
+				t.Fatal(err)
+			}
+			defer one.stop()
+		}
+		defer watchFollow(t, hub, func(networkChange) { did = append(did, "needs none") })()
+		synctest.Wait()
+		for n, notice := range []watchNotice{{}, {routes: true}, {seen: watchSeen(eventGone, 1)}} {
+			did, calls = nil, 0
+			if n == 0 {
+				(*sources)[0].set(1, 2)
+			}
+			(*sources)[0].notify(notice)
+			watchSleep(time.Second)
+			if want := []string{"needs none", "ask ip4", "ask ip6"}; !slices.Equal(did, want) || calls != 50 {
+				t.Errorf("%+v: %q with %d calls, want %q with 50", notice, did, calls, want)
+			}
+		}
+		did = nil
+		(*sources)[0].notify(watchNotice{})
+		watchSleep(time.Second)
+		if did != nil {
+			t.Errorf("nothing changed: %q", did)
+		}
+	})
+}
+
+// TestJoinedAnswers: what counts as lost, as there, and as not known.
+func TestJoinedAnswers(t *testing.T) {
+	group, source, other := netip.MustParseAddr("232.1.1.1"), netip.MustParseAddr("10.1.1.1"), netip.MustParseAddr("10.1.1.2")
+	const lost, there, unknown = "lost", "there", "unknown"
+	for _, test := range []struct {
+		name         string
+		held         [][]netip.Addr // the sources of each socket
+		users        int
+		found        map[netip.Addr]int
+		noSources    bool
+		open, source string // a socket of all sources, and one that wants source
+	}{
+		{"all are there", [][]netip.Addr{nil, {source}}, 2, map[netip.Addr]int{source: 1}, false, there, there},
+		{"others, too", [][]netip.Addr{nil, {source}}, 5, map[netip.Addr]int{source: 1}, false, there, there},
+		{"one less", [][]netip.Addr{nil, {source}}, 1, map[netip.Addr]int{source: 1}, false, lost, lost},
+		{"none", [][]netip.Addr{nil, {source}}, 0, nil, false, lost, lost},
+		{"the source is not", [][]netip.Addr{nil, {source}}, 2, nil, false, there, lost},
+		{"a source of two sockets is there once", [][]netip.Addr{nil, {source}, {source}}, 3, map[netip.Addr]int{source: 1}, false, there, lost},
+		{"others want a source", [][]netip.Addr{nil, {source}}, 3, map[netip.Addr]int{source: 1, other: 1}, false, unknown, there},
+		{"others want the source", [][]netip.Addr{nil, {source}}, 3, map[netip.Addr]int{source: 2}, false, unknown, there},
+		{"sources unknown", [][]netip.Addr{nil, {source}}, 2, nil, true, there, unknown},
+		{"sources unknown, and others", [][]netip.Addr{nil, {source}}, 3, nil, true, unknown, unknown},
+	} {
+		j := newJoined([]Interface{{Index: 7, Flags: net.FlagUp}})
+		for _, sources := range test.held {
+			j.hold(7, group, sources)
+		}
+		j.v4 = joinedAnswers{groups: true, sources: !test.noSources}
+		j.hold(8, group, nil)
+		j.find(joinedKey{index: 7, group: group}, test.users)
+		j.find(joinedKey{index: 8, group: group}, 1)
+		for source, n := range test.found {
+			j.find(joinedKey{7, group, source}, n)
+		}
+		says := func(sources ...netip.Addr) string {
+			p := &pair{rxGroup: &rxGroup{addr: group}, conns: []*conn{{ifIndex: 7, sources: sources}}}
+			switch gone, known := j.lost(p); {
+			case !known:
+				return unknown
+			case gone:
+				return lost
+			}
+			return there
+		}
+		if open, with := says(), says(source); open != test.open || with != test.source {
+			t.Errorf("%s: of all sources %s, want %s; of one %s, want %s", test.name, open, test.open, with, test.source)
+		}
+		j.believeOn([]Interface{{Index: 8}})
+		if open, with := says(), says(source); open != unknown || with != unknown {
+			t.Errorf("%s, on an interface that is gone: of all sources %s, of one %s", test.name, open, with)
+		}
+	}
+}
+
+// TestFollowChecks has the kernel lose memberships without a notice. They are found missing within a minute, if the second
+// look confirms it. If joining again does not help, it is retried less and less often.
+func TestFollowChecks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub, _ := watchTestHub()
+		key := joinedKey{index: 1, group: netip.MustParseAddr("239.1.1.1")}
+		found, again := 1, 1 // what the kernel has, at a first look and at the next
+		looks, dropped, called := 0, 0, 0
+		var mu sync.Mutex // guards these
+		hub.joined = func(j *joinedSet, piece int) {
+			mu.Lock()
+			defer mu.Unlock()
+			looks++
+			j.v4.groups = true
+			n := found
+			if piece != joinedPiece {
+				n = again
+				if hub.joining.TryRLock() {
+					t.Error("others may join and leave at the second look")
+				}
+			}
+			j.find(key, n)
+		}
+		one := &watchFollower{
+			holds: func(j *joinedSet) { j.hold(key.index, key.group, nil) },
+			prepare: func(c networkChange) bool {
+				p := &pair{rxGroup: &rxGroup{addr: key.group}, conns: []*conn{{ifIndex: 1}}}
+				if !c.lost(&c.Interfaces[0], p) {
+					return false
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				dropped++
+				return true
+			},
+			follow: func(networkChange) time.Duration {
+				mu.Lock()
+				defer mu.Unlock()
+				called++
+				return 0
+			},
+		}
+		if err := hub.add(one); err != nil {
+			t.Fatal(err)
+		}
+		defer one.stop()
+		set := func(first, then int) {
+			mu.Lock()
+			defer mu.Unlock()
+			found, again = first, then
+		}
+		wait := func(d time.Duration) (n [3]int) {
+			mu.Lock()
+			looks, dropped, called = 0, 0, 0
+			mu.Unlock()
+			watchSleep(d)
+			mu.Lock()
+			defer mu.Unlock()
+			return [...]int{looks, dropped, called}
+		}
+		wait(time.Second)
+		all := 1 + len(joinedOtherPieces) // looks if something is missing in each
+		for _, step := range []struct {
+			name        string
+			first, then int
+			wait        time.Duration
+			want        [3]int // looks, dropped, called
+		}{
+			{"nothing is missing", 1, 1, 10 * watchCheck, [3]int{10, 0, 0}},
+			{"not missing at the second look", 0, 1, 10 * watchCheck, [3]int{20, 0, 0}},
+			// A second after a drop it looks again. It drops at the first, second, fourth and eighth time.
+			{"missing", 0, 0, watchCheck + 5*time.Second, [3]int{3 * all, 2, 2}},
+			{"missing for ever", 0, 0, 10 * watchCheck, [3]int{12 * all, 2, 2}},
+			{"there again", 1, 1, watchCheck, [3]int{1, 0, 0}},
+			{"missing again", 0, 0, watchCheck + 5*time.Second, [3]int{3 * all, 2, 2}},
+		} {
+			set(step.first, step.then)
+			if got := wait(step.wait); got != step.want {
+				t.Errorf("%s: %v looks, drops and calls, want %v", step.name, got, step.want)
+			}
+		}
+	})
 }
