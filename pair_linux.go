@@ -46,6 +46,7 @@ type pairOpening struct {
 // open makes one attempt. All options are set before bind, so that no unwanted datagram arrives. Only the second attempt for
 // IPv4 binds the interface later; an IPv4 socket receives only on the interface of its membership anyway.
 func (o *pairOpening) open() error {
+	o.bound = false
 	o.c = &conn{pair: o.pair, group: o.addr, ifName: o.link.ifc.Name, ifIndex: o.link.ifc.Index}
 	o.c.release = func() error { return nil }
 	for _, step := range []func() error{o.create, o.share, o.bindDeviceEarly, o.setOptions, o.joinSources, o.blockSources, o.bind,
