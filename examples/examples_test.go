@@ -3,6 +3,7 @@
 package examples
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,10 +28,10 @@ import (
 func TestMain(m *testing.M) { mcasttest.Main(m) }
 
 func TestExamples(t *testing.T) {
-	dir := build(t)
+	dir := testrun.Build(t, "./...")
 	for _, test := range []struct {
 		name string
-		run  func(*testing.T, programs)
+		run  func(*testing.T, testrun.Programs)
 	}{
 		{"Usage", testUsage},
 		{"Errors", testErrors},
@@ -52,128 +53,76 @@ func TestExamples(t *testing.T) {
 	}
 }
 
-func testUsage(t *testing.T, dir programs) {
+func testUsage(t *testing.T, dir testrun.Programs) {
 	const port, ttl = "want 1 to 65535", "want 1 to 255, or -1"
 	const group = "want a multicast address without a zone: 224.0.0.0/4 or ff00::/8"
 	const source = "want a host's address without a zone, of the family of a group"
-	for command, want := range map[string]string{
-		"communicator -nonsense":                       "flag provided but not defined: -nonsense",
-		"communicator 239.1.2.3":                       `unexpected argument "239.1.2.3": want flags only`,
-		"communicator -group nonsense":                 `invalid value "nonsense" for flag -group: `,
-		"communicator -group 10.88.0.1":                `invalid value "10.88.0.1" for flag -group: ` + group,
-		"communicator -group ff02::1234%eth0":          `invalid value "ff02::1234%eth0" for flag -group: ` + group,
-		"communicator -group":                          "flag needs an argument: -group",
-		"communicator -port nonsense":                  `invalid value "nonsense" for flag -port: parse error`,
-		"communicator -port 0":                         `invalid value "0" for flag -port: ` + port,
-		"communicator -port 65536":                     `invalid value "65536" for flag -port: ` + port,
-		"communicator -n -1":                           `invalid value "-1" for flag -n: want 0 or more`,
-		"communicator -interval 0s":                    `invalid value "0s" for flag -interval: want a time above 0`,
-		"communicator -ttl nonsense":                   `invalid value "nonsense" for flag -ttl: parse error`,
-		"communicator -ttl 256":                        `invalid value "256" for flag -ttl: ` + ttl,
-		"sender":                                       "no message: want one as the argument",
-		"sender -wait 1s":                              "no message: want one as the argument",
-		"sender -wait 0s hello":                        `invalid value "0s" for flag -wait: want a time above 0`,
-		"sender -wait nonsense hello":                  `invalid value "nonsense" for flag -wait: parse error`,
-		"sender -answers 0 hello":                      `invalid value "0" for flag -answers: want 1 or more`,
-		"sender -port 65536 hello":                     `invalid value "65536" for flag -port: ` + port,
-		"sender hello -port 65536":                     `invalid value "65536" for flag -port: ` + port,
-		"sender hello -port 1 world -nonsense":         "flag provided but not defined: -nonsense",
-		"sender hello -port":                           "flag needs an argument: -port",
-		"sender -group fd88::1 hello":                  `invalid value "fd88::1" for flag -group: ` + group,
-		"sender -group 239.1.2.3,239.1.2.4 hello":      `invalid value "239.1.2.3,239.1.2.4" for flag -group: `,
-		"sender -ttl 0 hello":                          `invalid value "0" for flag -ttl: ` + ttl,
-		"sender -ttl -2 hello":                         `invalid value "-2" for flag -ttl: ` + ttl,
-		"sender -ttl -1 -loopback=false hello":         `invalid value "-1" for flag -ttl: want 1 to 255 with -loopback=false`,
-		"receiver 239.1.2.3":                           `unexpected argument "239.1.2.3": want flags only`,
-		"receiver -answer 239.1.2.3 -port 9":           `unexpected argument "239.1.2.3": want flags only`,
-		"receiver -answer=nonsense":                    `invalid boolean value "nonsense" for -answer: parse error`,
-		"receiver -group 239.1.2.3,":                   `invalid value "239.1.2.3," for flag -group: `,
-		"receiver -group 239.1.2.3,::1":                `invalid value "::1" for flag -group: ` + group,
-		"receiver -source nonsense":                    `invalid value "nonsense" for flag -source: `,
-		"receiver -source 239.1.2.3":                   `invalid value "239.1.2.3" for flag -source: ` + source,
-		"receiver -source 10.0.0.1,fe80::1":            `invalid value "fe80::1" for flag -source: ` + source,
-		"receiver -port 0":                             `invalid value "0" for flag -port: ` + port,
-		"ifaces -nonsense":                             "flag provided but not defined: -nonsense",
-		"ifaces lo -watch=nonsense":                    `invalid boolean value "nonsense" for -watch: parse error`,
-		"doctor 239.1.2.3":                             `unexpected argument "239.1.2.3": want flags only`,
-		"doctor -group 239.1.2.3,":                     `invalid value "239.1.2.3," for flag -group: `,
-		"doctor -group 10.88.0.1 -json":                `invalid value "10.88.0.1" for flag -group: ` + group,
-		"doctor -source nonsense":                      `invalid value "nonsense" for flag -source: `,
-		"doctor -source ff02::1":                       `invalid value "ff02::1" for flag -source: ` + source,
-		"doctor -port 65536":                           `invalid value "65536" for flag -port: ` + port,
-		"doctor -watch 0s":                             `invalid value "0s" for flag -watch: want a time above 0`,
-		"doctor -buffer -1":                            `invalid value "-1" for flag -buffer: want 0 or more`,
-		"mdns eth0":                                    `unexpected argument "eth0": want flags only`,
-		"mdns -timeout 0s":                             `invalid value "0s" for flag -timeout: want a time above 0`,
-		"mdns -service http":                           `invalid value "http" for flag -service: want a type such as _http._tcp`,
-		"mdns -service _printer._sub._http._tcp":       `invalid value "_printer._sub._http._tcp" for flag -service: want a type`,
-		"ping -nonsense":                               "flag provided but not defined: -nonsense",
-		"ping -group 239.1.2.3,":                       `invalid value "239.1.2.3," for flag -group: `,
-		"ping -group 239.1.2.3,239.1.2.4":              `invalid value "239.1.2.3,239.1.2.4" for flag -group: more than one address of IPv4`,
-		"ping -group 10.88.0.1":                        `invalid value "10.88.0.1" for flag -group: ` + group,
-		"ping -ssm 232.1.2.3":                          "no -ssm group for -group ff15::1234: want one of IPv6",
-		"ping -listen -group 239.1.2.3 -ssm 10.88.0.1": `invalid value "10.88.0.1" for flag -ssm: ` + group,
-		"ping -source nonsense":                        `invalid value "nonsense" for flag -source: `,
-		"ping -port 0":                                 `invalid value "0" for flag -port: want 1 to 65534`,
-		"ping -port 65535":                             `invalid value "65535" for flag -port: want 1 to 65534`,
-		"ping -n 0":                                    `invalid value "0" for flag -n: want 1 to 10000`,
-		"ping -n 10001":                                `invalid value "10001" for flag -n: want 1 to 10000`,
-		"ping -interval 19ms":                          `invalid value "19ms" for flag -interval: want at least 20ms`,
-		"ping localhost -wait 0s":                      `invalid value "0s" for flag -wait: want a time above 0`,
-		"ping -ttl 0":                                  `invalid value "0" for flag -ttl: ` + ttl,
-		"ping -ttl 256":                                `invalid value "256" for flag -ttl: ` + ttl,
-		"ping -listen 192.0.2.1":                       `unexpected argument "192.0.2.1": want flags only with -listen`,
-		"ping 192.0.2.1 -listen":                       `unexpected argument "192.0.2.1": want flags only with -listen`,
-		"ping -listen -n 10":                           "flag -n is for the prober",
-		"ping -listen -source 192.0.2.1":               "flag -source is for the prober",
-	} {
-		name, _, _ := strings.Cut(command, " ")
-		p := dir.start(t, nil, strings.Fields(command)...)
-		code, lines := p.Wait(), strings.Split(p.Stderr.String(), "\n") // the error is in the last, which ends with \n
-		last := lines[max(0, len(lines)-2)]
-		shown := strings.Contains(p.Stderr.String(), "For example:\n\n  "+name) && p.Stdout.String() == ""
-		if code != 2 || !shown || !strings.HasPrefix(last, name+": "+want) {
-			t.Errorf("exit code %d, want 2, the usage and at the end %q from %s", code, want, p)
-		}
-	}
-	for _, name := range []string{"communicator", "sender", "receiver", "ifaces", "doctor", "mdns", "ping"} {
-		for _, args := range [][]string{{"-h"}, {"something", "-help"}} {
-			p := dir.start(t, nil, append([]string{name}, args...)...)
-			if code := p.Wait(); code != 0 || !strings.Contains(p.Stderr.String(), "For example:\n\n  "+name) {
-				t.Errorf("exit code %d, want 0 and the usage from %s", code, p)
-			}
-		}
-	}
+	dir.WantUsage(t, map[string]string{
+		"communicator -nonsense":                  "flag provided but not defined: -nonsense",
+		"communicator 239.1.2.3":                  `unexpected argument "239.1.2.3": want flags only`,
+		"communicator -group nonsense":            `invalid value "nonsense" for flag -group: `,
+		"communicator -group 10.88.0.1":           `invalid value "10.88.0.1" for flag -group: ` + group,
+		"communicator -group ff02::1234%eth0":     `invalid value "ff02::1234%eth0" for flag -group: ` + group,
+		"communicator -group":                     "flag needs an argument: -group",
+		"communicator -port nonsense":             `invalid value "nonsense" for flag -port: parse error`,
+		"communicator -port 0":                    `invalid value "0" for flag -port: ` + port,
+		"communicator -port 65536":                `invalid value "65536" for flag -port: ` + port,
+		"communicator -n -1":                      `invalid value "-1" for flag -n: want 0 or more`,
+		"communicator -interval 0s":               `invalid value "0s" for flag -interval: want a time above 0`,
+		"communicator -ttl nonsense":              `invalid value "nonsense" for flag -ttl: parse error`,
+		"communicator -ttl 256":                   `invalid value "256" for flag -ttl: ` + ttl,
+		"sender":                                  "no message: want one as the argument",
+		"sender -wait 1s":                         "no message: want one as the argument",
+		"sender -wait 0s hello":                   `invalid value "0s" for flag -wait: want a time above 0`,
+		"sender -wait nonsense hello":             `invalid value "nonsense" for flag -wait: parse error`,
+		"sender -answers 0 hello":                 `invalid value "0" for flag -answers: want 1 or more`,
+		"sender -port 65536 hello":                `invalid value "65536" for flag -port: ` + port,
+		"sender hello -port 65536":                `invalid value "65536" for flag -port: ` + port,
+		"sender hello -port 1 world -nonsense":    "flag provided but not defined: -nonsense",
+		"sender hello -port":                      "flag needs an argument: -port",
+		"sender -group fd88::1 hello":             `invalid value "fd88::1" for flag -group: ` + group,
+		"sender -group 239.1.2.3,239.1.2.4 hello": `invalid value "239.1.2.3,239.1.2.4" for flag -group: `,
+		"sender -ttl 0 hello":                     `invalid value "0" for flag -ttl: ` + ttl,
+		"sender -ttl -2 hello":                    `invalid value "-2" for flag -ttl: ` + ttl,
+		"sender -ttl -1 -loopback=false hello":    `invalid value "-1" for flag -ttl: want 1 to 255 with -loopback=false`,
+		"receiver 239.1.2.3":                      `unexpected argument "239.1.2.3": want flags only`,
+		"receiver -answer 239.1.2.3 -port 9":      `unexpected argument "239.1.2.3": want flags only`,
+		"receiver -answer=nonsense":               `invalid boolean value "nonsense" for -answer: parse error`,
+		"receiver -group 239.1.2.3,":              `invalid value "239.1.2.3," for flag -group: `,
+		"receiver -group 239.1.2.3,::1":           `invalid value "::1" for flag -group: ` + group,
+		"receiver -source nonsense":               `invalid value "nonsense" for flag -source: `,
+		"receiver -source 239.1.2.3":              `invalid value "239.1.2.3" for flag -source: ` + source,
+		"receiver -source 10.0.0.1,fe80::1":       `invalid value "fe80::1" for flag -source: ` + source,
+		"receiver -port 0":                        `invalid value "0" for flag -port: ` + port,
+		"ifaces -nonsense":                        "flag provided but not defined: -nonsense",
+		"ifaces lo -watch=nonsense":               `invalid boolean value "nonsense" for -watch: parse error`,
+		"doctor 239.1.2.3":                        `unexpected argument "239.1.2.3": want flags only`,
+		"doctor -group 239.1.2.3,":                `invalid value "239.1.2.3," for flag -group: `,
+		"doctor -group 10.88.0.1 -json":           `invalid value "10.88.0.1" for flag -group: ` + group,
+		"doctor -source nonsense":                 `invalid value "nonsense" for flag -source: `,
+		"doctor -source ff02::1":                  `invalid value "ff02::1" for flag -source: ` + source,
+		"doctor -port 65536":                      `invalid value "65536" for flag -port: ` + port,
+		"doctor -watch 0s":                        `invalid value "0s" for flag -watch: want a time above 0`,
+		"doctor -buffer -1":                       `invalid value "-1" for flag -buffer: want 0 or more`,
+	})
+	dir.WantHelp(t, "communicator", "sender", "receiver", "ifaces", "doctor")
 }
 
-func testErrors(t *testing.T, dir programs) {
+func testErrors(t *testing.T, dir testrun.Programs) {
 	needLinux(t)
 	mcasttest.Require(t)
-	for _, test := range []struct{ command, want string }{
-		{"communicator -iface nonsense", `no such interface: "nonsense" (there is: lo (index 1) 127.0.0.1`},
-		{"sender hello -iface nonsense", `no such interface: "nonsense" (there is: lo (index 1) 127.0.0.1`},
-		{"receiver -iface lo,nonsense", `no such interface: "nonsense" (there is: lo (index 1) 127.0.0.1`},
-		{"ifaces nonsense", `no such interface: "nonsense" (there is: lo (index 1) 127.0.0.1`},
-		{"ifaces -watch lo nonsense", `no such interface: "nonsense" (there is: lo (index 1) 127.0.0.1`},
-		{"ping -iface nonsense", `no such interface: "nonsense" (there is: lo (index 1) 127.0.0.1`},
-		{"ping -listen -iface nonsense", `no such interface: "nonsense" (there is: lo (index 1) 127.0.0.1`},
-		{"ping -iface mc*", `"mc*" names 2 interfaces, among them mc0 and mc1`},
-		{"doctor -iface lo,nonsense", `no such interface: "nonsense" (there is: lo (index 1) 127.0.0.1`},
-		{"mdns -iface lo,nonsense", `no such interface: "nonsense" (there is: lo (index 1) 127.0.0.1`},
-		{"mdns -service _nobody._tcp -timeout 300ms", "no services"},
-	} {
-		args := strings.Fields(test.command)
-		p := dir.start(t, nil, args...)
-		code, said := p.Wait(), p.Stderr.String()
-		found := strings.HasPrefix(said, args[0]+": ") && strings.Contains(said, test.want)
-		if code != 1 || !found || strings.Count(said, "\n") != 1 {
-			t.Errorf("exit code %d, want 1 and one line with %q from %s", code, test.want, p)
-		}
-	}
+	dir.WantErrors(t, map[string]string{
+		"communicator -iface nonsense": `no such interface: "nonsense" (there is: lo (index 1) 127.0.0.1`,
+		"sender hello -iface nonsense": `no such interface: "nonsense" (there is: lo (index 1) 127.0.0.1`,
+		"receiver -iface lo,nonsense":  `no such interface: "nonsense" (there is: lo (index 1) 127.0.0.1`,
+		"ifaces nonsense":              `no such interface: "nonsense" (there is: lo (index 1) 127.0.0.1`,
+		"ifaces -watch lo nonsense":    `no such interface: "nonsense" (there is: lo (index 1) 127.0.0.1`,
+		"doctor -iface lo,nonsense":    `no such interface: "nonsense" (there is: lo (index 1) 127.0.0.1`,
+	})
 }
 
 // testCommunicator is what a new user does first. On other systems it uses the network that there is.
-func testCommunicator(t *testing.T, dir programs) {
+func testCommunicator(t *testing.T, dir testrun.Programs) {
 	mcasttest.Require(t)
 	for _, test := range []struct{ args, source string }{
 		{"communicator -n 2", "10.88.0.1:"},
@@ -182,7 +131,7 @@ func testCommunicator(t *testing.T, dir programs) {
 		{"communicator -n 2 -interval 20ms -ttl -1 -iface mc1", "10.88.1.1:"},
 		{"communicator -n 2 -interval 20ms -iface mc0,mc1", "10.88.1.1:"},
 	} {
-		p := dir.start(t, nil, strings.Fields(test.args)...)
+		p := dir.Start(t, nil, strings.Fields(test.args)...)
 		checkTwoRounds(t, p)
 		if runtime.GOOS != "linux" {
 			return // mc1 is not there, and IPv6 need not be
@@ -193,13 +142,13 @@ func testCommunicator(t *testing.T, dir programs) {
 	}
 }
 
-func testCommunicatorLoopback(t *testing.T, dir programs) {
+func testCommunicatorLoopback(t *testing.T, dir testrun.Programs) {
 	host := mcasttest.NewHost(t)
 	for _, test := range []struct{ args, source string }{
 		{"communicator -n 2 -interval 20ms", "127.0.0.1:"},
 		{"communicator -n 2 -interval 20ms -group ff15::1234", "[::1]:"},
 	} {
-		p := dir.start(t, host, strings.Fields(test.args)...)
+		p := dir.Start(t, host, strings.Fields(test.args)...)
 		checkTwoRounds(t, p)
 		said := p.Stdout.String()
 		if !strings.Contains(said, " on lo;") || !strings.Contains(said, " "+test.source) || !strings.Contains(said, "No default route") {
@@ -218,25 +167,25 @@ func checkTwoRounds(t *testing.T, p *testrun.Process) {
 	}
 }
 
-func testCommunicatorLoopbackNoRoute(t *testing.T, dir programs) {
+func testCommunicatorLoopbackNoRoute(t *testing.T, dir testrun.Programs) {
 	host := mcasttest.NewHost(t)
 	remove := exec.Command("ip", "-6", "route", "del", "local", "ff00::/8", "dev", "lo", "table", "local")
 	if errors.Is(remove.Err, exec.ErrNotFound) {
-		missing(t, "this test needs ip of iproute2")
+		testrun.Missing(t, "this test needs ip of iproute2")
 	}
 	host.Do(func() {
 		if out, err := remove.CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
 	})
-	p := dir.start(t, host, "communicator", "-n", "1", "-group", "ff15::1234")
+	p := dir.Start(t, host, "communicator", "-n", "1", "-group", "ff15::1234")
 	if code := p.Wait(); code != 1 || !strings.Contains(p.Stderr.String(), "ip -6 route add local ff00::/8 dev lo") {
 		t.Errorf("exit code %d, want 1 and the cure from %s", code, p)
 	}
 }
 
 // testCommunicatorOneFamily is that a host which has one family uses that one, and says so.
-func testCommunicatorOneFamily(t *testing.T, dir programs) {
+func testCommunicatorOneFamily(t *testing.T, dir testrun.Programs) {
 	for _, test := range []struct{ prefix, everything, gateway, family, group string }{
 		{"10.77.0.1/24", "0.0.0.0/0", "10.77.0.254", "IPv4", "239.1.2.3"},
 		{"fd77::1/64", "::/0", "fd77::fe", "IPv6", "ff15::1234"},
@@ -245,7 +194,7 @@ func testCommunicatorOneFamily(t *testing.T, dir programs) {
 		prefix := netip.MustParsePrefix(test.prefix)
 		eth0 := host.NewVeth("eth0", prefix)
 		for _, args := range []string{"communicator -n 2 -interval 20ms -iface eth0", "communicator -n 2 -interval 20ms"} {
-			p := dir.start(t, host, strings.Fields(args)...)
+			p := dir.Start(t, host, strings.Fields(args)...)
 			checkTwoRounds(t, p)
 			said := p.Stdout.String()
 			from := strings.TrimSuffix(netip.AddrPortFrom(prefix.Addr(), 0).String(), "0")
@@ -258,12 +207,12 @@ func testCommunicatorOneFamily(t *testing.T, dir programs) {
 	}
 }
 
-func testCommunicatorLAN(t *testing.T, dir programs) {
+func testCommunicatorLAN(t *testing.T, dir testrun.Programs) {
 	const group = "239.1.2.3"
 	lan := mcasttest.NewLAN(t, 3)
 	var all []*testrun.Process
 	for _, host := range lan.Hosts {
-		all = append(all, dir.start(t, host, "communicator", "-group", group, "-interval", "50ms"))
+		all = append(all, dir.Start(t, host, "communicator", "-group", group, "-interval", "50ms"))
 	}
 	for _, p := range all {
 		for _, host := range lan.Hosts {
@@ -281,7 +230,7 @@ func testCommunicatorLAN(t *testing.T, dir programs) {
 // endings are the signals that end a program as its user wants.
 var endings = []os.Signal{os.Interrupt, syscall.SIGTERM}
 
-func testSenderReceiver(t *testing.T, dir programs) {
+func testSenderReceiver(t *testing.T, dir testrun.Programs) {
 	for i, group := range []string{"239.1.2.3", "ff15::1234"} {
 		t.Run(group, func(t *testing.T) {
 			lan := mcasttest.NewLAN(t, 3)
@@ -295,26 +244,26 @@ func testSenderReceiver(t *testing.T, dir programs) {
 			groups := group + ",239.9.9.9"
 			var receivers []*testrun.Process
 			for _, host := range lan.Hosts[1:] {
-				p := dir.start(t, host, "receiver", "-answer", "-group", groups)
+				p := dir.Start(t, host, "receiver", "-answer", "-group", groups)
 				p.WaitFor("receiving " + group + " port 12345 on eth0\n")
 				lan.WaitJoined(host, addr)
 				receivers = append(receivers, p)
 			}
-			quiet := dir.start(t, lan.Hosts[2], "receiver", "-group", groups)
+			quiet := dir.Start(t, lan.Hosts[2], "receiver", "-group", groups)
 			quiet.WaitFor("receiving 239.9.9.9 port 12345 on eth0\n")
 			receivers = append(receivers, quiet)
-			deaf := dir.start(t, lan.Hosts[2], "receiver", "-answer", "-group", group, "-iface", "eth0", "-source", nobody)
+			deaf := dir.Start(t, lan.Hosts[2], "receiver", "-answer", "-group", group, "-iface", "eth0", "-source", nobody)
 			deaf.WaitFor("receiving ")
 
 			// An ack is shown and not answered.
-			p := dir.start(t, lan.Hosts[0], "sender", "-group", group, "-wait", "200ms", "ack")
+			p := dir.Start(t, lan.Hosts[0], "sender", "-group", group, "-wait", "200ms", "ack")
 			if code := p.Wait(); code != 1 || !strings.Contains(p.Stderr.String(), "no answer in 200ms") {
 				t.Errorf("exit code %d, want 1 and that nobody answered from %s", code, p)
 			}
 
 			// A message is. It may be long, and hostile to terminals.
 			message := "hello\x1b[31m\r\xff" + strings.Repeat("x", 5000)
-			p = dir.start(t, lan.Hosts[0],
+			p = dir.Start(t, lan.Hosts[0],
 				"sender", "-group", group, "-ttl", "7", "-iface", "eth*", "-wait", testrun.Limit.String(), message)
 			for _, host := range lan.Hosts[1:] {
 				from := netip.AddrPortFrom(host.IPv4, 12345)
@@ -331,7 +280,7 @@ func testSenderReceiver(t *testing.T, dir programs) {
 			}
 
 			// Without Ctrl-C it ends by itself. How many answer in time is not for us to say.
-			p = dir.start(t, lan.Hosts[0], "sender", "-group", group, "-wait", "300ms", "good", "bye")
+			p = dir.Start(t, lan.Hosts[0], "sender", "-group", group, "-wait", "300ms", "good", "bye")
 			code, said = p.Wait(), p.Stdout.String()
 			answers := strings.Count(said, ` answers "ack" `)
 			total := strings.HasSuffix(said, fmt.Sprintf("\nanswers: %d\n", answers))
@@ -369,12 +318,12 @@ func testSenderReceiver(t *testing.T, dir programs) {
 
 // testSenderReceiverOneMachine is that Loopback is needed at both ends for datagrams of the same host, and that the
 // programs set it, and what stays on the host.
-func testSenderReceiverOneMachine(t *testing.T, dir programs) {
+func testSenderReceiverOneMachine(t *testing.T, dir testrun.Programs) {
 	lan := mcasttest.NewLAN(t, 2)
 	here, there := lan.Hosts[0], lan.Hosts[1]
-	with := dir.start(t, here, "receiver", "-answer")
-	without := dir.start(t, here, "receiver", "-loopback=false")
-	other := dir.start(t, there, "receiver")
+	with := dir.Start(t, here, "receiver", "-answer")
+	without := dir.Start(t, here, "receiver", "-loopback=false")
+	other := dir.Start(t, there, "receiver")
 	for _, p := range []*testrun.Process{with, without, other} {
 		p.WaitFor("receiving ")
 	}
@@ -391,7 +340,7 @@ func testSenderReceiverOneMachine(t *testing.T, dir programs) {
 		{here, "sender -answers 1 -wait 1m both", 0},
 		{there, "sender -answers 1 -wait 1m back", 0},
 	} {
-		p := dir.start(t, test.host, strings.Fields(test.args)...)
+		p := dir.Start(t, test.host, strings.Fields(test.args)...)
 		if code := p.Wait(); code != test.code {
 			t.Errorf("exit code %d, want %d from %s", code, test.code, p)
 		}
@@ -418,18 +367,18 @@ func testSenderReceiverOneMachine(t *testing.T, dir programs) {
 
 // testReceiverTwoInterfacesOneLAN is that two interfaces on one LAN give each datagram once per interface, and that one
 // of them gives it once. IPv6 has no reverse path filter that could drop one of the two.
-func testReceiverTwoInterfacesOneLAN(t *testing.T, dir programs) {
+func testReceiverTwoInterfacesOneLAN(t *testing.T, dir testrun.Programs) {
 	const group = "ff15::1234"
 	lan := mcasttest.NewLAN(t, 2)
 	lan.Attach(lan.Hosts[0]) // eth1
-	both := dir.start(t, lan.Hosts[0], "receiver", "-group", group)
-	one := dir.start(t, lan.Hosts[0], "receiver", "-group", group, "-iface", "eth1")
+	both := dir.Start(t, lan.Hosts[0], "receiver", "-group", group)
+	one := dir.Start(t, lan.Hosts[0], "receiver", "-group", group, "-iface", "eth1")
 	both.WaitFor("receiving " + group + " port 12345 on eth0\n")
 	for _, p := range []*testrun.Process{both, one} {
 		p.WaitFor("receiving " + group + " port 12345 on eth1\n")
 	}
 	send := func(message string) {
-		dir.start(t, lan.Hosts[1], "sender", message, "-group", group, "-wait", "1ms").Wait()
+		dir.Start(t, lan.Hosts[1], "sender", message, "-group", group, "-wait", "1ms").Wait()
 	}
 	lan.WaitJoined(lan.Hosts[0], netip.MustParseAddr(group)) // on eth0
 	for end := time.Now().Add(testrun.Limit); !strings.Contains(both.Stdout.String(), ` on eth1, TTL 1, 5 bytes: "early"`); {
@@ -457,27 +406,27 @@ func testReceiverTwoInterfacesOneLAN(t *testing.T, dir programs) {
 	}
 }
 
-func testSenderAlone(t *testing.T, dir programs) {
+func testSenderAlone(t *testing.T, dir testrun.Programs) {
 	needLinux(t)
 	mcasttest.Require(t)
-	p := dir.start(t, nil, "sender", "-port", "12399", "-wait", "50ms", "-iface", "mc0,mc1", "hello")
+	p := dir.Start(t, nil, "sender", "-port", "12399", "-wait", "50ms", "-iface", "mc0,mc1", "hello")
 	code, sent := p.Wait(), p.Stdout.String()
 	both := strings.Contains(sent, "on mc0\n") && strings.Contains(sent, "on mc1\n")
 	if code != 1 || !both || !strings.Contains(p.Stderr.String(), "sender: no answer in 50ms") {
 		t.Errorf("exit code %d, want 1 and that nobody answered from %s", code, p)
 	}
-	p = dir.start(t, nil, "sender", "hello", "-port", "12399", "-wait", "50ms", "--", "-wait", "--", "0s")
+	p = dir.Start(t, nil, "sender", "hello", "-port", "12399", "-wait", "50ms", "--", "-wait", "--", "0s")
 	if code, sent := p.Wait(), p.Stdout.String(); code != 1 || sent != "sent 17 bytes to 239.1.2.3:12399 on mc0\n" {
 		t.Errorf(`exit code %d, want 1 and "hello -wait -- 0s" sent from %s`, code, p)
 	}
-	p = dir.start(t, mcasttest.NewHost(t), "sender", "hello")
+	p = dir.Start(t, mcasttest.NewHost(t), "sender", "hello")
 	if code, said := p.Wait(), p.Stderr.String(); code != 1 || !strings.Contains(said, "no default route for ip4") {
 		t.Errorf("exit code %d, want 1 and that there is no default route from %s", code, p)
 	}
 }
 
 // testSenderHarassed has somebody answer with garbage: as fast as possible, or so slowly that it would never end.
-func testSenderHarassed(t *testing.T, dir programs) {
+func testSenderHarassed(t *testing.T, dir testrun.Programs) {
 	lan := mcasttest.NewLAN(t, 2)
 	group := netip.MustParseAddr("239.1.2.3")
 	var rx *mcast.RxSocket
@@ -494,7 +443,7 @@ func testSenderHarassed(t *testing.T, dir programs) {
 		pause time.Duration
 		wait  string
 	}{{0, testrun.Limit.String()}, {10 * time.Millisecond, "100ms"}} {
-		p := dir.start(t, lan.Hosts[0], "sender", "-wait", tt.wait, "hello")
+		p := dir.Start(t, lan.Hosts[0], "sender", "-wait", tt.wait, "hello")
 		_, from, err := rx.ReadFromUDPAddrPort(make([]byte, 100))
 		if err != nil {
 			t.Fatal(err)
@@ -525,7 +474,7 @@ func testSenderHarassed(t *testing.T, dir programs) {
 	}
 }
 
-func testIfaces(t *testing.T, dir programs) {
+func testIfaces(t *testing.T, dir testrun.Programs) {
 	needLinux(t)
 	mcasttest.Require(t)
 	for _, test := range []struct {
@@ -537,7 +486,7 @@ func testIfaces(t *testing.T, dir programs) {
 		{"ifaces default", []string{"mc0"}},
 		{"ifaces mc*", []string{"mc0", "mc1"}},
 	} {
-		p := dir.start(t, nil, strings.Fields(test.args)...)
+		p := dir.Start(t, nil, strings.Fields(test.args)...)
 		code, said := p.Wait(), p.Stdout.String()
 		if code != 0 || !strings.HasPrefix(said, "INDEX  NAME ") {
 			t.Errorf("exit code %d, want 0 and a table from %s", code, p)
@@ -554,12 +503,12 @@ func testIfaces(t *testing.T, dir programs) {
 	}
 }
 
-func testIfacesWatch(t *testing.T, dir programs) {
+func testIfacesWatch(t *testing.T, dir testrun.Programs) {
 	needLinux(t)
 	mcasttest.Require(t)
-	everything := dir.start(t, nil, "ifaces", "-watch")
-	some := dir.start(t, nil, "ifaces", "-watch", "[lv]*", "lo")
-	other := dir.start(t, nil, "ifaces", "lo", "-watch", "mc0")
+	everything := dir.Start(t, nil, "ifaces", "-watch")
+	some := dir.Start(t, nil, "ifaces", "-watch", "[lv]*", "lo")
+	other := dir.Start(t, nil, "ifaces", "lo", "-watch", "mc0")
 	all := []*testrun.Process{everything, some, other}
 	for _, p := range all {
 		p.WaitFor(" lo ")
@@ -595,30 +544,30 @@ func testIfacesWatch(t *testing.T, dir programs) {
 	}
 }
 
-func testDoctor(t *testing.T, dir programs) {
+func testDoctor(t *testing.T, dir testrun.Programs) {
 	lan := mcasttest.NewLAN(t, 2)
 	here, there := lan.Hosts[0], lan.Hosts[1]
 	const groups = "239.1.2.3,ff15::1234"
-	receiver := dir.start(t, here, "receiver", "-group", groups)
+	receiver := dir.Start(t, here, "receiver", "-group", groups)
 	receiver.WaitFor("receiving ff15::1234")
-	talker := dir.start(t, there, "communicator", "-group", "239.1.2.3", "-interval", "50ms")
+	talker := dir.Start(t, there, "communicator", "-group", "239.1.2.3", "-interval", "50ms")
 	talker.WaitFor("round 1")
 
 	// All is well with the one group, and nobody sends to the other.
-	p := dir.start(t, here, "doctor", "-group", "239.1.2.3", "-watch", "1200ms", "-send")
+	p := dir.Start(t, here, "doctor", "-group", "239.1.2.3", "-watch", "1200ms", "-send")
 	code, said := p.Wait(), p.Stdout.String()
 	traffic := regexp.MustCompile(`(?m)^RECEIVED   239\.1\.2\.3 by eth0, in 1\.\d+s: \d+ datagrams from ` + there.IPv4.String() + "$")
 	if code != 0 || !traffic.MatchString(said) || !strings.HasSuffix(said, "\nNothing is wrong on this machine.\n") {
 		t.Errorf("exit code %d, want 0 and no finding from %s", code, p)
 	}
-	p = dir.start(t, here, "doctor", "-group", groups, "-watch", "1200ms")
+	p = dir.Start(t, here, "doctor", "-group", groups, "-watch", "1200ms")
 	if code, said := p.Wait(), p.Stdout.String(); code != 1 || !strings.Contains(said, "\nWARNING    silent, group ff15::1234: ") {
 		t.Errorf("exit code %d, want 1 and a silent group from %s", code, p)
 	}
 
 	// The worst comes first, with its cure, and Ctrl-C ends the watch.
 	here.Interface("eth0").Down()
-	p = dir.start(t, here, "doctor", "-group", "224.0.0.251", "-watch", "1h", "-iface", "eth0")
+	p = dir.Start(t, here, "doctor", "-group", "224.0.0.251", "-watch", "1h", "-iface", "eth0")
 	p.WaitFor("looking")
 	time.Sleep(100 * time.Millisecond) // it may look as long as it likes, but not an hour
 	p.Signal(syscall.SIGTERM)
@@ -627,7 +576,7 @@ func testDoctor(t *testing.T, dir programs) {
 	if first := strings.Index(said, "\nERROR      interface-down, eth0: "); code != 1 || first < 0 || cure < first || strings.Index(said, "\nINFO ") < cure {
 		t.Errorf("exit code %d, want 1 and the error first from %s", code, p)
 	}
-	p = dir.start(t, here, "doctor", "-watch", "1ms", "-iface", "eth0", "-json")
+	p = dir.Start(t, here, "doctor", "-watch", "1ms", "-iface", "eth0", "-json")
 	var report doctor.Report
 	code = p.Wait()
 	if err := json.Unmarshal([]byte(p.Stdout.String()), &report); err != nil || code != 1 || report.Findings[0].Code != doctor.InterfaceDown {
@@ -642,34 +591,17 @@ func needLinux(t *testing.T) {
 	}
 }
 
-// missing skips a test for want of a program, which is a failure in CI.
-func missing(t *testing.T, what string) {
-	t.Helper()
-	if os.Getenv("MCAST_TEST_STRICT") == "1" {
-		t.Fatal(what)
+// TestExamplesAreShort keeps each example a program to read: one file of less than 150 lines.
+func TestExamplesAreShort(t *testing.T) {
+	const limit = 150
+	files, err := filepath.Glob("*/*")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no examples: ", err)
 	}
-	t.Skip(what)
-}
-
-// programs is the directory that has them.
-type programs string
-
-// build builds the programs for the time of the test.
-func build(t *testing.T) programs {
-	t.Helper()
-	dir := t.TempDir()
-	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", dir+string(filepath.Separator), "./...")
-	if errors.Is(cmd.Err, exec.ErrNotFound) {
-		missing(t, "the go command, which builds the examples, is not in PATH")
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if lines := bytes.Count(text, []byte("\n")); err != nil || filepath.Base(name) != "main.go" || lines >= limit {
+			t.Errorf("%s has %d lines, %v; want only main.go with less than %d lines", name, lines, err, limit)
+		}
 	}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %v\n%s", cmd, err, out)
-	}
-	return programs(dir)
-}
-
-// start starts a program on a host, or where the test is if that is nil. It ends with the test.
-func (dir programs) start(t *testing.T, host *mcasttest.Host, args ...string) *testrun.Process {
-	t.Helper()
-	return testrun.Start(t, host, exec.Command(filepath.Join(string(dir), args[0]), args[1:]...))
 }

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/go-multicast/mcast"
-	"github.com/go-multicast/mcast/examples/internal/cli"
+	"github.com/go-multicast/mcast/internal/cli"
 )
 
 const usage = `Communicator sends a line to an IPv4 and an IPv6 multicast group once a round, and prints all that they receive. Run
@@ -37,8 +37,7 @@ var (
 )
 
 func main() {
-	flag.TextVar(&group, "group", group, "multicast `address` to talk on, IPv4 or IPv6 (default 239.1.2.3 and ff15::1234,\n"+
-		"or one of the two where only its family has a routable address)")
+	flag.TextVar(&group, "group", group, "multicast `address` to talk on (default 239.1.2.3 and ff15::1234, or the one that is routable)")
 	cli.NoArguments(cli.Parse("communicator", usage))
 	if group.IsValid() {
 		groups = []netip.Addr{group}
@@ -48,10 +47,7 @@ func main() {
 	cli.Check(*ttl == mcast.TTLHost || *ttl >= 1 && *ttl <= 255, "ttl", "1 to 255, or -1")
 	cli.Check(*rounds >= 0, "n", "0 or more")
 	cli.Check(*interval > 0, "interval", "a time above 0")
-	if err := run(cli.Interrupt()); err != nil {
-		fmt.Fprintln(os.Stderr, "communicator:", err)
-		os.Exit(1)
-	}
+	cli.Run(run)
 }
 
 // run talks until the rounds are over or ctx ends.
@@ -73,15 +69,13 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer tx.Close()
-
 	host, _ := os.Hostname()
 	me := fmt.Sprintf("%s, process %d", host, os.Getpid())
 	for _, ifc := range tx.Interfaces() {
 		fmt.Printf("%s, talks to %v port %d on %s; Ctrl-C ends\n", me, groups, *port, ifc.Name)
 	}
 	for round := 1; ctx.Err() == nil; round++ {
-		line := fmt.Sprintf("%s, round %d", me, round)
-		missing := 0 // lines that have not come back
+		line, missing := fmt.Sprintf("%s, round %d", me, round), 0 // missing counts lines that have not come back
 		for _, group := range groups {
 			if _, err := tx.WriteToUDPAddrPort([]byte(line), netip.AddrPortFrom(group, uint16(*port))); err != nil {
 				fmt.Fprintln(os.Stderr, "communicator:", err) // the other family may work, and this one later
@@ -143,11 +137,11 @@ func usable(ifaces []mcast.Interface) []netip.Addr {
 		v4 = v4 && slices.ContainsFunc(ifc.IPv4, routable)
 		v6 = v6 && slices.ContainsFunc(ifc.IPv6, routable)
 	}
-	if !v6 {
+	switch {
+	case !v6:
 		fmt.Println("IPv4 alone: the interface has no routable IPv6 address")
 		return groups[:1]
-	}
-	if !v4 {
+	case !v4:
 		fmt.Println("IPv6 alone: the interface has no routable IPv4 address")
 		return groups[1:]
 	}

@@ -14,7 +14,7 @@ import (
 
 	"github.com/go-multicast/mcast"
 	"github.com/go-multicast/mcast/doctor"
-	"github.com/go-multicast/mcast/examples/internal/cli"
+	"github.com/go-multicast/mcast/internal/cli"
 )
 
 const usage = `Doctor says why multicast does not arrive on this machine. Run it while the program that should receive is

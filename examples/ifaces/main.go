@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/go-multicast/mcast"
-	"github.com/go-multicast/mcast/examples/internal/cli"
+	"github.com/go-multicast/mcast/internal/cli"
 )
 
 const usage = `Ifaces shows the network interfaces, or those that its arguments name: by name, by index, by an address,
@@ -31,10 +31,7 @@ func main() {
 	if len(specs) == 0 {
 		specs = []string{"*"}
 	}
-	if err := run(cli.Interrupt(), *watch, specs); err != nil {
-		fmt.Fprintln(os.Stderr, "ifaces:", err)
-		os.Exit(1)
-	}
+	cli.Run(func(ctx context.Context) error { return run(ctx, *watch, specs) })
 }
 
 // run prints the table and, if that is wanted, the changes until ctx ends.

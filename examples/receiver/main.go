@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/go-multicast/mcast"
-	"github.com/go-multicast/mcast/examples/internal/cli"
+	"github.com/go-multicast/mcast/internal/cli"
 )
 
 const ack = "ack"
@@ -43,10 +43,7 @@ func main() {
 	cli.CheckGroups("group", groups...)
 	cli.CheckSources(sources, groups)
 	cli.Check(*port >= 1 && *port <= 65535, "port", "1 to 65535")
-	if err := run(cli.Interrupt()); err != nil {
-		fmt.Fprintln(os.Stderr, "receiver:", err)
-		os.Exit(1)
-	}
+	cli.Run(run)
 }
 
 // run receives until ctx ends.

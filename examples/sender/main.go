@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/go-multicast/mcast"
-	"github.com/go-multicast/mcast/examples/internal/cli"
+	"github.com/go-multicast/mcast/internal/cli"
 )
 
 const usage = `Sender sends one message to a multicast group and prints each answer that comes back by unicast. The example receiver
@@ -50,10 +50,7 @@ func main() {
 	if len(args) == 0 {
 		cli.Fail("no message: want one as the argument")
 	}
-	if err := run(cli.Interrupt(), strings.Join(args, " ")); err != nil {
-		fmt.Fprintln(os.Stderr, "sender:", err)
-		os.Exit(1)
-	}
+	cli.Run(func(ctx context.Context) error { return run(ctx, strings.Join(args, " ")) })
 }
 
 // run sends the message and waits for answers until no more come, there are enough, or ctx ends.

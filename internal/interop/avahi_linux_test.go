@@ -22,7 +22,7 @@ import (
 	"github.com/go-multicast/mcast/mcasttest"
 )
 
-// avahiService is what the example prints of a service.
+// avahiService is what mdns prints of a service.
 type avahiService struct {
 	Interface, Instance, Type, Host string
 	Port                            uint16
@@ -33,7 +33,7 @@ type avahiService struct {
 func TestAvahi(t *testing.T) {
 	need(t, "avahi-daemon")
 	mdns := filepath.Join(t.TempDir(), "mdns")
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", mdns, "./examples/mdns")
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", mdns, "./cmd/mdns")
 	build.Dir = filepath.Join("..", "..")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %v\n%s", build, err, out)

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/go-multicast/mcast"
-	"github.com/go-multicast/mcast/examples/internal/cli"
+	"github.com/go-multicast/mcast/internal/cli"
 	"github.com/go-multicast/mcast/internal/testrun"
 	"github.com/go-multicast/mcast/mcasttest"
 )

@@ -28,7 +28,7 @@ import (
 	"time"
 
 	"github.com/go-multicast/mcast"
-	"github.com/go-multicast/mcast/examples/internal/cli"
+	"github.com/go-multicast/mcast/internal/cli"
 )
 
 const usage = `Ping says what multicast does between machines, next to unicast, by IPv4 and IPv6, and what that means. Run it

@@ -18,7 +18,7 @@ import (
 	"time"
 
 	"github.com/go-multicast/mcast"
-	"github.com/go-multicast/mcast/examples/internal/cli"
+	"github.com/go-multicast/mcast/internal/cli"
 )
 
 const usage = `Mdns asks the link for services, by multicast DNS, and prints those that answer: of one type, or of all that there
@@ -43,10 +43,7 @@ func main() {
 	cli.Check(*timeout > 0, "timeout", "a time above 0")
 	typical := regexp.MustCompile(`^(_[[:alnum:]-]{1,62}\._(tcp|udp))?$`).MatchString
 	cli.Check(typical(*wanted), "service", "a type such as _http._tcp")
-	if err := run(cli.Interrupt()); err != nil {
-		fmt.Fprintln(os.Stderr, "mdns:", err)
-		os.Exit(1)
-	}
+	cli.Run(run)
 }
 
 // run browses until the time is over or ctx is, and prints what was found.

@@ -1,4 +1,4 @@
-// Package cli holds what the example programs share that is not about multicast: command lines and signals.
+// Package cli holds what the programs share that is not about multicast: command lines and signals.
 package cli
 
 import (
@@ -99,6 +99,14 @@ func Addresses(list *[]netip.Addr) func(string) error {
 			*list = append(*list, addr.Unmap())
 		}
 		return nil
+	}
+}
+
+// Run calls run with the context of Interrupt. If it fails, Run prints the error and ends the program with exit status 1.
+func Run(run func(context.Context) error) {
+	if err := run(Interrupt()); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", flag.CommandLine.Name(), err)
+		os.Exit(1)
 	}
 }
 
