@@ -41,6 +41,25 @@ func soonest(a, b time.Duration) time.Duration {
 	return min(a, b)
 }
 
+// lastFailure is the latest failure of something that is retried. A change of the network resets its backoff alone, so that the
+// same failure is logged once.
+type lastFailure struct {
+	backoff
+	index int // of the interface that it is about; 0: none
+	text  string
+}
+
+// failed reports whether the failure differs from the one before, so that it is logged.
+func (r *lastFailure) failed(index int, err error) (news bool) {
+	if r.index != index {
+		r.backoff = backoff{}
+	}
+	r.backoff.failed(time.Now())
+	news = r.index != index || r.text != err.Error()
+	r.index, r.text = index, err.Error()
+	return news
+}
+
 // trackedInterface is an interface that a socket receives or sends on.
 type trackedInterface struct {
 	name string    // its first name
@@ -166,7 +185,7 @@ func (s *RxSocket) follow(change networkChange) (retry time.Duration) {
 		return 0
 	}
 	if !change.Unchanged {
-		s.silent = backoff{}
+		s.silent.backoff, s.unmoved.backoff = backoff{}, backoff{}
 		for p := range s.pairs {
 			p.retry = backoff{}
 		}
@@ -182,9 +201,7 @@ func (s *RxSocket) follow(change networkChange) (retry time.Duration) {
 		s.followNew(change)
 		retry = s.followReplies()
 	}
-	if err := s.replies.moveTo(s.vrf()); err != nil {
-		s.logger.log(slog.LevelWarn, "cannot reply in the VRF", Interface{}, err)
-	}
+	retry = soonest(retry, s.followVRF())
 	now := time.Now()
 	for p := range s.pairs {
 		if p.err != nil && !p.link.gone && !p.link.ifc.isPort() {
@@ -422,7 +439,7 @@ func (s *RxSocket) addPairs(link *rxLink) {
 // followReplies makes replies possible to families that an interface got later. It returns when to retry.
 func (s *RxSocket) followReplies() (retry time.Duration) {
 	now := time.Now()
-	if s.silent.wait > 0 && !s.silent.due(now) {
+	if !s.silent.due(now) {
 		return s.silent.left(now)
 	}
 	for _, g := range s.groups {
@@ -430,15 +447,32 @@ func (s *RxSocket) followReplies() (retry time.Duration) {
 			continue
 		}
 		if err := s.replies.allow(g.addr); err != nil {
-			if s.silent.wait == 0 {
+			if s.silent.failed(0, err) {
 				s.log(slog.LevelWarn, "cannot reply", g.pairs[0], err)
 			}
-			s.silent.failed(now)
 			return s.silent.left(now)
 		}
 	}
-	s.silent = backoff{}
+	s.silent = lastFailure{}
 	return 0
+}
+
+// followVRF makes replies leave through the VRF that all interfaces of the socket belong to now. It returns when to retry.
+func (s *RxSocket) followVRF() (retry time.Duration) {
+	now := time.Now()
+	if !s.unmoved.due(now) {
+		return s.unmoved.left(now)
+	}
+	vrf := s.vrf()
+	err := s.replies.moveTo(vrf)
+	if err == nil {
+		s.unmoved = lastFailure{}
+		return 0
+	}
+	if s.unmoved.failed(vrf, err) {
+		s.logger.log(slog.LevelWarn, "cannot reply in the VRF", Interface{}, &OpError{Op: "open", Err: err, Hint: openHint(err)})
+	}
+	return s.unmoved.left(now)
 }
 
 // eachPair calls f for the pairs of all groups on link.

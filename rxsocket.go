@@ -134,11 +134,12 @@ type RxSocket struct {
 	unfollow func() // nil if Static
 	retry    func() // schedules another attempt to join what failed; nil if Static
 
-	mu     sync.Mutex // guards the fields below; held while OS sockets are opened and closed, never while a read or write waits
-	closed bool
-	groups []*rxGroup
-	links  []*rxLink
-	silent backoff // replies to a family that appeared later cannot be sent
+	mu      sync.Mutex // guards the fields below; held while OS sockets are opened and closed, never while a read or write waits
+	closed  bool
+	groups  []*rxGroup
+	links   []*rxLink
+	silent  lastFailure // replies to a family that appeared later cannot be sent
+	unmoved lastFailure // replies cannot leave through another VRF
 
 	replies replies
 }

@@ -22,11 +22,14 @@ func (t *TxSocket) follow(change networkChange) (retry time.Duration) {
 	t.closeRetired() // a write that is still in one goes on in another
 	links := slices.Clone(*t.links.Load())
 	if !change.Unchanged {
-		t.opening = nil
+		for v4, retry := range t.opening {
+			retry.backoff = backoff{}
+			t.opening[v4] = retry
+		}
 		for _, l := range links {
 			l.retry.backoff, l.moving.backoff, l.unsourced = backoff{}, backoff{}, backoff{}
 		}
-		t.unrouted = backoff{}
+		t.unrouted.backoff = backoff{}
 	}
 	if t.cfg.Interfaces == nil && t.asksRoutes(links, &change) {
 		links = t.followDefault(links, change)
@@ -69,7 +72,7 @@ func (t *TxSocket) followLink(l *txLink, now *Interface, change networkChange) *
 		return l.as(gone)
 	}
 	t.logger.log(slog.LevelInfo, "sends again", *now, nil)
-	anew.retry = txRetry{}
+	anew.retry = lastFailure{}
 	return anew.as(trackedInterface{l.name, *now, false})
 }
 
@@ -93,7 +96,7 @@ func (t *TxSocket) retryIn(links []*txLink) (retry time.Duration) {
 			retry = soonest(retry, max(b.left(now), 1))
 		}
 	}
-	add(&t.unrouted)
+	add(&t.unrouted.backoff)
 	for _, l := range links {
 		add(&l.retry.backoff)
 		add(&l.moving.backoff)
@@ -103,24 +106,6 @@ func (t *TxSocket) retryIn(links []*txLink) (retry time.Duration) {
 		add(&opening.backoff)
 	}
 	return retry
-}
-
-// txRetry is the latest failure to direct a link to an interface, or to open one.
-type txRetry struct {
-	backoff
-	index int // of the interface
-	text  string
-}
-
-// failed reports whether the failure differs from the one before, so that it is logged.
-func (r *txRetry) failed(index int, err error) (news bool) {
-	if r.index != index {
-		r.backoff = backoff{}
-	}
-	r.backoff.failed(time.Now())
-	news = r.index != index || r.text != err.Error()
-	r.index, r.text = index, err.Error()
-	return news
 }
 
 // asksRoutes reports whether to ask for the default routes: they may have changed, or a retry is due.
@@ -135,7 +120,7 @@ func (t *TxSocket) asksRoutes(links []*txLink, change *networkChange) bool {
 			return true
 		}
 	}
-	return due(&t.unrouted) || slices.ContainsFunc(links, func(l *txLink) bool { return due(&l.moving.backoff) })
+	return due(&t.unrouted.backoff) || slices.ContainsFunc(links, func(l *txLink) bool { return due(&l.moving.backoff) })
 }
 
 // followDefault moves the links to the interface of the default route of their family, as soon as it can send multicast,
@@ -153,19 +138,16 @@ func (t *TxSocket) followDefault(links []*txLink, change networkChange) []*txLin
 		case i < 0:
 			delete(t.opening, v4) // there is nothing to try
 		case !ok || links[i].is(&now, change):
-			links[i].moving = txRetry{} // when another has all that it needs, that is a change as well
+			links[i].moving = lastFailure{} // when another has all that it needs, that is a change as well
 		default:
 			links[i] = t.move(links[i], now)
 		}
 	}
 	switch {
 	case unknown == nil:
-		t.unrouted = backoff{}
-	case t.unrouted.due(time.Now()):
-		if t.unrouted.wait == 0 {
-			t.logger.log(slog.LevelWarn, "cannot find the default route", Interface{}, unknown)
-		}
-		t.unrouted.failed(time.Now())
+		t.unrouted = lastFailure{}
+	case t.unrouted.due(time.Now()) && t.unrouted.failed(0, unknown):
+		t.logger.log(slog.LevelWarn, "cannot find the default route", Interface{}, unknown)
 	}
 	return links
 }
@@ -182,7 +164,7 @@ func (t *TxSocket) openWaiting(links []*txLink, ifc Interface, v4 bool) []*txLin
 			t.logger.log(slog.LevelWarn, "cannot send on the interface of the default route", ifc, err)
 		}
 		if t.opening == nil {
-			t.opening = make(map[bool]txRetry)
+			t.opening = make(map[bool]lastFailure)
 		}
 		t.opening[v4] = retry
 		return links
@@ -205,7 +187,7 @@ func (t *TxSocket) move(l *txLink, to Interface) *txLink {
 		return l
 	}
 	t.logger.log(slog.LevelInfo, "sends on the interface of the new default route", to, nil)
-	anew.retry, anew.moving = txRetry{}, txRetry{}
+	anew.retry, anew.moving = lastFailure{}, lastFailure{}
 	return anew.as(trackedInterface{name: to.Name, ifc: to})
 }
 

@@ -109,9 +109,9 @@ type TxSocket struct {
 	retired           []*sender  // replaced by direct; kept for writes in progress
 	ttl               int        // in the form of TxConfig.TTL; also for later links
 	writeDeadline     time.Time
-	clamped           bool             // it was logged that the send buffers are smaller than WriteBuffer
-	opening           map[bool]txRetry // of families that wait for an interface; the key is true for IPv4
-	unrouted          backoff          // the default routes could not be read
+	clamped           bool                 // it was logged that the send buffers are smaller than WriteBuffer
+	opening           map[bool]lastFailure // of families that wait for an interface; the key is true for IPv4
+	unrouted          lastFailure          // the default routes could not be read
 }
 
 // txLink is an interface and a family to send on.
@@ -123,11 +123,11 @@ type txLink struct {
 	source *atomic.Pointer[netip.Addr] // the address that receivers see; the zero Addr if there is none
 
 	// The fields below are guarded by TxSocket.mu. The others do not change.
-	bound     int     // index of the interface that the OS socket is bound to; 0: none
-	replies   *conn   // of the OS socket
-	retry     txRetry // of its interface, which came back
-	moving    txRetry // of the interface of the default route
-	unsourced backoff // its address cannot be used yet
+	bound     int         // index of the interface that the OS socket is bound to; 0: none
+	replies   *conn       // of the OS socket
+	retry     lastFailure // of its interface, which came back
+	moving    lastFailure // of the interface of the default route
+	unsourced backoff     // its address cannot be used yet
 }
 
 func newTxLink(ifc Interface, v4 bool) *txLink {
