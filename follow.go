@@ -385,7 +385,7 @@ func (s *RxSocket) rejoin(p *pair) {
 	for _, c := range p.conns {
 		if err := p.rejoin(c); err != nil {
 			s.retire(p)
-			if p.err = err; errors.Is(err, errFewerSources) {
+			if p.err = p.link.ifc.withGone(err); errors.Is(err, errFewerSources) {
 				s.join(p)
 			}
 			return

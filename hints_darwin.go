@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -136,3 +137,8 @@ func isTruncation(error) bool { return false }
 func isHarmless(error) bool { return false }
 
 func isNoReceiver(error, bool, netip.Addr) bool { return false }
+
+// mayBeGone reports whether an error may be due to an interface that is gone. EINVAL is of an index above the highest.
+func mayBeGone(err error) bool {
+	return slices.Contains([]unix.Errno{unix.EADDRNOTAVAIL, unix.EINVAL, unix.ENXIO, unix.ENODEV, unix.ENETUNREACH}, errnoOf(err))
+}

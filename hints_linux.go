@@ -129,3 +129,9 @@ func isTransient(err error) bool { return errors.Is(err, unix.EADDRNOTAVAIL) }
 
 // isPortTaken reports whether another socket has the port and does not share it.
 func isPortTaken(err error) bool { return errors.Is(err, unix.EADDRINUSE) }
+
+// mayBeGone reports whether an error may be due to an interface that is gone. IP_MULTICAST_IF then gives EADDRNOTAVAIL, and
+// sending IPv6 ENETUNREACH.
+func mayBeGone(err error) bool {
+	return slices.Contains([]unix.Errno{unix.ENODEV, unix.ENXIO, unix.EADDRNOTAVAIL, unix.ENETUNREACH}, errnoOf(err))
+}

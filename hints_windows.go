@@ -101,3 +101,6 @@ func isExhausted(err error) bool {
 	}
 	return false
 }
+
+// mayBeGone reports whether an error may be due to an interface that is gone, and with it the address of its socket.
+func mayBeGone(err error) bool { return errors.Is(err, windows.WSAEADDRNOTAVAIL) }

@@ -119,6 +119,19 @@ func (i *Interface) portError(op string) *OpError {
 		Hint: "name " + i.masterName}
 }
 
+// withGone returns an error of opening or joining on the interface. If no interface has its index now, that is ErrNoInterface
+// too, and the hint says so. The error is an *OpError, which it may change.
+func (i *Interface) withGone(err error) error {
+	op := (*OpError)(nil)
+	if mayBeGone(err) && errors.As(err, &op) && indexIsFree(i.Index) {
+		op.Err, op.Hint = goneError(op.Err), hintScanAgain
+	}
+	return err
+}
+
+// goneError wraps ErrNoInterface and the error that a system call on an interface has given since that is gone.
+func goneError(err error) error { return fmt.Errorf("%w: %w", ErrNoInterface, err) }
+
 // clone returns a copy that shares no memory with i.
 func (i Interface) clone() Interface {
 	i.AltNames, i.HardwareAddr = slices.Clone(i.AltNames), slices.Clone(i.HardwareAddr)

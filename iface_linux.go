@@ -141,3 +141,26 @@ func ifaceAddAddrs(list []Interface, addrs []rtnl.Addr) {
 		}
 	}
 }
+
+// indexIsFree reports whether no interface has the index, in the network namespace of the calling thread.
+func indexIsFree(index int) bool {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	return indexIsFreeFD(fd, index)
+}
+
+// lacks reports whether no interface has the index, in the network namespace of the socket.
+func (to *sender) lacks(index int) (lacks bool) {
+	_ = control(to.raw, func(fd int) error { lacks = indexIsFreeFD(fd, index); return nil }) // a closed socket does not know
+	return lacks
+}
+
+// indexIsFreeFD asks by SIOCGIFNAME of netdevice(7), which needs neither netlink nor privilege.
+func indexIsFreeFD(fd, index int) bool {
+	var r unix.Ifreq
+	r.SetUint32(uint32(index))
+	return unix.IoctlIfreq(fd, unix.SIOCGIFNAME, &r) == unix.ENODEV
+}

@@ -27,7 +27,8 @@ const (
 
 // What went wrong, for errors.Is. They arrive wrapped in an *OpError. Beside them, errors.Is finds net.ErrClosed
 // after Close, os.ErrDeadlineExceeded after a deadline, errors.ErrUnsupported where the system cannot do what was
-// asked, and the errno of a refused system call.
+// asked, and the errno of a refused system call. An operation on an interface that was deleted wraps ErrNoInterface and the
+// errno.
 var (
 	ErrNotMulticast = errors.New("not a multicast address")
 	ErrNotDeclared  = errors.New("not one of the groups the socket was opened for")

@@ -171,7 +171,7 @@ func (s *RxSocket) stage(p *pair, sources []netip.Addr) ([]*conn, error) {
 		op.Hint = needs
 	}
 	if err != nil {
-		return nil, err
+		return nil, p.link.ifc.withGone(err)
 	}
 	for i, c := range conns {
 		c.filter.own = p.link.own

@@ -78,10 +78,13 @@ func (s *RxSocket) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err
 		}
 		to, err = anew, nil // moveTo replaced and closed it
 	}
-	if err != nil {
-		return 0, fail(err, sendHint(err, &Interface{}, ip))
+	switch {
+	case err == nil:
+		return len(p), nil
+	case scope != 0 && mayBeGone(err) && to.lacks(scope):
+		return 0, fail(goneError(err), hintScanAgain)
 	}
-	return len(p), nil
+	return 0, fail(err, sendHint(err, &Interface{}, ip))
 }
 
 var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})

@@ -48,6 +48,7 @@ func isTransient(error) bool                                  { return false }
 func isTruncation(error) bool                                 { return false }
 func isHarmless(error) bool                                   { return false }
 func isNoReceiver(error, bool, netip.Addr) bool               { return false }
+func mayBeGone(error) bool                                    { return false }
 func openHint(error) string                                   { return "" }
 func sendBufferHint(int) string                               { return "" }
 func sendHint(error, *Interface, netip.Addr) string           { return "" }

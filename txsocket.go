@@ -199,7 +199,7 @@ func (t *TxSocket) openAll(links []*txLink) error {
 	}
 	for i, l := range links {
 		if err := t.open(l); err != nil {
-			return &OpError{Op: "open", Interface: l.ifc.Name, Err: err, Hint: openHint(err)}
+			return l.ifc.withGone(&OpError{Op: "open", Interface: l.ifc.Name, Err: err, Hint: openHint(err)})
 		}
 		opened := links[:i+1]
 		t.links.Store(&opened)

@@ -256,6 +256,8 @@ func (f *failure) error() error {
 		e.Interface, e.Hint = f.dst.Zone(), "the zone is none of the socket's interfaces"
 	case f.link.gone: // another interface may have its index, so nothing was tried
 		e.Interface, e.Hint = f.link.ifc.Name, hintGone
+	case mayBeGone(f.err) && f.link.to.lacks(f.link.ifc.Index): // following has not seen it yet, or the socket is Static
+		e.Interface, e.Err, e.Hint = f.link.ifc.Name, goneError(f.err), hintGone
 	default:
 		e.Interface, e.Hint = f.link.ifc.Name, sendHint(f.err, &f.link.ifc, group)
 	}
