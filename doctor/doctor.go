@@ -42,6 +42,7 @@
 //	port-taken                a program holds the port and does not share it, which Linux names; or Windows reserved it
 //	buffer-clamped            the system grants a smaller receive buffer than was asked for
 //	buffer-overflow        L  a program's receive buffer ran over while it was watched
+//	vrf                    L  a program's socket is bound to no device, and receives nothing in the interface's VRF
 //	wrong-port             L  multicast for ports that nobody receives on came in while it was watched
 //	link-scope                the group does not leave the link, or not even the machine
 //	ssm-range                 a group for source-specific multicast without sources, or the reverse (RFC 4607)
@@ -89,6 +90,7 @@ const (
 	PortTaken           = "port-taken"
 	BufferClamped       = "buffer-clamped"
 	BufferOverflow      = "buffer-overflow"
+	VRF                 = "vrf"
 	WrongPort           = "wrong-port"
 	LinkScope           = "link-scope"
 	SSMRange            = "ssm-range"

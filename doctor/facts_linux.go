@@ -166,6 +166,7 @@ func (c *checkup) checkSystem(s *system) {
 	c.checkLimits()
 	c.checkManyDefaults(s)
 	c.checkOthersJoined(s)
+	c.checkVRF(s)
 }
 
 // Flags of routes (include/uapi/linux/route.h and ipv6_route.h).
@@ -602,7 +603,8 @@ func (c *checkup) checkFiltered(n uint64) {
 
 // checkPort is about datagrams to groups that are joined by somebody, and that no socket took.
 func (c *checkup) checkPort(v4 bool, n uint64, counters string) {
-	if !c.someSilent(v4) {
+	inVRF := func(f Finding) bool { return f.Code == VRF && f.Group.Is4() == v4 } // which the counters are about as well
+	if !c.someSilent(v4) || slices.ContainsFunc(c.Report.Findings, inVRF) {
 		return
 	}
 	f := Finding{Code: WrongPort, Severity: Warning,

@@ -148,3 +148,9 @@ func fixSelfTest() string {
 func fixSharePort() string {
 	return "end that program, take another port, or have it set SO_REUSEADDR before it binds"
 }
+
+// fixBindToVRF is for a program whose socket is bound to no device.
+func fixBindToVRF(vrf, member string) string {
+	return fmt.Sprintf("have the program bind its socket to %s or %s before it binds the port (SO_BINDTODEVICE), start it with `ip vrf exec %s`, "+
+		"or let unbound sockets receive in VRFs: %s", member, vrf, vrf, hint.Sysctl("net/ipv4/udp_l3mdev_accept", "1"))
+}

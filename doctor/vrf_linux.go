@@ -1,0 +1,80 @@
+// Programs whose sockets receive nothing in a VRF.
+
+package doctor
+
+import (
+	"encoding/binary"
+	"fmt"
+	"slices"
+
+	"github.com/go-multicast/mcast/internal/procudp"
+	"github.com/go-multicast/mcast/internal/rtnl"
+	"golang.org/x/sys/unix"
+)
+
+// checkVRF looks for programs that have joined a group on a member of a VRF, with a socket that is bound to no device. The
+// kernel delivers nothing from the VRF to it, unless udp_l3mdev_accept is set (inet_bound_dev_eq in include/net/inet_sock.h).
+func (c *checkup) checkVRF(s *system) {
+	if accept, ok := parameter("net/ipv4/udp_l3mdev_accept"); !ok || accept != 0 {
+		return
+	}
+	var devices map[uint64]int
+	for _, i := range c.ifaces {
+		vrf := s.vrf(i.Index)
+		for _, g := range c.Groups {
+			users := s.onPort(g, c.Port)
+			if vrf == 0 || len(users) == 0 || !slices.Contains(s.joined, membership{i.Name, g}) {
+				continue
+			}
+			if devices == nil {
+				if devices = boundDevices(); len(devices) == 0 {
+					c.notVisible("to which interfaces the sockets of other programs are bound (sock_diag)")
+					return
+				}
+			}
+			var unbound []procudp.Socket
+			receives := false
+			for _, u := range users {
+				device, known := devices[u.Inode]
+				receives = receives || known && (device == i.Index || device == vrf)
+				if known && device == 0 {
+					unbound = append(unbound, u)
+				}
+			}
+			if receives || len(unbound) == 0 {
+				continue
+			}
+			name := s.links[vrf].name
+			c.add(Finding{Code: VRF, Severity: Warning, Group: g, Interface: i.Name,
+				Summary: fmt.Sprintf("the socket is not bound to the VRF %s, and receives nothing in it", name),
+				Detail: fmt.Sprintf("%s belongs to the VRF (rtnetlink). The group is joined on it, and port %d has the socket %s. sock_diag shows "+
+					"that it is bound to no device, and net.ipv4.udp_l3mdev_accept is 0: the kernel then delivers nothing to it that "+
+					"arrives in a VRF.", i.Name, c.Port, procudp.Describe(unbound)),
+				Fix: fixBindToVRF(name, i.Name)})
+		}
+	}
+}
+
+// boundDevices returns the interface that each UDP socket is bound to, 0: none, by inode. It is empty if sock_diag(7) is
+// not available.
+func boundDevices() map[uint64]int {
+	devices := make(map[uint64]int)
+	conn, err := rtnl.Dial(unix.NETLINK_SOCK_DIAG)
+	if err != nil {
+		return devices
+	}
+	defer conn.Close()
+	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
+		request := make([]byte, 56) // struct inet_diag_req_v2
+		request[0], request[1] = family, unix.IPPROTO_UDP
+		binary.NativeEndian.PutUint32(request[4:], ^uint32(0)) // sockets in all states
+		_ = conn.Request(unix.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP, request, func(m rtnl.Message) (more bool) {
+			const device, inode, size = 40, 68, 72 // in struct inet_diag_msg
+			if m.Type == unix.SOCK_DIAG_BY_FAMILY && len(m.Body) >= size {
+				devices[uint64(binary.NativeEndian.Uint32(m.Body[inode:]))] = int(binary.NativeEndian.Uint32(m.Body[device:]))
+			}
+			return true
+		})
+	}
+	return devices
+}
