@@ -154,11 +154,20 @@ func missingFamily(ifc *Interface, family string, mixed bool) (hint string, err 
 	case ifc.isPort():
 		hint = "it is a port: name its master " + ifc.masterName
 	case mixed:
-		hint = "give the interface an address, or open one socket for each family"
+		hint = noAddress(ifc, family == "IPv6") + ", or open one socket for each family"
 	default:
-		hint = "give the interface an address"
+		hint = noAddress(ifc, family == "IPv6")
 	}
 	return hint, noInterface("the interface has no " + family + " address, but a group is " + family)
+}
+
+// noAddress is the hint for an interface that has no address of a family.
+func noAddress(ifc *Interface, v6 bool) string {
+	const give = "give the interface an address"
+	if v6 {
+		return cmp.Or(ipv6Off(ifc.Name), give)
+	}
+	return give
 }
 
 func checkSize(field string, n int) error {
@@ -296,8 +305,11 @@ func noUsableInterface(op string, groups ...netip.Addr) *OpError {
 	if len(groups) == 1 {
 		e.Group = groups[0]
 	}
-	if f := familiesOf(groups); f.v4 && f.v6 {
+	switch f := familiesOf(groups); {
+	case f.v4 && f.v6:
 		family = "IPv4 or IPv6"
+	case f.v6:
+		e.Hint = cmp.Or(ipv6Off("all"), e.Hint)
 	}
 	e.Err = noInterface("no usable interface: none is up, supports multicast and has an " + family + " address")
 	return e

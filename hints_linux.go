@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -50,6 +51,8 @@ func openHint(err error) string {
 		return portTaken(err)
 	case unix.EACCES:
 		return "ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE"
+	case unix.EAFNOSUPPORT:
+		return hintNoIPv6
 	case unix.EPERM:
 		return "the system does not allow it: look at the limits of the sandbox or container"
 	case unix.EADDRNOTAVAIL, unix.ENODEV:
@@ -81,7 +84,21 @@ func portTaken(err error) string {
 
 // sendHint returns the hint for an error of sending to dst on ifc.
 func sendHint(err error, ifc *Interface, dst netip.Addr) string {
-	switch errnoOf(err) {
+	errno := errnoOf(err)
+	switch errno {
+	case unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EADDRNOTAVAIL:
+		if dst.Is6() && ifc.Index != 0 {
+			if off := ipv6Off(ifc.Name); off != "" {
+				return off
+			}
+		}
+	}
+	switch errno {
+	case unix.ENOKEY: // wg_xmit in drivers/net/wireguard/device.c
+		return fmt.Sprintf("no peer of the WireGuard interface has %s in its AllowedIPs: add it to one with `wg set %s peer … allowed-ips …`",
+			dst, ifc.Name)
+	case unix.EDESTADDRREQ:
+		return "the peer of the WireGuard interface has no endpoint: set one with `wg set`, or wait until the peer sends"
 	case unix.ENETUNREACH, unix.EHOSTUNREACH:
 		switch {
 		case !dst.IsMulticast():
@@ -102,6 +119,23 @@ func sendHint(err error, ifc *Interface, dst netip.Addr) string {
 		return hintGone
 	case unix.ENOBUFS, unix.ENOMEM:
 		return hintQueueFull
+	}
+	return ""
+}
+
+const hintNoIPv6 = "the kernel runs without IPv6: look for ipv6.disable=1 on its command line (/proc/cmdline)"
+
+// ipv6Off returns the hint for an interface on which IPv6 is off, or for "all". It is empty if IPv6 is on.
+func ipv6Off(name string) string { return ipv6OffIn("/proc/sys/net", name) }
+
+func ipv6OffIn(dir, name string) string {
+	disabled, err := os.ReadFile(filepath.Join(dir, "ipv6/conf", name, "disable_ipv6"))
+	if err == nil && strings.TrimSpace(string(disabled)) == "1" {
+		return fmt.Sprintf("IPv6 is disabled: `sysctl -w net/ipv6/conf/%s/disable_ipv6=0`", name)
+	}
+	_, err4 := os.Stat(filepath.Join(dir, "ipv4"))
+	if _, err := os.Stat(filepath.Join(dir, "ipv6")); err4 == nil && errors.Is(err, os.ErrNotExist) {
+		return hintNoIPv6
 	}
 	return ""
 }

@@ -266,18 +266,65 @@ func TestHintNoAddress(t *testing.T) {
 func TestHintNoFamily(t *testing.T) {
 	host := mcasttest.NewHost(t)
 	host.NewVeth("v0", netip.MustParsePrefix("10.76.0.1/24"))
-	host.Sysctl("net/ipv6/conf/v0/disable_ipv6", "1")
 	v4, v6 := contractFamilies[0].group, contractFamilies[1].group
-	host.Do(func() {
-		for _, groups := range [][]netip.Addr{{v6}, {v4, v6}} {
-			_, rxErr := mcast.OpenRx(mcast.RxConfig{Groups: groups, Port: newPort(), Interfaces: mustFind(t, "v0")})
-			_, txErr := mcast.OpenTx(mcast.TxConfig{Groups: groups, Interfaces: mustFind(t, "v0")})
-			for _, err := range []error{rxErr, txErr} {
-				hint := hinted(t, err, mcast.ErrNoInterface, "give the interface an address")
-				if strings.Contains(hint, "each family") != (len(groups) == 2) {
-					t.Errorf("%v: %v", groups, err)
+	for _, test := range []struct{ disabled, hint string }{
+		{"0", "give the interface an address"},
+		{"1", "IPv6 is disabled: `sysctl -w net.ipv6.conf.v0.disable_ipv6=0`"},
+	} {
+		run(t, host, "", "ip", "-6", "address", "flush", "dev", "v0")
+		host.Sysctl("net/ipv6/conf/v0/disable_ipv6", test.disabled)
+		host.Do(func() {
+			v0 := mustFind(t, "v0")
+			for _, groups := range [][]netip.Addr{{v6}, {v4, v6}} {
+				_, rxErr := mcast.OpenRx(mcast.RxConfig{Groups: groups, Port: newPort(), Interfaces: v0})
+				_, txErr := mcast.OpenTx(mcast.TxConfig{Groups: groups, Interfaces: v0})
+				for _, err := range []error{rxErr, txErr} {
+					hint := hinted(t, err, mcast.ErrNoInterface, test.hint)
+					if strings.Contains(hint, "each family") != (len(groups) == 2) {
+						t.Errorf("%v: %v", groups, err)
+					}
 				}
 			}
+			rx := openRx(t, mcast.RxConfig{Groups: []netip.Addr{v4}, Port: newPort(), Interfaces: v0, Static: true})
+			hinted(t, rx.Join(v6), mcast.ErrNoInterface, test.hint)
+		})
+	}
+}
+
+// TestHintIPv6Disabled disables IPv6 under a sender, and on a host. The hint names the parameter, and setting it cures.
+func TestHintIPv6Disabled(t *testing.T) {
+	host, _ := hintHost(t)
+	v6 := contractFamilies[1].group
+	cure := func(hint string) {
+		t.Helper()
+		name, value, _ := strings.Cut(strings.Fields(strings.Split(hint, "`")[1])[2], "=")
+		host.Sysctl(strings.ReplaceAll(name, ".", "/"), value)
+		run(t, host, "", "ip", "address", "add", "fe80::5/64", "dev", "v0", "nodad")
+	}
+	host.Do(func() {
+		tx := openTx(t, mcast.TxConfig{Groups: []netip.Addr{v6}, Interfaces: mustFind(t, "v0"), Static: true})
+		send := func() error {
+			_, err := tx.WriteToUDPAddrPort([]byte("x"), netip.AddrPortFrom(v6, 9))
+			return err
 		}
+		if err := send(); err != nil {
+			t.Fatal(err)
+		}
+		host.Sysctl("net/ipv6/conf/v0/disable_ipv6", "1")
+		err := send()
+		cure(hinted(t, err, err, "net.ipv6.conf.v0.disable_ipv6=0"))
+		if err := send(); err != nil {
+			t.Errorf("cured: %v", err)
+		}
+
+		host.Sysctl("net/ipv6/conf/all/disable_ipv6", "1")
+		_, err = mcast.OpenRx(mcast.RxConfig{Groups: []netip.Addr{v6}, Port: newPort()})
+		hint := hinted(t, err, mcast.ErrNoInterface, "net.ipv6.conf.all.disable_ipv6=0")
+		_, err = mcast.DefaultInterface("ip6")
+		hinted(t, err, mcast.ErrNoInterface, "net.ipv6.conf.all.disable_ipv6=0")
+		cure(hint)
+		openRx(t, mcast.RxConfig{Groups: []netip.Addr{v6}, Port: newPort()})
+		_, err = mcast.DefaultInterface("ip6")
+		hinted(t, err, mcast.ErrNoInterface, "name the interface")
 	})
 }

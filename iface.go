@@ -9,6 +9,7 @@ package mcast
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -512,5 +513,9 @@ func defaultIndex(network string) (int, error) {
 
 // ifaceNoDefault is the error of a family without a default route.
 func ifaceNoDefault(network string) error {
-	return &OpError{Op: "default interface", Err: noInterface("there is no default route for " + network), Hint: "name the interface"}
+	hint := ""
+	if network == "ip6" {
+		hint = ipv6Off("all")
+	}
+	return &OpError{Op: "default interface", Err: noInterface("there is no default route for " + network), Hint: cmp.Or(hint, "name the interface")}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/go-multicast/mcast"
 	"github.com/go-multicast/mcast/doctor"
 	"github.com/go-multicast/mcast/mcasttest"
+	"golang.org/x/sys/unix"
 )
 
 // portHost has a bridge br7 and an interface p0 with a host at the other end. p0 is no port of br7 yet.
@@ -420,6 +421,72 @@ func testKind(t *testing.T, k kind, a, b *kindHost) {
 	indexA = a.index(t, pair)
 	endA.followed(t, indexA)
 	both("again")
+}
+
+// TestWireGuardPeers sends on a WireGuard interface whose peer does not have the group in its AllowedIPs, and then has no endpoint.
+// The error names what is missing, and cures.
+func TestWireGuardPeers(t *testing.T) {
+	noLeaks(t)
+	a := &kindHost{Host: mcasttest.NewHost(t), number: 1}
+	a.NewVeth("e0", netip.MustParsePrefix("10.76.0.1/24"))
+	a.env = []string{"E=e0", "L=10.76.0.1", "R=10.76.0.254", "N=1"}
+	a.script = strings.Replace(wgScript, "endpoint $R:51820 allowed-ips 0.0.0.0/0,::/0", "allowed-ips 10.77.9.0/24,fd77:9::/64", 1)
+	if err := a.make(); err != nil {
+		if os.Getenv("MCAST_TEST_KINDS") == "all" {
+			t.Fatal(err)
+		}
+		notHere(t, "WireGuard")
+	}
+	for _, r := range contractFamilies {
+		var tx *mcast.TxSocket
+		a.Do(func() { tx = openTx(t, mcast.TxConfig{Groups: []netip.Addr{r.group}, Interfaces: mustFind(t, "k0")}) })
+		send := func() error {
+			_, err := tx.WriteToUDPAddrPort([]byte("x"), netip.AddrPortFrom(r.group, 9))
+			return err
+		}
+		hint := hinted(t, send(), unix.ENOKEY, "AllowedIPs")
+		if !strings.Contains(hint, r.group.String()) || !strings.Contains(hint, "wg set k0 peer") {
+			t.Error(hint)
+		}
+		set := func(what string) {
+			t.Helper()
+			if err := a.sh("wg set k0 peer $(wg show k0 peers) " + what); err != nil {
+				t.Fatal(err)
+			}
+		}
+		set("allowed-ips " + netip.PrefixFrom(r.group, r.group.BitLen()).String())
+		hinted(t, send(), unix.EDESTADDRREQ, "endpoint")
+		set("endpoint 10.76.0.254:51820")
+		if err := send(); err != nil {
+			t.Errorf("cured: %v", err)
+		}
+		if err := a.sh("ip link delete k0"); err != nil {
+			t.Fatal(err)
+		}
+		tx.Close()
+		if err := a.make(); err != nil { // without an endpoint
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestSendWithoutARP checks that an interface with the flag NOARP sends and receives multicast: its Ethernet address is computed.
+func TestSendWithoutARP(t *testing.T) {
+	forEachFamily(t, func(t *testing.T, r contractRange) {
+		h := newPortHost(t)
+		h.ip("link set p0 arp off")
+		port := newPort()
+		far, s := newNaive(t, h.peer, r.group, port, "eth0"), newStation(t, h.peer, "eth0", unspecified(r.group))
+		h.Do(func() {
+			p0 := mustFind(t, "p0")
+			rx := openRx(t, mcast.RxConfig{Groups: []netip.Addr{r.group}, Port: port, Interfaces: p0})
+			tx := openTx(t, mcast.TxConfig{Groups: []netip.Addr{r.group}, Interfaces: p0})
+			write(t, tx, r.group, port, "out")
+			far.await("out")
+			s.send(r.group, port, "in")
+			wantArrivals(t, rx, arrival{"in", r.group, p0[0].Index})
+		})
+	})
 }
 
 // besideParent receives on k0 and on its parent. Each gets once what another host sends to its link, and what this host sends on

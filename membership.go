@@ -69,7 +69,7 @@ func (s *RxSocket) joinGroup(g *rxGroup) (err error) {
 	for _, link := range s.links {
 		if !s.canHave(link, g.addr) {
 			if !s.all {
-				return s.noFamily(g.addr, link.ifc.Name)
+				return s.noFamily(g.addr, &link.ifc)
 			}
 			continue
 		}
@@ -108,8 +108,9 @@ func (s *RxSocket) canHave(link *rxLink, group netip.Addr) bool {
 	return link.ifc.hasFamily(group) || !s.all && group.Is4() && joinsWithoutIPv4
 }
 
-func (s *RxSocket) noFamily(group netip.Addr, name string) error {
-	return &OpError{Op: "join", Group: group, Interface: name, Err: noInterface("the interface has no " + familyName(group) + " address")}
+func (s *RxSocket) noFamily(group netip.Addr, ifc *Interface) error {
+	return &OpError{Op: "join", Group: group, Interface: ifc.Name, Err: noInterface("the interface has no " + familyName(group) + " address"),
+		Hint: noAddress(ifc, group.Is6())}
 }
 
 // needed returns the number of memberships of the socket, joined or not.

@@ -225,3 +225,6 @@ func bindSender(syscall.RawConn, int) (bound bool, err error) { return false, ni
 func setWriteBuffer(to *sender, size int) (granted int, err error) {
 	return size, to.conn.SetWriteBuffer(size)
 }
+
+// ipv6Off: that IPv6 is off is seen from the addresses alone.
+func ipv6Off(string) (hint string) { return "" }

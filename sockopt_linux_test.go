@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -166,5 +167,51 @@ func TestVRFWithoutDevice(t *testing.T) {
 		if !strings.Contains(log.String(), "replies cannot be received in the VRF") {
 			t.Errorf("the log is %s", &log)
 		}
+	}
+}
+
+// TestHintKernelWithoutIPv6 has the kernel refuse IPv6 sockets, as it does with ipv6.disable=1 on its command line. The hint says so.
+func TestHintKernelWithoutIPv6(t *testing.T) {
+	mcasttest.Require(t)
+	mc0 := interfaces(t, "mc0")
+	hook := func(name string) error {
+		if name == "socket" || name == "bind" {
+			return unix.EAFNOSUPPORT
+		}
+		return nil
+	}
+	testHookCall.Store(&hook)
+	t.Cleanup(func() { testHookCall.Store(nil) })
+	_, rxErr := OpenRx(RxConfig{Groups: groups("ff15::1234"), Port: 5000, Interfaces: mc0, Static: true})
+	_, txErr := OpenTx(TxConfig{Groups: groups("ff15::1234"), Interfaces: mc0, Static: true})
+	for _, err := range []error{rxErr, txErr} {
+		if op := (*OpError)(nil); !errors.Is(err, unix.EAFNOSUPPORT) || !errors.As(err, &op) || op.Interface != "mc0" || !strings.Contains(op.Hint, "ipv6.disable=1") {
+			t.Errorf("%v", err)
+		}
+	}
+}
+
+// TestIPv6Off looks at what /proc/sys/net shows of kernels with and without IPv6.
+func TestIPv6Off(t *testing.T) {
+	dir := t.TempDir()
+	for _, test := range []struct{ file, hint string }{
+		{"", ""}, // /proc is not visible
+		{"ipv4/x", "ipv6.disable=1"},
+		{"ipv6/conf/eth0.5/disable_ipv6", "net/ipv6/conf/eth0.5/disable_ipv6=0"},
+	} {
+		if path := filepath.Join(dir, test.file); test.file != "" {
+			if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, []byte("1\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if hint := ipv6OffIn(dir, "eth0.5"); (hint == "") != (test.hint == "") || !strings.Contains(hint, test.hint) {
+			t.Errorf("with %s: %q", test.file, hint)
+		}
+	}
+	if hint := ipv6OffIn(dir, "eth1"); hint != "" {
+		t.Errorf("another interface: %q", hint)
 	}
 }

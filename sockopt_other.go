@@ -49,6 +49,7 @@ func isTruncation(error) bool                                 { return false }
 func isHarmless(error) bool                                   { return false }
 func isNoReceiver(error, bool, netip.Addr) bool               { return false }
 func mayBeGone(error) bool                                    { return false }
+func ipv6Off(string) string                                   { return "" }
 func openHint(error) string                                   { return "" }
 func sendBufferHint(int) string                               { return "" }
 func sendHint(error, *Interface, netip.Addr) string           { return "" }
