@@ -63,6 +63,9 @@ func TestFollowLogsFailureOnce(t *testing.T) {
 			return nil
 		}, false},
 	} {
+		if !replyEarly && strings.HasPrefix(test.message, "cannot reply") {
+			continue // the first reply opens the socket, and returns the error
+		}
 		t.Run(test.message, func(t *testing.T) {
 			host := mcasttest.NewHost(t)
 			veth := host.NewVeth("there", netip.MustParsePrefix("10.9.9.1/24"))
