@@ -294,8 +294,8 @@ type watchFollower struct {
 	stopped bool
 }
 
-// owedFirst is always due.
-var owedFirst = time.Unix(0, 0)
+// owedFirst is always due: it is earlier than the time of any clock.
+var owedFirst = time.Time{}.Add(1)
 
 // follow is add for a function that has nothing to prepare.
 func (h *watchHub) follow(f func(networkChange) (retry time.Duration)) (stop func(), err error) {
