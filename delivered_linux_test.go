@@ -54,6 +54,24 @@ func echoOnAll() error {
 	return nil
 }
 
+// onOneProcessor calls f on one processor. Datagrams of a sender that moves from one to another can overtake each other.
+func onOneProcessor(t testing.TB, f func()) {
+	t.Helper()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var all, one unix.CPUSet
+	must(t, 0, unix.SchedGetaffinity(0, &all))
+	for cpu := range 1024 {
+		if all.IsSet(cpu) {
+			one.Set(cpu)
+			break
+		}
+	}
+	must(t, 0, unix.SchedSetaffinity(0, &one))
+	defer unix.SchedSetaffinity(0, &all)
+	f()
+}
+
 // echoSocket opens a socket that sends to itself. Its reads fail with EAGAIN after a second.
 func echoSocket() (fd int, err error) {
 	if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {

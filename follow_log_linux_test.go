@@ -54,7 +54,7 @@ func TestFollowLogsFailureOnce(t *testing.T) {
 			must(t, rx, err)
 			return rx, &rx.logger, rx.follow
 		}, withIPv6, failBind, true},
-		{"cannot send by the interface of the default route", openTxForLog, withIPv6, func(errno error, change *networkChange) func(string) error {
+		{"cannot send on the interface of the default route", openTxForLog, withIPv6, func(errno error, change *networkChange) func(string) error {
 			change.defaults = &watchDefaults{ask: func(string) (int, error) { return change.Interfaces[0].Index, nil }}
 			return failBind(errno, change)
 		}, false},

@@ -24,8 +24,6 @@ func joinHint(err error, p *pair) string {
 	switch errno := errnoOf(err); {
 	case errno == unix.ENOBUFS && p.addr.Is4() && sysctl(igmpMaxMemberships) == "0":
 		return limitHint(igmpMaxMemberships) // the socket of a pair has one membership, so no other value is too low
-	case errno == unix.ENODEV, errno == unix.ENXIO:
-		return fmt.Sprintf("there is no interface with index %d now: scan again", p.link.ifc.Index)
 	case errno == unix.EINVAL && p.addr.Is6() && p.link.ifc.MTU < 1280:
 		return fmt.Sprintf("IPv6 needs an MTU of 1280 or more, and the interface has %d", p.link.ifc.MTU)
 	}
@@ -131,7 +129,7 @@ func ipv6Off(name string) string { return ipv6OffIn("/proc/sys/net", name) }
 func ipv6OffIn(dir, name string) string {
 	disabled, err := os.ReadFile(filepath.Join(dir, "ipv6/conf", name, "disable_ipv6"))
 	if err == nil && strings.TrimSpace(string(disabled)) == "1" {
-		return fmt.Sprintf("IPv6 is disabled: `sysctl -w net/ipv6/conf/%s/disable_ipv6=0`", name)
+		return "IPv6 is disabled: `" + strings.TrimPrefix(hint.Sysctl("net/ipv6/conf/"+name+"/disable_ipv6", "0"), "sudo ") + "`"
 	}
 	_, err4 := os.Stat(filepath.Join(dir, "ipv4"))
 	if _, err := os.Stat(filepath.Join(dir, "ipv6")); err4 == nil && errors.Is(err, os.ErrNotExist) {

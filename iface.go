@@ -125,7 +125,7 @@ func (i *Interface) portError(op string) *OpError {
 func (i *Interface) withGone(err error) error {
 	op := (*OpError)(nil)
 	if mayBeGone(err) && errors.As(err, &op) && indexIsFree(i.Index) {
-		op.Err, op.Hint = goneError(op.Err), hintScanAgain
+		op.Err, op.Hint = goneError(op.Err), fmt.Sprintf("there is no interface with index %d now: scan again", i.Index)
 	}
 	return err
 }

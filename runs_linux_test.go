@@ -121,9 +121,11 @@ func exchangeRuns(t *testing.T, ifc Interface, all []netip.Addr, sizes func(n in
 		ms = append(ms, Message{Buf: p, Addr: netip.AddrPortFrom(all[group], port)})
 		want[all[group]] = append(want[all[group]], p)
 	}
-	if n, err := tx.WriteBatch(ms); n != count || err != nil {
-		t.Fatalf("wrote %d of %d: %v", n, count, err)
-	}
+	onOneProcessor(t, func() {
+		if n, err := tx.WriteBatch(ms); n != count || err != nil {
+			t.Fatalf("wrote %d of %d: %v", n, count, err)
+		}
+	})
 	for i, m := range ms {
 		if m.N != len(m.Buf) {
 			t.Errorf("message %d: N is %d, want %d", i, m.N, len(m.Buf))
