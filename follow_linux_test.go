@@ -960,3 +960,13 @@ func isTentative(t *testing.T, name string) bool {
 	}
 	return false
 }
+
+// waitFor waits for a condition, and fails if it does not come true.
+func waitFor(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	for end := time.Now().Add(slow.Limit(20 * time.Second)); !condition(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("does not come true: %s", what)
+		}
+	}
+}

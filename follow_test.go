@@ -44,16 +44,6 @@ func TestBackoff(t *testing.T) {
 	}
 }
 
-// waitFor waits for a condition, and fails if it does not come true.
-func waitFor(t testing.TB, what string, condition func() bool) {
-	t.Helper()
-	for end := time.Now().Add(slow.Limit(20 * time.Second)); !condition(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("does not come true: %s", what)
-		}
-	}
-}
-
 // TestSuccessors: which interface of a list is the tracked one, by its index or by a name of the one that is gone.
 func TestSuccessors(t *testing.T) {
 	ifc := func(name string, index int, alt ...string) Interface {
