@@ -154,11 +154,12 @@ func (w *watchedThread) answer(t *testing.T, fd int) {
 	}
 	for {
 		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		if _, err := unix.Poll(poll, -1); err == unix.EINTR {
+		_, err := unix.Poll(poll, -1)
+		switch {
+		case poll[0].Revents&unix.POLLHUP != 0:
+			return // the thread is gone
+		case err != nil || poll[0].Revents&unix.POLLIN == 0:
 			continue
-		}
-		if poll[0].Revents&unix.POLLIN == 0 {
-			return // POLLHUP
 		}
 		var q seccompNotif
 		switch errno := ioctl(unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(&q)); errno {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -50,7 +49,7 @@ func openHint(err error) string {
 	case unix.EACCES:
 		return "ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE"
 	case unix.EAFNOSUPPORT:
-		return hintNoIPv6
+		return hint.NoIPv6
 	case unix.EPERM:
 		return "the system does not allow it: look at the limits of the sandbox or container"
 	case unix.EADDRNOTAVAIL, unix.ENODEV:
@@ -121,22 +120,8 @@ func sendHint(err error, ifc *Interface, dst netip.Addr) string {
 	return ""
 }
 
-const hintNoIPv6 = "the kernel runs without IPv6: look for ipv6.disable=1 on its command line (/proc/cmdline)"
-
 // ipv6Off returns the hint for an interface on which IPv6 is off, or for "all". It is empty if IPv6 is on.
-func ipv6Off(name string) string { return ipv6OffIn("/proc/sys/net", name) }
-
-func ipv6OffIn(dir, name string) string {
-	disabled, err := os.ReadFile(filepath.Join(dir, "ipv6/conf", name, "disable_ipv6"))
-	if err == nil && strings.TrimSpace(string(disabled)) == "1" {
-		return "IPv6 is disabled: `" + strings.TrimPrefix(hint.Sysctl("net/ipv6/conf/"+name+"/disable_ipv6", "0"), "sudo ") + "`"
-	}
-	_, err4 := os.Stat(filepath.Join(dir, "ipv4"))
-	if _, err := os.Stat(filepath.Join(dir, "ipv6")); err4 == nil && errors.Is(err, os.ErrNotExist) {
-		return hintNoIPv6
-	}
-	return ""
-}
+func ipv6Off(name string) string { return hint.IPv6Off("/proc/sys/net", name) }
 
 // sendBufferHint returns the command that allows larger send buffers.
 func sendBufferHint(bytes int) string { return hint.Sysctl("net/core/wmem_max", strconv.Itoa(bytes)) }

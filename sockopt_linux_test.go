@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -188,30 +187,5 @@ func TestHintKernelWithoutIPv6(t *testing.T) {
 		if op := (*OpError)(nil); !errors.Is(err, unix.EAFNOSUPPORT) || !errors.As(err, &op) || op.Interface != "mc0" || !strings.Contains(op.Hint, "ipv6.disable=1") {
 			t.Errorf("%v", err)
 		}
-	}
-}
-
-// TestIPv6Off looks at what /proc/sys/net shows of kernels with and without IPv6.
-func TestIPv6Off(t *testing.T) {
-	dir := t.TempDir()
-	for _, test := range []struct{ file, hint string }{
-		{"", ""}, // /proc is not visible
-		{"ipv4/x", "ipv6.disable=1"},
-		{"ipv6/conf/eth0.5/disable_ipv6", "net/ipv6/conf/eth0.5/disable_ipv6=0"},
-	} {
-		if path := filepath.Join(dir, test.file); test.file != "" {
-			if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(path, []byte("1\n"), 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if hint := ipv6OffIn(dir, "eth0.5"); (hint == "") != (test.hint == "") || !strings.Contains(hint, test.hint) {
-			t.Errorf("with %s: %q", test.file, hint)
-		}
-	}
-	if hint := ipv6OffIn(dir, "eth1"); hint != "" {
-		t.Errorf("another interface: %q", hint)
 	}
 }

@@ -1,6 +1,14 @@
 package hint
 
-import "strings"
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// NoIPv6 is the hint for a kernel without IPv6.
+const NoIPv6 = "the kernel runs without IPv6: look for ipv6.disable=1 on its command line (/proc/cmdline)"
 
 // LoRoute returns the command that adds the route for IPv6 multicast to the loopback interface.
 func LoRoute(lo string) string { return "ip -6 route add local ff00::/8 dev " + lo }
@@ -20,4 +28,17 @@ func Sysctl(pathsAndValues ...string) string {
 		command += " " + path + "=" + pathsAndValues[i+1]
 	}
 	return command
+}
+
+// IPv6Off returns the hint for an interface on which IPv6 is off, or for "all". It is empty if IPv6 is on. dir is /proc/sys/net.
+func IPv6Off(dir, name string) string {
+	disabled, err := os.ReadFile(filepath.Join(dir, "ipv6/conf", name, "disable_ipv6"))
+	if err == nil && strings.TrimSpace(string(disabled)) == "1" {
+		return "IPv6 is disabled: `" + strings.TrimPrefix(Sysctl("net/ipv6/conf/"+name+"/disable_ipv6", "0"), "sudo ") + "`"
+	}
+	_, err4 := os.Stat(filepath.Join(dir, "ipv4"))
+	if _, err := os.Stat(filepath.Join(dir, "ipv6")); err4 == nil && errors.Is(err, os.ErrNotExist) {
+		return NoIPv6
+	}
+	return ""
 }
