@@ -36,16 +36,22 @@ func openCounter(index int, dst netip.Addr) (*counter, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket(AF_PACKET)", err)
 	}
-	protocol, filter := uint16(unix.ETH_P_IP), udpTo(dst, 9, 16)
+	filter := udpTo(dst, unix.ETH_P_IP, 9, 16)
 	if dst.Is6() {
-		protocol, filter = unix.ETH_P_IPV6, udpTo(dst, 6, 24)
+		filter = udpTo(dst, unix.ETH_P_IPV6, 6, 24)
 	}
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program); err != nil {
 		unix.Close(fd)
 		return nil, os.NewSyscallError("setsockopt(SO_ATTACH_FILTER)", err)
 	}
-	bigEndian := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, protocol))
+	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1); err != nil {
+		unix.Close(fd)
+		return nil, os.NewSyscallError("setsockopt(PACKET_IGNORE_OUTGOING)", err)
+	}
+	// A socket for one protocol would get a packet after IP has it, and a receiver could be faster than the count
+	// (__netif_receive_skb_core in net/core/dev.c).
+	bigEndian := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_ALL))
 	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: bigEndian, Ifindex: index}); err != nil {
 		unix.Close(fd)
 		return nil, os.NewSyscallError("bind(AF_PACKET)", err)
@@ -53,11 +59,12 @@ func openCounter(index int, dst netip.Addr) (*counter, error) {
 	return &counter{fd: fd}, nil
 }
 
-// udpTo is a filter (classic BPF) of IP packets that carry UDP to the address. The offsets are those of the
-// protocol and of the destination in the IP header.
-func udpTo(dst netip.Addr, protocol, destination uint32) []unix.SockFilter {
+// udpTo is a filter (classic BPF) of IP packets that carry UDP to the address. etherType is that of IP. The offsets are those of
+// the protocol and of the destination in the IP header.
+func udpTo(dst netip.Addr, etherType, protocol, destination uint32) []unix.SockFilter {
 	type equal struct{ load, offset, value uint32 }
-	tests := []equal{{unix.BPF_B, protocol, unix.IPPROTO_UDP}}
+	const skbProtocol = 0xfffff000 // SKF_AD_OFF + SKF_AD_PROTOCOL
+	tests := []equal{{unix.BPF_H, skbProtocol, etherType}, {unix.BPF_B, protocol, unix.IPPROTO_UDP}}
 	for ip := dst.AsSlice(); len(ip) > 0; ip = ip[4:] {
 		tests = append(tests, equal{unix.BPF_W, destination, binary.BigEndian.Uint32(ip)})
 		destination += 4

@@ -196,8 +196,8 @@ func (i *Interface) DelRoute(dst netip.Prefix, gateway netip.Addr, metric int) {
 }
 
 // CountUDP counts, from now on and until the test ends, the packets with UDP for dst that come in by the interface,
-// whether or not anybody wants them: what a switch forwarded to it. Of an IPv4 datagram in fragments each
-// counts, of IPv6 none. The count ends if the interface is deleted.
+// whether or not anybody wants them: what a switch forwarded to it. A packet is counted before a socket receives it. Of an IPv4
+// datagram in fragments each counts, of IPv6 none. The count ends if the interface is deleted.
 func (i *Interface) CountUDP(dst netip.Addr) (count func() uint64) {
 	i.t.Helper()
 	i.mu.Lock()
