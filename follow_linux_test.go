@@ -852,7 +852,7 @@ func TestFollowWithFewerSources(t *testing.T) {
 		}
 	}
 	f.rx.Close() // the log is complete
-	if text := log.String(); strings.Contains(text, "WARN") || !strings.Contains(text, "joined again") {
+	if text := log.String(); strings.Contains(text, "cannot") || !strings.Contains(text, "joined again") {
 		t.Error(text)
 	}
 }
