@@ -16,7 +16,6 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/go-multicast/mcast/internal/wire"
 	"golang.org/x/sys/unix"
 )
 
@@ -70,39 +69,6 @@ func (s *rawSockaddr) addrPort(zones *zoneCache, index int) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// recvFrom takes one datagram and returns its whole size, which may be more than p holds.
-//
-// It does not wait for a datagram, but the kernel may have to wait for p's memory: for a page of a mapped file, or for a
-// memory cgroup that is at its limit. So the scheduler must know of this call, as of each that touches the caller's memory:
-// the garbage collector, and with it the whole process, would wait for a RawSyscall.
-func recvFrom(fd int, p []byte, from *rawSockaddr) (int, error) {
-	for {
-		size := uint32(len(from))
-		n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, uintptr(fd),
-			uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_DONTWAIT|unix.MSG_TRUNC,
-			uintptr(unsafe.Pointer(from)), uintptr(unsafe.Pointer(&size)))
-		switch errno {
-		case 0:
-			return int(n), nil
-		case unix.EINTR:
-		default:
-			return 0, errno
-		}
-	}
-}
-
-// discardErrors empties the socket's error queue, which keeps the socket ready for as long as it has something (datagram_poll
-// in net/core/datagram.c). Options such as IP_RECVERR and SO_TIMESTAMPING fill it. The errors themselves have been returned
-// by then: IP_RECVERR leaves them in the socket as well.
-func (c *conn) discardErrors() {
-	for {
-		_, _, _, _, err := unix.Recvmsg(c.fd, nil, nil, unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT)
-		if err != nil && err != unix.EINTR {
-			return
-		}
-	}
-}
-
 // sendTo sends one datagram.
 func sendTo(fd int, p []byte, to *rawSockaddr, size uint32) error {
 	for {
@@ -143,11 +109,6 @@ type msgBatch struct {
 	names [batchSize]rawSockaddr
 }
 
-type recvBatch struct {
-	msgBatch
-	control [batchSize][wire.ControlSize]byte
-}
-
 // point makes entry i refer to p and to its address.
 func (b *msgBatch) point(i int, p []byte, nameLen uint32) *unix.Msghdr {
 	b.iovs[i].Base = unsafe.SliceData(p)
@@ -162,71 +123,6 @@ func (b *msgBatch) point(i int, p []byte, nameLen uint32) *unix.Msghdr {
 
 // forget drops the references to the caller's memory.
 func (b *msgBatch) forget(n int) { clear(b.iovs[:n]) }
-
-// readMany takes up to len(ms) datagrams from c. got is how many the kernel gave, kept how many of these may be
-// delivered: they stand first in ms. Other elements may have exchanged their buffers. The error came
-// after them, and the socket no longer has it.
-func (m *merge) readMany(c *conn, ms []Message) (got, kept int, err error) {
-	if c.coalesce {
-		return m.readCoalesced(c, ms)
-	}
-	if len(ms) == 1 && !c.hasControl { // recvfrom costs less than recvmmsg
-		p := ms[0].Buf
-		size, src, ok, err := m.readPlain(c, p)
-		if err != nil {
-			return 0, 0, err
-		}
-		if !ok {
-			return 1, 0, nil
-		}
-		n := min(size, len(p))
-		ms[0] = Message{Buf: p, N: n, Addr: src, Group: c.group, IfIndex: c.ifIndex, Truncated: size > n}
-		return 1, 1, nil
-	}
-	if m.batch == nil {
-		m.batch = new(recvBatch)
-	}
-	b := m.batch
-	ms = ms[:min(len(ms), batchSize)]
-	for i := range ms {
-		h := b.point(i, ms[i].Buf, unix.SizeofSockaddrInet6)
-		h.Control = &b.control[i][0]
-		h.SetControllen(wire.ControlSize)
-		h.Flags = 0
-	}
-	got, err = mmsg(unix.SYS_RECVMMSG, c.fd, b.hdrs[:len(ms)])
-	b.forget(len(ms))
-	if err != nil {
-		return 0, 0, err
-	}
-	m.budget -= got
-	if m.fresh {
-		m.delivers(c)
-	}
-	for i := range ms[:got] {
-		h := &b.hdrs[i].hdr
-		src := b.names[i].addrPort(&m.zones, c.ifIndex)
-		var meta wire.Metadata
-		if h.Controllen > 0 {
-			meta = wire.ParseControl(b.control[i][:h.Controllen])
-		}
-		if c.strays(&meta) || c.refuses(src.Addr(), 1) {
-			continue
-		}
-		ms[kept].Buf, ms[i].Buf = ms[i].Buf, ms[kept].Buf
-		ms[kept] = Message{
-			Buf: ms[kept].Buf, N: int(b.hdrs[i].len), Addr: src,
-			Group: c.group, IfIndex: c.ifIndex, HopLimit: meta.HopLimit, Time: meta.Time,
-			Truncated: h.Flags&unix.MSG_TRUNC != 0,
-		}
-		c.count.add(ms[kept].N, ms[kept].Truncated)
-		kept++
-	}
-	return got, kept, nil
-}
-
-// strays reports whether a datagram arrived on another interface.
-func (c *conn) strays(meta *wire.Metadata) bool { return c.checkIf && meta.IfIndex != c.ifIndex }
 
 // sender writes to one OS socket without allocating. Its methods may be called concurrently.
 type sender struct {

@@ -12,6 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// canCoalesce: the kernel's runs are taken apart here.
+const canCoalesce = true
+
 // groRuns is how many runs one recvmmsg takes at most. Each needs room for 64 KiB.
 const groRuns = 8
 
@@ -34,9 +37,6 @@ type run struct {
 	src     netip.AddrPort
 	meta    wire.Metadata
 }
-
-// pending reports whether something is left to be delivered.
-func (q *coalesced) pending() bool { return q != nil && len(q.left) > 0 }
 
 // datagrams counts what is left.
 func (q *coalesced) datagrams() (n int) {
@@ -91,25 +91,19 @@ func (q *coalesced) next(msg *Message) {
 	}
 }
 
-// readCoalesced is readMany for a conn that coalesces.
-func (m *merge) readCoalesced(c *conn, ms []Message) (got, kept int, err error) {
-	q, refused := m.coalesced, 0
-	for kept < len(ms) {
-		if q.pending() {
-			q.next(&ms[kept])
-			kept++
-			continue
-		}
-		if kept > 0 && !q.more || refused > 0 {
-			break
-		}
-		if refused, err = q.receive(c, &m.zones); err != nil {
-			break
+// receiveRuns is receive for a conn that coalesces. It makes a system call only when nothing is left of the last one.
+func (r *receiver) receiveRuns(c *conn, ms []Message) (got received, err error) {
+	q := r.runs
+	if len(q.left) == 0 {
+		if got.all, err = q.receive(c, &r.zones); err != nil {
+			return received{}, err
 		}
 	}
-	m.budget -= kept + refused
-	if m.fresh && kept+refused > 0 {
-		m.delivers(c)
+	for got.kept < len(ms) && len(q.left) > 0 {
+		q.next(&ms[got.kept])
+		got.kept++
 	}
-	return kept + refused, kept, err
+	got.all += got.kept
+	got.empty = len(q.left) == 0 && !q.more
+	return got, nil
 }

@@ -1,22 +1,19 @@
 //go:build !mcast_portable
 
-// Many sockets, one read. The OS sockets of an RxSocket (or the reply side of a TxSocket) are non-blocking
-// descriptors in one epoll descriptor, and that one is what Go's runtime poller watches: a blocked read parks a
-// goroutine and nothing else, deadlines and Close come from the runtime, and no goroutine or copy stands between
-// kernel and caller.
+// The merge of Linux: it reads from many OS sockets as if they were one, and decides whose turn it is to deliver. The
+// sockets are in one epoll set, whose descriptor is in the runtime's poller. So a blocked read parks a goroutine and nothing
+// else, and deadlines and Close come from the runtime. batch_linux.go and coalesce_linux.go receive.
 
 package mcast
 
 import (
 	"errors"
-	"math"
 	"net"
 	"net/netip"
 	"os"
 	"runtime"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -25,84 +22,66 @@ import (
 )
 
 const (
-	// readBudget is how many datagrams one OS socket may deliver before another that is ready gets its turn:
-	// large enough to make the change of socket cheap, small enough that a flooded group delays a quiet one by
-	// tens of microseconds.
+	// readBudget is how many datagrams an OS socket delivers in one turn. It is large enough to make the change of
+	// socket cheap, and small enough that a flooded group delays a quiet one by tens of microseconds.
 	readBudget = 64
 
-	// fewAtFirst is how many datagrams a batch asks an OS socket for at first: what is asked for in vain has been
-	// prepared in vain. If that many come, it asks for more.
+	// fewAtFirst is how many datagrams a batch asks an OS socket for at first. The preparation for more is wasted if the
+	// socket has fewer. If that many come, the batch asks for more.
 	fewAtFirst = 4
 
-	// trusted is in how many turns a socket is taken to have as many datagrams as it had when it was emptied.
+	// trusted is how many turns end after as many datagrams as an OS socket had when it was last found empty.
 	trusted = 15
 
-	// certain is how often in a row one socket must have come after another to be tried unasked.
-	certain = 2
-
-	// lookBudget bounds how many datagrams in a row a read looks at before it releases merge.mu and asks the runtime
-	// again about deadlines and Close. Neither a flood nor a batch with much room delays these. An attempt that finds
-	// no datagram counts as one.
+	// lookBudget is how many datagrams a read looks at before it releases merge.mu and asks the runtime about the
+	// deadline and Close. Thus neither a flood nor a large batch delays these. A system call that finds no datagram
+	// counts as one.
 	lookBudget = 256
 )
 
-// place is where a merge keeps a conn.
-type place struct {
-	slot    int32 // in merge.conns
+// schedState is what a merge knows of a conn.
+type schedState struct {
+	slot    int32 // in merge.conns; epoll reports it
 	retired bool  // to be removed as soon as it is empty
-	many    int   // how many datagrams the next batch asks for
-	expect  int   // datagrams in a turn
-	trust   uint8 // turns for which that holds
-	after   int32 // the slot whose turn came next the last time; no pointer, which would keep a removed conn
-	often   uint8 // how many times in a row that was so, up to certain
-	pause   bool  // the reader had to wait for it
+	burst   int   // datagrams in its last turn
+	trust   uint8 // turns that end after burst datagrams, without a system call that finds the socket empty
 }
 
-// merge reads from many conns as if they were one. All methods may be called concurrently.
+// merge implements merger. epoll is level-triggered: if a socket still has datagrams after its turn, the kernel puts it behind
+// the others that are ready and reports it again (ep_send_events in fs/eventpoll.c). So a turn may end anywhere, and no
+// socket is forgotten.
 type merge struct {
 	file *os.File // the epoll descriptor, in the runtime's poller
 	raw  syscall.RawConn
 
-	// readMu lets one reader in at a time, as the runtime's own descriptor lock would; it guards req. A blocked
-	// reader holds it, and nobody but other readers waits for it.
-	readMu sync.Mutex
-	req    readRequest
+	req    readRequest           // of the one reader that is in read
 	readFn func(fd uintptr) bool // m.tryRead, made once so that reading does not allocate
 
-	deadline expiry
-
-	// mu guards everything below and the life of every descriptor: no reader touches a descriptor without it, so
-	// that a closed one is never read. It is held for non-blocking calls only.
-	mu     sync.Mutex
-	conns  []*conn // by slot; nil where free
-	free   []int32 // slots
-	events [64]unix.EpollEvent
-	ready  []unix.EpollEvent // what is left of events
-	hot    *conn             // the socket that delivers now
-	turn   int               // how many datagrams it might deliver at first
-	budget int               // how many datagrams it still may
-	fresh  bool              // it has delivered none yet
-	named  bool              // epoll has reported it
-	last   *conn             // whose turn was before
-	blind  int               // datagrams that were guessed at since epoll was asked
-	parked bool              // the reader waits, or is about to
-	waited bool              // it did since the last turn
-	zones  zoneCache
-	batch  *recvBatch // made by the first batch
-	one    [1]Message
-	owed   error // what a batch met after its first datagram, for the next read; the kernel reports it once
-
-	coalesced *coalesced // made with the first conn that coalesces
+	// mu guards everything below and the life of every descriptor: a reader uses descriptors only while it holds mu, so
+	// it never reads from a closed one. mu is held for non-blocking calls only.
+	mu       sync.Mutex
+	closed   bool
+	deadline deadline
+	conns    []*conn // by slot; nil where free. The last is never nil.
+	events   [64]unix.EpollEvent
+	ready    []unix.EpollEvent // the events whose sockets still wait for their turn
+	hot      *conn             // the socket whose turn it is; nil between turns
+	turn     int               // the length of its turn, in datagrams
+	left     int               // how many of them it may still deliver; less than 0 if the kernel gave more
+	failed   bool              // epoll reported an error of it
+	ask      bool              // the only socket was found empty: ask epoll before the next attempt
+	receiver receiver
+	owed     error // what a batch met after its first datagram, for the next read; the kernel reports it once
 }
 
-// readRequest is what the reader that holds readMu wants and got.
+var _ merger = (*merge)(nil)
+
+// readRequest is what a reader wants and has got.
 type readRequest struct {
-	buf   []byte // one datagram into buf, or,
-	batch []Message
-	n     int // bytes, or messages
-	src   netip.AddrPort
+	ms    []Message
+	n     int // how many of ms are filled
 	err   error
-	again bool // there is more to do, but ask the runtime before going on
+	again bool // there is more to do, but ask the runtime first
 }
 
 func newMerge() (*merge, error) {
@@ -120,6 +99,7 @@ func newMerge() (*merge, error) {
 	}
 	m := &merge{file: os.NewFile(uintptr(epfd), "mcast")}
 	m.readFn = m.tryRead
+	m.deadline.lock = &m.mu
 	var err error
 	if m.raw, err = m.file.SyscallConn(); err == nil {
 		err = watched(m.file)
@@ -131,30 +111,24 @@ func newMerge() (*merge, error) {
 	return m, nil
 }
 
-// add begins to deliver what c receives. A read that is blocked notices.
 func (m *merge) add(c *conn) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if n := len(m.free); n > 0 {
-		c.slot, m.free = m.free[n-1], m.free[:n-1]
-	} else {
-		c.slot, m.conns = int32(len(m.conns)), append(m.conns, nil)
+	slot := slices.Index(m.conns, nil)
+	if slot < 0 {
+		slot = len(m.conns)
 	}
-	if c.coalesce && m.coalesced == nil {
-		m.coalesced = new(coalesced)
-	}
-	// Level-triggered: what a turn leaves in a socket is reported again, after the others that are ready, so the
-	// kernel keeps the queue of sockets and keeps it fair.
-	if err := m.control(unix.EPOLL_CTL_ADD, c.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: c.slot}); err != nil {
-		m.free = append(m.free, c.slot)
+	if err := m.control(unix.EPOLL_CTL_ADD, c.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(slot)}); err != nil {
 		return err
 	}
-	m.conns[c.slot] = c
+	if slot == len(m.conns) {
+		m.conns = append(m.conns, nil)
+	}
+	c.slot, m.conns[slot] = int32(slot), c
+	m.receiver.prepare(c)
 	return nil
 }
 
-// remove stops delivering c and gives its descriptor back. What it had received and nobody read is lost. Removing it
-// again is harmless.
 func (m *merge) remove(c *conn) error {
 	if m.unlist(c) {
 		return c.release() // it may wait for the kernel's configuration lock, which readers should not
@@ -168,16 +142,18 @@ func (m *merge) unlist(c *conn) bool {
 	return m.drop(c)
 }
 
-// retire lets c, which receives nothing more, deliver what it has received, and then removes it.
 func (m *merge) retire(c *conn) error {
 	m.mu.Lock()
-	c.retired = c.waiting() || m.coalesced.pending() && m.coalesced.conn == c
+	c.retired = m.mayDeliver(c)
 	m.mu.Unlock()
 	if c.retired {
 		return nil
 	}
 	return m.remove(c)
 }
+
+// mayDeliver reports whether c has something that was not delivered yet. m.mu is held.
+func (m *merge) mayDeliver(c *conn) bool { return m.hot == c && m.receiver.pending() || c.waiting() }
 
 // drop takes c out, if it is in, and keeps what it has counted. m.mu is held.
 func (m *merge) drop(c *conn) bool {
@@ -187,74 +163,41 @@ func (m *merge) drop(c *conn) bool {
 	if c.pair != nil {
 		c.addCounters(&c.pair.past)
 	}
-	// Closing a descriptor takes it out of every epoll, unless a forked child holds a duplicate. It fails only after
-	// close, which has done the same.
+	// Closing a descriptor takes it out of every epoll set, unless a forked child holds a duplicate. This call fails only
+	// after close, which has done the same.
 	_ = m.control(unix.EPOLL_CTL_DEL, c.fd, nil)
-	if q := m.coalesced; q != nil && q.conn == c {
-		q.conn, q.left = nil, nil
+	m.receiver.forget(c)
+	m.conns[c.slot] = nil // an event of it that is left in ready counts for the next conn there, and does no harm
+	for n := len(m.conns); n > 0 && m.conns[n-1] == nil; n-- {
+		m.conns = m.conns[:n-1]
 	}
-	m.conns[c.slot] = nil
-	m.free = append(m.free, c.slot)
 	if m.hot == c {
 		m.hot = nil
-	}
-	if m.last == c {
-		m.last = nil
-	}
-	for i := range m.ready {
-		if m.ready[i].Fd == c.slot {
-			m.ready[i].Fd = -1
-		}
 	}
 	return true
 }
 
-// empty ends the turn of c, which has nothing more.
-func (m *merge) empty(c *conn) {
-	switch {
-	case m.fresh:
-		if m.named {
-			c.discardErrors()
-		}
-		if m.last != nil {
-			m.last.often = 0 // it was not its turn
-		}
-	case c.trust > 0:
-		c.trust = 0 // it had fewer than expected: see how many it has the next time
-	default:
-		c.expect, c.trust = min(max(m.turn-m.budget, 1), readBudget), trusted
+// at returns the conn in a slot; nil if there is none. m.mu is held.
+func (m *merge) at(slot int32) *conn {
+	if int(slot) < len(m.conns) {
+		return m.conns[slot]
 	}
-	m.hot = nil
-	c.filter.former = nil // an address may be another host's by now
-	if c.retired && m.drop(c) {
-		c.release()
-	}
+	return nil
 }
 
-// setOwn sets the addresses of this host, and those that it has lost. What it sent from the latter may still wait in the
-// socket, which is to be found empty soon. m.mu is held.
+func (m *merge) holds(c *conn) bool { return m.at(c.slot) == c }
+
 func (m *merge) setOwn(c *conn, own, lost *addrSet) {
 	if lost != nil && c.waiting() {
 		excess := max(0, len(c.filter.former)+1-maxFormer)
 		c.filter.former = append(slices.Delete(c.filter.former, 0, excess), lost)
-		c.trust = 0
+		c.trust = 0 // the next turn ends when the socket is empty, and with it what was sent from the lost addresses
 	}
 	c.filter.own = own
 }
 
-// maxFormer is how many losses of addresses are kept for a socket that nobody reads, if addresses come and go for ever.
+// maxFormer is how many losses of addresses are kept for a socket that nobody reads.
 const maxFormer = 64
-
-// waiting reports whether the socket has a datagram. It leaves a pending error to the reads, which a receive that only
-// peeks would take. m.mu is held.
-func (c *conn) waiting() bool {
-	for {
-		fds := [1]unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLIN}}
-		if _, err := unix.Poll(fds[:], 0); err != unix.EINTR {
-			return err == nil && fds[0].Revents&unix.POLLIN != 0
-		}
-	}
-}
 
 func (m *merge) control(op, fd int, event *unix.EpollEvent) error {
 	return syscallErr("epoll_ctl", func() (err error) {
@@ -265,75 +208,6 @@ func (m *merge) control(op, fd int, event *unix.EpollEvent) error {
 	})
 }
 
-// canCoalesce: readMany takes runs apart.
-const canCoalesce = true
-
-// expiry knows whether the read deadline has passed, as the runtime does, which can only be asked by a read.
-type expiry struct {
-	passed atomic.Bool
-
-	mu     sync.Mutex // guards what follows, and passed being written
-	at     time.Time  // zero: never
-	timer  *time.Timer
-	closed bool // for good: a timer would hold the memory of a merge that is closed until it fires
-}
-
-// set takes over a deadline. It reports false after close.
-func (e *expiry) set(t time.Time) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.closed {
-		return false
-	}
-	wait := time.Until(t)
-	e.passed.Store(!t.IsZero() && wait <= 0)
-	if e.timer != nil {
-		e.timer.Stop()
-	}
-	e.at = time.Time{}
-	if t.IsZero() || wait <= 0 {
-		return true
-	}
-	e.at = time.Now().Add(wait)
-	if e.timer == nil {
-		e.timer = time.AfterFunc(wait, e.expire)
-	} else {
-		e.timer.Reset(wait)
-	}
-	return true
-}
-
-// close stops the timer. Later deadlines arm none.
-func (e *expiry) close() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.closed, e.at = true, time.Time{}
-	if e.timer != nil {
-		e.timer.Stop()
-	}
-}
-
-func (e *expiry) expire() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if !e.at.IsZero() && !time.Now().Before(e.at) { // else it was set anew as the timer fired
-		e.passed.Store(true)
-	}
-}
-
-// listen makes c, whose descriptor is open, ready to be added.
-func (c *conn) listen() error { return nil }
-
-// replyConn makes the reading side of a sender's socket part of a merge. The socket stays the sender's.
-func replyConn(to *sender, _ bool) (*conn, error) {
-	c := &conn{release: func() error { return nil }}
-	return c, control(to.raw, func(fd int) error { c.fd = fd; return nil })
-}
-
-// holds reports whether c is in. m.mu is held.
-func (m *merge) holds(c *conn) bool { return m.conns[c.slot] == c }
-
-// update runs f while no datagram is being read.
 func (m *merge) update(f func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -341,28 +215,31 @@ func (m *merge) update(f func()) {
 }
 
 func (m *merge) setReadDeadline(t time.Time) error {
-	if !m.deadline.set(t) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
 		return net.ErrClosed
 	}
+	m.deadline.set(t)
 	return closedError(m.file.SetReadDeadline(t))
 }
 
-// close interrupts every read, waits until none is inside, and gives all descriptors back.
 func (m *merge) close() error {
-	err := systemError("close", m.file.Close())
-	m.deadline.close()
+	err := systemError("close", m.file.Close()) // waits until no reader is inside
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.closed = true
+	m.deadline.set(time.Time{})
 	for _, c := range m.conns {
 		if c != nil {
 			err = errors.Join(err, c.release())
 		}
 	}
-	m.conns, m.ready, m.hot, m.last, m.coalesced, m.owed = nil, nil, nil, nil, nil, nil
+	m.conns, m.ready, m.hot, m.owed, m.receiver = nil, nil, nil, nil, receiver{}
 	return err
 }
 
-// closedError turns what the runtime says of a closed epoll file into the error that net's users know.
+// closedError turns what the runtime says of a closed epoll file into the error that users of package net know.
 func closedError(err error) error {
 	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		return err
@@ -370,80 +247,46 @@ func closedError(err error) error {
 	return net.ErrClosed
 }
 
-// read waits for one datagram.
-func (m *merge) read(p []byte) (n int, src netip.AddrPort, err error) {
-	if !m.deadline.passed.Load() {
-		if n, src, err := m.readKnown(p); n >= 0 {
-			return n, src, err
-		}
-	}
-	m.readMu.Lock()
-	defer m.readMu.Unlock()
-	m.req = readRequest{buf: p}
-	err = m.wait()
-	n, src = m.req.n, m.req.src
-	m.req = readRequest{}
-	return n, src, err
-}
-
-// readKnown takes a datagram from a socket that is known to have one, without asking the runtime, which is there to wait
-// and to know about deadlines; n is -1 if it finds none.
-func (m *merge) readKnown(p []byte) (n int, src netip.AddrPort, err error) {
+func (m *merge) readNow(p []byte) (n int, src netip.AddrPort, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if err := m.settle(); err != nil {
-		return 0, src, err
+	if m.deadline.passed || m.owed != nil {
+		return -1, src, nil
 	}
+	one := [1]Message{{Buf: p}}
 	for range lookBudget {
-		c := m.known(false)
+		c := m.current()
 		if c == nil {
 			break
 		}
-		n, src, ok, err := m.readOne(c, p)
-		switch {
-		case err == unix.EAGAIN:
-			m.empty(c)
-		case ok || err != nil:
-			return n, src, c.readError(err)
+		if got, err := m.receive(c, one[:]); got.kept > 0 || err != nil {
+			return one[0].N, one[0].Addr, err
 		}
 	}
 	return -1, src, nil
 }
 
-// readBatch waits for one datagram and takes what else is there, as far as ms has room.
-func (m *merge) readBatch(ms []Message) (n int, err error) {
-	m.readMu.Lock()
-	defer m.readMu.Unlock()
-	m.req = readRequest{batch: ms}
-	err = m.wait()
-	n = m.req.n
-	m.req = readRequest{}
-	return n, err
-}
-
-func (m *merge) wait() error {
+func (m *merge) read(ms []Message) (int, error) {
+	defer func() { m.req = readRequest{} }()
+	m.req.ms = ms
 	for {
 		m.req.again = false
 		err := m.raw.Read(m.readFn)
 		switch {
 		case err != nil && m.req.n > 0: // the caller gets the datagrams, and the next read asks the runtime itself
-			return nil
+			return m.req.n, nil
 		case err != nil:
-			return closedError(err)
+			return 0, closedError(err)
 		case !m.req.again:
-			return m.req.err
+			return m.req.n, m.req.err
 		}
 		runtime.Gosched() // lets the timer of a deadline fire, and other goroutines take m.mu
 	}
 }
 
 // settle returns the error that is owed, once. m.mu is held.
-func (m *merge) settle() error {
-	if m.owed == nil {
-		return nil
-	}
-	err := m.owed
-	m.owed = nil
+func (m *merge) settle() (err error) {
+	err, m.owed = m.owed, nil
 	return err
 }
 
@@ -464,47 +307,22 @@ func (m *merge) tryRead(epfd uintptr) bool {
 	if r.err = m.settle(); r.err != nil {
 		return true
 	}
-	if m.parked {
-		m.parked, m.waited = false, true
-		m.known(true)
-	}
 	had, looked := r.n, 0
 	for looked < lookBudget {
 		c, err := m.next(int(epfd))
 		if c == nil {
 			m.fail(err)
-			m.parked = err == nil && r.n == 0
-			return !m.parked
+			return err != nil || r.n > 0
 		}
-		if r.batch == nil {
-			var ok bool
-			var err error
-			r.n, r.src, ok, err = m.readOne(c, r.buf)
-			looked++
-			if err == unix.EAGAIN {
-				m.empty(c)
-				continue
-			}
-			if ok || err != nil {
-				r.err = c.readError(err)
-				return true
-			}
-			continue
-		}
-		room := r.batch[r.n:]
-		room = room[:min(len(room), m.budget, batchSize, max(c.many, c.expect, fewAtFirst))] // with less, it is empty
-		got, kept, err := m.readMany(c, room)
-		r.n += kept
-		looked += max(got, 1)
-		if err != nil && err != unix.EAGAIN {
-			m.fail(c.readError(err))
+		got, err := m.receive(c, r.ms[r.n:])
+		r.n += got.kept
+		looked += max(got.all, 1)
+		if err != nil {
+			m.fail(err)
 			return true
 		}
-		if r.n == len(r.batch) {
+		if r.n == len(r.ms) {
 			return true
-		}
-		if c.many = 4 * got; got < len(room) && !(c.coalesce && m.coalesced.more) {
-			m.empty(c)
 		}
 	}
 	// A flood of unwanted datagrams must not hold back those that the batch has.
@@ -512,83 +330,95 @@ func (m *merge) tryRead(epfd uintptr) bool {
 	return true
 }
 
-// next says which socket to read from; nil: none has anything.
+// next returns the socket to receive from; nil: none has anything.
 func (m *merge) next(epfd int) (*conn, error) {
 	for {
-		if c := m.known(false); c != nil {
+		if c := m.current(); c != nil {
 			return c, nil
 		}
 		n, err := epollWait(epfd, m.events[:])
-		if n == 0 || err != nil {
+		m.ready, m.ask = m.events[:n], false
+		if n == 0 {
 			return nil, err
 		}
-		m.ready, m.blind = m.events[:n], 0
 	}
 }
 
-// known says which socket to read from without asking epoll: the one at work while its turn lasts, then the others that
-// were reported, then the one that came next the last times, as in an exchange by one group, or where many groups are
-// sent to in turn.
-//
-// To find a socket empty takes a system call in vain, while the next epoll_wait tells of many sockets at once which are
-// not. So a turn brings as many datagrams as there were when the socket was emptied, and only now and then as many as
-// there are; and where the reader had to wait the last time, nothing is guessed until it has.
-func (m *merge) known(woken bool) *conn {
-	if m.coalesced.pending() { // to the end, before another is received
-		m.hot = m.coalesced.conn
-		m.budget = max(m.budget, m.coalesced.datagrams())
+// current returns the socket to receive from, as far as that is known without asking epoll: the one whose turn it is, then
+// the others that epoll has reported. A socket that has the merge to itself takes no turns: the attempt to receive from it tells
+// what epoll would.
+func (m *merge) current() *conn {
+	if c := m.hot; c != nil {
+		if m.left > 0 || m.receiver.pending() {
+			return c
+		}
+		c.burst = m.turn
+		m.endTurn(c)
 	}
-	if m.hot != nil && m.budget > 0 {
-		return m.hot
-	}
-	m.hot = nil
 	for len(m.ready) > 0 {
-		slot := m.ready[0].Fd
+		e := m.ready[0]
 		m.ready = m.ready[1:]
-		if slot < 0 {
-			continue
+		if c := m.at(e.Fd); c != nil {
+			m.begin(c, e.Events&unix.EPOLLERR != 0)
+			return c
 		}
-		m.begin(m.conns[slot])
-		m.named = true
-		return m.hot
 	}
-	l, most := m.last, max(readBudget, len(m.conns)) // or others might wait for ever
-	if l == nil || l.often < certain || l.pause && !woken || m.blind >= most {
-		return nil
+	if len(m.conns) == 1 && !m.ask {
+		m.begin(m.conns[0], false)
 	}
-	if next := m.conns[l.after]; next != nil { // another conn may have the slot by now: that guess costs one call
-		m.begin(next)
-		m.blind += min(m.budget, readBudget)
-		return m.hot
-	}
-	return nil
+	return m.hot
 }
 
-// begin gives c its turn.
-func (m *merge) begin(c *conn) {
-	m.hot, m.fresh, m.named, m.budget = c, true, false, readBudget
-	switch {
-	case c.retired: // to the end, and beyond, since it must be found empty
-		m.budget = math.MaxInt
-	case c.trust > 0:
+// begin gives c its turn. To find a socket empty takes a system call, while the next epoll_wait reports many sockets that are
+// not. So most turns are as long as the one in which c was last found empty.
+func (m *merge) begin(c *conn, failed bool) {
+	m.hot, m.turn, m.failed = c, readBudget, failed
+	if c.trust > 0 && len(m.conns) > 1 {
 		c.trust--
-		m.budget = c.expect
+		m.turn = c.burst
 	}
-	m.turn = m.budget
+	m.left = m.turn
 }
 
-// delivers is called for the first datagram of a turn.
-func (m *merge) delivers(c *conn) {
-	if l := m.last; l != nil {
-		if l.after != c.slot {
-			l.after, l.often = c.slot, 0
+// receive fills ms from c, whose turn it is.
+func (m *merge) receive(c *conn, ms []Message) (received, error) {
+	if !c.coalesce {
+		taken := m.turn - m.left
+		ms = ms[:min(len(ms), max(fewAtFirst, 2*c.burst, 4*taken))]
+	}
+	got, err := m.receiver.receive(c, ms)
+	m.left -= got.all
+	if got.empty {
+		m.empty(c)
+	}
+	return got, c.readError(err)
+}
+
+// empty ends the turn of c, which has nothing more.
+func (m *merge) empty(c *conn) {
+	if taken := m.turn - m.left; taken > 0 {
+		c.burst, c.trust = min(taken, readBudget), 0
+		if taken <= fewAtFirst {
+			c.trust = trusted
 		}
-		l.often, l.pause = min(l.often+1, certain), m.waited
 	}
-	m.last, m.fresh, m.waited = c, false, false
+	if m.failed {
+		c.discardErrors()
+	}
+	c.filter.former = nil // an address may be another host's by now
+	m.ask = true
+	m.endTurn(c)
 }
 
-// epollWait takes what is ready and never waits. The scheduler need not know of it, since it writes to the merge's own
+// endTurn removes c if it is retired and has nothing more.
+func (m *merge) endTurn(c *conn) {
+	m.hot = nil
+	if c.retired && !c.waiting() && m.drop(c) {
+		c.release()
+	}
+}
+
+// epollWait takes what is ready and never waits. The Go scheduler need not know of it, since it writes to the merge's own
 // memory only. See recvFrom.
 func epollWait(epfd int, events []unix.EpollEvent) (int, error) {
 	for {
@@ -602,35 +432,4 @@ func epollWait(epfd int, events []unix.EpollEvent) (int, error) {
 			return 0, os.NewSyscallError("epoll_pwait", errno)
 		}
 	}
-}
-
-// readOne takes one datagram from c into p. It reports false for one that must not be delivered.
-func (m *merge) readOne(c *conn, p []byte) (n int, src netip.AddrPort, ok bool, err error) {
-	if !c.hasControl && !c.coalesce {
-		size, src, ok, err := m.readPlain(c, p)
-		return min(size, len(p)), src, ok, err
-	}
-	m.one[0] = Message{Buf: p}
-	_, kept, err := m.readMany(c, m.one[:])
-	n, src = m.one[0].N, m.one[0].Addr
-	m.one[0] = Message{}
-	return n, src, kept == 1, err
-}
-
-// readPlain takes one datagram, of which no control messages tell, from c, and returns its whole size.
-func (m *merge) readPlain(c *conn, p []byte) (size int, src netip.AddrPort, ok bool, err error) {
-	var name rawSockaddr
-	if size, err = recvFrom(c.fd, p, &name); err != nil {
-		return 0, src, false, err
-	}
-	m.budget--
-	if m.fresh {
-		m.delivers(c)
-	}
-	src = name.addrPort(&m.zones, c.ifIndex)
-	if c.refuses(src.Addr(), 1) {
-		return 0, netip.AddrPort{}, false, nil // a read that ends without a datagram must not name this source
-	}
-	c.count.add(min(size, len(p)), size > len(p))
-	return size, src, true, nil
 }

@@ -48,13 +48,13 @@ func TestRxFairnessCount(t *testing.T) {
 	}
 }
 
-// TestRxExchange reads groups that are sent to in turn, each datagram as soon as it was sent, so that the next socket can
-// be foretold: a group beside them must have its turn all the same, and when the order changes nothing is lost or late.
+// TestRxExchange reads each datagram as soon as it was sent, in orders that repeat and change. Nothing is lost or late, and a
+// group beside them has its turn.
 func TestRxExchange(t *testing.T) {
 	noLeaks(t)
 	w := newWires(t, 1)[0]
 	forEachRange(t, func(t *testing.T, r contractRange) {
-		const soon = 150 // datagrams: what an exchange may go on without a look at the others, and some
+		const soon = 150 // datagrams: two turns, and some
 		port := newPort()
 		third := r.other.Next()
 		rx := openRx(t, onWire(w, port, r.group, r.other, third))

@@ -1,9 +1,8 @@
 //go:build !linux || mcast_portable
 
-// Many sockets, one read, where the runtime's poller cannot be given a descriptor that stands for many (kqueue in
-// kqueue is refused, and Windows has nothing like it): a goroutine for each OS socket receives ahead into a buffer of
-// its own, and a read takes from these in turn. The build tag mcast_portable has Linux do the same, so that it can be
-// tested there.
+// The merge of systems whose poller takes no descriptor that stands for many (macOS refuses kqueue in kqueue, and Windows has
+// nothing like it). A goroutine for each OS socket receives ahead into a buffer of its own, and reads take from these in turn.
+// The build tag mcast_portable selects it on Linux, where it is tested.
 
 package mcast
 
@@ -12,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	// inboxBytes and inboxDatagrams bound what an OS socket's goroutine receives ahead. What goes beyond waits in
-	// the kernel's buffer, which is there for that; so nothing is dropped that the kernel has delivered.
+	// inboxBytes and inboxDatagrams bound what an OS socket's goroutine receives ahead. More than that waits in the kernel's
+	// buffer. So nothing is dropped here.
 	inboxBytes     = 2 * maxDatagram
 	inboxDatagrams = 64
 
@@ -28,33 +28,31 @@ const (
 	takeBudget = 1024
 
 	// drainPause is how long an OS socket that receives nothing more must be silent to count as empty, and drainPauses
-	// is how often: a goroutine that comes late may find its deadline passed before it has looked.
+	// is how often: the deadline of a goroutine that runs late may pass before it has looked.
 	drainPause  = 10 * time.Millisecond
-	drainPauses = 2
+	drainPauses = 3
 )
 
-// place is where a merge keeps a conn.
-type place struct {
+// schedState is what a merge knows of a conn.
+type schedState struct {
 	in      *inbox
 	retired bool // to be removed as soon as it is empty
 }
 
-// inbox is an OS socket, with what its goroutine has received and nobody has read yet.
+// inbox is an OS socket, with the datagrams that its goroutine has received and nobody has read yet.
 type inbox struct {
-	udp   *net.UDPConn
-	bound netip.Addr // the group it is bound to; zero: only control messages tell where its datagrams were sent
-	told  bool       // they tell the interface, too, and those that do not are from before they were asked to
+	udp     *net.UDPConn
+	bound   netip.Addr // the group that it is bound to; zero: control messages name the group
+	checkIf bool       // deliver only datagrams whose control messages name the conn's interface
 
-	buf     []byte        // what has been received; the goroutine writes beyond used, without a lock
-	emptied chan struct{} // holds one: everything was read, or there is nobody to receive for anymore
+	buf     []byte        // what was received; the goroutine writes beyond used, without a lock
+	emptied chan struct{} // holds one: everything was read, or the last conn is gone
 
 	// What follows is guarded by the merge's lock.
 	conns map[netip.Addr]*conn // whom it receives for: by group, or by the zero Addr for unicast
-	used  int                  // of buf, by queue
+	used  int                  // bytes of buf that queue refers to
 	queue []arrival            // its array never grows
-	read  int                  // how many of them have been
-	next  *inbox               // in the line of those that have something
-	lined bool
+	read  int                  // how many of queue were read
 }
 
 // arrival is a datagram in an inbox, or an error.
@@ -67,31 +65,29 @@ type arrival struct {
 	err       error
 }
 
-func newInbox(udp *net.UDPConn, bound netip.Addr, told bool) *inbox {
-	return &inbox{udp: udp, bound: bound, told: told, emptied: make(chan struct{}, 1), conns: make(map[netip.Addr]*conn)}
+func newInbox(udp *net.UDPConn, bound netip.Addr, checkIf bool) *inbox {
+	return &inbox{udp: udp, bound: bound, checkIf: checkIf, emptied: make(chan struct{}, 1), conns: make(map[netip.Addr]*conn)}
 }
 
-// merge reads from many conns as if they were one. All methods may be called concurrently.
+// merge implements merger.
 type merge struct {
-	// readMu lets one reader in at a time; it guards one. A blocked reader holds it, and nobody but other readers
-	// waits for it.
-	readMu sync.Mutex
-	one    [1]Message
-
 	wake    chan struct{}  // holds one: look again
 	running sync.WaitGroup // the goroutines of the inboxes
 
-	mu          sync.Mutex // guards everything below; never held while waiting
-	closed      bool
-	inboxes     map[*inbox]struct{}
-	first, last *inbox // the line of those that have something
-	zones       zoneCache
-	expired     bool // the read deadline has passed
-	timer       *time.Timer
+	mu       sync.Mutex // guards everything below; never held while waiting
+	closed   bool
+	deadline deadline
+	inboxes  map[*inbox]struct{}
+	line     []*inbox // those whose queue is not empty, the next one to deliver first
+	zones    zoneCache
 }
 
+var _ merger = (*merge)(nil)
+
 func newMerge() (*merge, error) {
-	return &merge{wake: make(chan struct{}, 1), inboxes: make(map[*inbox]struct{})}, nil
+	m := &merge{wake: make(chan struct{}, 1), inboxes: make(map[*inbox]struct{})}
+	m.deadline = deadline{lock: &m.mu, wake: func() { signal(m.wake) }}
+	return m, nil
 }
 
 // signal fills a channel that holds one.
@@ -102,7 +98,6 @@ func signal(c chan struct{}) {
 	}
 }
 
-// add begins to deliver what c receives. A read that is blocked notices.
 func (m *merge) add(c *conn) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -133,8 +128,6 @@ func (c *conn) yield(to *conn) {
 	}
 }
 
-// remove stops delivering c and gives its OS socket back. What it had received and nobody read is lost. Removing it
-// again is harmless.
 func (m *merge) remove(c *conn) error {
 	if m.unlist(c) {
 		return c.release()
@@ -167,12 +160,12 @@ func (m *merge) drop(c *conn) bool {
 		}
 	}
 	in.skip()
+	m.line = slices.DeleteFunc(m.line, func(in *inbox) bool { return len(in.queue) == 0 })
 	if len(in.conns) == 0 {
 		delete(m.inboxes, in)
-		m.unline(in)
-	} else if in.draining() { // only what is retired was left with it
-		in.udp.SetReadDeadline(longAgo) // so that the goroutine notices
+		return true
 	}
+	in.drain()
 	return true
 }
 
@@ -187,18 +180,22 @@ func (in *inbox) skip() {
 	}
 }
 
-// retire lets c, which receives nothing more, deliver what it has received, and then removes it.
 func (m *merge) retire(c *conn) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	c.retired = true
-	if !c.in.draining() {
-		return nil
-	}
-	return c.in.udp.SetReadDeadline(longAgo) // so that the goroutine notices
+	return c.in.drain()
 }
 
-// draining reports whether nothing more is expected. The merge's lock is held.
+// drain wakes the goroutine if nothing more is expected. The merge's lock is held.
+func (in *inbox) drain() error {
+	if !in.draining() {
+		return nil
+	}
+	return in.udp.SetReadDeadline(longAgo)
+}
+
+// draining reports whether nothing more is expected, since all conns are retired. The merge's lock is held.
 func (in *inbox) draining() bool {
 	for _, c := range in.conns {
 		if !c.retired {
@@ -208,96 +205,67 @@ func (in *inbox) draining() bool {
 	return true
 }
 
-// holds reports whether c is in. m.mu is held.
 func (m *merge) holds(c *conn) bool { return c.in.conns[c.group] == c }
 
-// update runs f while no datagram is being read.
 func (m *merge) update(f func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	f()
 }
 
-// setOwn sets the addresses of this host. What waits to be read was compared with those of before when it was received. m.mu
-// is held.
+// setOwn needs not remember what is lost: datagrams are compared with the addresses when they are received.
 func (m *merge) setOwn(c *conn, own, _ *addrSet) { c.filter.own = own }
 
-// close interrupts every read, gives all OS sockets back, and waits until no goroutine is left.
 func (m *merge) close() error {
 	var conns []*conn
 	m.update(func() {
 		m.closed = true
+		m.deadline.set(time.Time{})
 		for in := range m.inboxes {
-			for _, c := range in.conns {
-				conns = append(conns, c)
-				m.drop(c)
-			}
-		}
-		if m.timer != nil {
-			m.timer.Stop()
+			conns = append(conns, m.dropAll(in)...)
 		}
 	})
 	signal(m.wake)
-	var err error
-	for _, c := range conns {
-		err = errors.Join(err, c.release())
-	}
+	err := releaseAll(conns)
 	m.running.Wait()
 	return err
 }
 
-// setReadDeadline sets when reads fail, also one that is blocked.
+// dropAll takes all conns of an inbox out, and returns them. m.mu is held.
+func (m *merge) dropAll(in *inbox) (conns []*conn) {
+	for _, c := range in.conns {
+		conns = append(conns, c)
+		m.drop(c)
+	}
+	return conns
+}
+
+func releaseAll(conns []*conn) (err error) {
+	for _, c := range conns {
+		err = errors.Join(err, c.release())
+	}
+	return err
+}
+
 func (m *merge) setReadDeadline(t time.Time) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
 		return net.ErrClosed
 	}
-	if m.timer != nil {
-		m.timer.Stop()
-		m.timer = nil
-	}
-	m.expired = false
-	if t.IsZero() {
-		return nil
-	}
-	if wait := time.Until(t); wait > 0 {
-		var timer *time.Timer
-		timer = time.AfterFunc(wait, func() {
-			m.mu.Lock()
-			defer m.mu.Unlock()
-			if m.timer == timer { // else there is another deadline now
-				m.expired = true
-				signal(m.wake)
-			}
-		})
-		m.timer = timer
-		return nil
-	}
-	m.expired = true
-	signal(m.wake)
+	m.deadline.set(t)
 	return nil
 }
 
-// read waits for one datagram.
-func (m *merge) read(p []byte) (n int, src netip.AddrPort, err error) {
-	m.readMu.Lock()
-	defer m.readMu.Unlock()
-	m.one[0] = Message{Buf: p}
-	_, err = m.wait(m.one[:])
-	n, src = m.one[0].N, m.one[0].Addr
-	m.one[0] = Message{}
-	return n, src, err
+func (m *merge) readNow(p []byte) (n int, src netip.AddrPort, err error) {
+	one := [1]Message{{Buf: p}}
+	if n, err := m.take(one[:]); n == 0 || err != nil {
+		return -1, src, nil // read returns the error
+	}
+	return one[0].N, one[0].Addr, nil
 }
 
-// readBatch waits for one datagram and takes what else is there, as far as ms has room.
-func (m *merge) readBatch(ms []Message) (n int, err error) {
-	m.readMu.Lock()
-	defer m.readMu.Unlock()
-	return m.wait(ms)
-}
-
-func (m *merge) wait(ms []Message) (int, error) {
+func (m *merge) read(ms []Message) (int, error) {
 	for {
 		if n, err := m.take(ms); n > 0 || err != nil {
 			return n, err
@@ -314,34 +282,28 @@ func (m *merge) take(ms []Message) (n int, err error) {
 	switch {
 	case m.closed:
 		return 0, net.ErrClosed
-	case m.expired:
+	case m.deadline.passed:
 		return 0, os.ErrDeadlineExceeded
 	}
-	for n < min(len(ms), takeBudget) {
-		in := m.shift()
-		if in == nil {
-			break
-		}
+	for n < min(len(ms), takeBudget) && len(m.line) > 0 && err == nil {
+		in := m.line[0]
 		a := &in.queue[in.read]
-		if a.err != nil && n > 0 { // the caller has the datagrams, and meets the error next time
-			m.line(in)
-			break
-		}
-		if a.err != nil {
-			err = a.conn.readError(a.err)
-		} else {
+		switch {
+		case a.err == nil:
 			m.fill(&ms[n], in, a)
 			n++
+		case n > 0: // the caller has the datagrams, and the next read returns the error
+			return n, nil
+		default:
+			err = a.conn.readError(a.err)
 		}
 		a.conn = nil
+		m.line = slices.Delete(m.line, 0, 1)
 		if in.skip(); len(in.queue) > 0 {
-			m.line(in)
-		}
-		if err != nil {
-			return 0, err
+			m.line = append(m.line, in)
 		}
 	}
-	return n, nil
+	return n, err
 }
 
 // fill copies a datagram into a message.
@@ -360,59 +322,10 @@ func (m *merge) fill(msg *Message, in *inbox, a *arrival) {
 	c.count.add(n, msg.Truncated)
 }
 
-// line puts an inbox that has something at the end of the line, unless it is in it. m.mu is held.
-func (m *merge) line(in *inbox) {
-	if in.lined {
-		return
-	}
-	in.lined = true
-	if m.first == nil {
-		m.first = in
-	} else {
-		m.last.next = in
-	}
-	m.last = in
-}
-
-// unline takes an inbox out of the line, if it is in it. m.mu is held.
-func (m *merge) unline(in *inbox) {
-	if !in.lined {
-		return
-	}
-	in.lined = false
-	var before *inbox
-	for at := &m.first; *at != in; at = &(*at).next {
-		before = *at
-	}
-	if before == nil {
-		m.first = in.next
-	} else {
-		before.next = in.next
-	}
-	if m.last == in {
-		m.last = before
-	}
-	in.next = nil
-}
-
-// shift takes the first inbox that has something out of the line. m.mu is held.
-func (m *merge) shift() *inbox {
-	for m.first != nil {
-		in := m.first
-		if m.first, in.next, in.lined = in.next, nil, false; m.first == nil {
-			m.last = nil // or an inbox would live on after its last conn
-		}
-		if len(in.queue) > 0 { // what it had may be gone with a conn
-			return in
-		}
-	}
-	return nil
-}
-
-// receive is the goroutine of an inbox. It ends when nobody is left to receive for.
+// receive is the goroutine of an inbox. It ends when no conn is left.
 func (m *merge) receive(in *inbox) {
 	control := make([]byte, wire.ControlSize)
-	silent := 0 // pauses, one after the other, in which nothing came
+	silent := 0 // attempts in a row that received nothing while draining
 	for {
 		at, draining, ok := m.room(in)
 		if !ok {
@@ -422,34 +335,30 @@ func (m *merge) receive(in *inbox) {
 			in.udp.SetReadDeadline(time.Now().Add(drainPause))
 		}
 		size, told, _, src, err := in.udp.ReadMsgUDPAddrPort(in.buf[at:at+maxDatagram], control)
-		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			silent = 0
-		}
 		a := arrival{at: at, size: size, src: src}
 		switch {
-		case err == nil:
-			a.meta = wire.ParseControl(control[:told])
-		case isTruncation(err):
-			a.meta, a.truncated = wire.ParseControl(control[:told]), true
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			if silent++; draining && silent > drainPauses {
-				m.finish(in)
-			}
-			continue
+		case err == nil || isTruncation(err):
+			a.meta, a.truncated = wire.ParseControl(control[:told]), err != nil
 		case isHarmless(err):
 			continue
-		case m.abandoned(in): // its interface is gone, and nothing more is to be had
-			m.finish(in)
+		case draining: // it is empty, or its interface is gone
+			if silent++; silent == drainPauses {
+				m.finish(in)
+				silent = 0
+			}
+			continue
+		case errors.Is(err, os.ErrDeadlineExceeded): // drain's, of this time or of one that another conn has ended
+			in.udp.SetReadDeadline(time.Time{})
 			continue
 		default:
 			a.size, a.err = 0, err
 		}
+		silent = 0
 		m.deliver(in, &a)
 	}
 }
 
-// room waits until an inbox has room for a datagram, and says where. It reports false when there is nobody to receive
-// for.
+// room waits until an inbox has room for a datagram, and returns where. ok is false when no conn is left.
 func (m *merge) room(in *inbox) (at int, draining, ok bool) {
 	for {
 		m.mu.Lock()
@@ -468,10 +377,14 @@ func (m *merge) room(in *inbox) (at int, draining, ok bool) {
 func (m *merge) deliver(in *inbox, a *arrival) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if a.err != nil {
+	switch {
+	case a.err != nil:
+		if in.draining() { // as it is if no conn is left
+			return
+		}
 		a.conn = in.any()
 		in.used = len(in.buf) // one error at a time
-	} else {
+	default:
 		if a.conn = in.find(&a.meta); a.conn == nil {
 			in.countUnknown(&a.meta)
 			return
@@ -481,11 +394,10 @@ func (m *merge) deliver(in *inbox, a *arrival) {
 		}
 		in.used = a.at + a.size
 	}
-	if a.conn == nil {
-		return
+	if len(in.queue) == 0 {
+		m.line = append(m.line, in)
 	}
 	in.queue = append(in.queue, *a)
-	m.line(in)
 	signal(m.wake)
 }
 
@@ -504,7 +416,7 @@ func (in *inbox) find(meta *wire.Metadata) *conn {
 		key = meta.Group
 	}
 	c := in.conns[key]
-	if c != nil && in.told && c.ifIndex != meta.IfIndex {
+	if c != nil && in.checkIf && c.ifIndex != meta.IfIndex {
 		return nil
 	}
 	return c
@@ -514,7 +426,7 @@ func (in *inbox) find(meta *wire.Metadata) *conn {
 // memory is short. If the OS socket has just one conn, the datagram was for that one. A socket that is bound to a group has
 // another reason; see openConn in sockopt_darwin.go. The merge's lock is held.
 func (in *inbox) countUnknown(meta *wire.Metadata) {
-	if !in.told || in.bound.IsValid() || meta.Group.IsValid() || len(in.conns) != 1 {
+	if !in.checkIf || in.bound.IsValid() || meta.Group.IsValid() || len(in.conns) != 1 {
 		return
 	}
 	for _, c := range in.conns {
@@ -522,30 +434,18 @@ func (in *inbox) countUnknown(meta *wire.Metadata) {
 	}
 }
 
-// abandoned reports whether nobody wants what is yet to come.
-func (m *merge) abandoned(in *inbox) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return in.draining()
-}
-
-// finish removes the conns of an inbox that has received all it ever will, as soon as that has been read.
+// finish removes the conns of an inbox that has received everything, as soon as that was read.
 func (m *merge) finish(in *inbox) {
 	for {
-		m.mu.Lock()
 		var conns []*conn
-		unread := len(in.queue) > 0
-		if !unread {
-			for _, c := range in.conns {
-				m.drop(c)
-				conns = append(conns, c)
+		unread := false
+		m.update(func() {
+			if unread = len(in.queue) > 0; !unread && in.draining() {
+				conns = m.dropAll(in)
 			}
-		}
-		m.mu.Unlock()
+		})
 		if !unread {
-			for _, c := range conns {
-				c.release()
-			}
+			releaseAll(conns)
 			return
 		}
 		<-in.emptied

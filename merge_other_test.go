@@ -7,7 +7,6 @@ package mcast
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -31,6 +30,7 @@ var mergePatience = slow.Limit(20 * time.Second)
 type mergeTest struct {
 	*testing.T
 	*merge
+	reader     *reader
 	from       *net.UDPConn
 	goroutines int // before there was a merge
 }
@@ -45,9 +45,10 @@ func newMergeTest(t *testing.T) *mergeTest {
 		t.Fatal(err)
 	}
 	mt := &mergeTest{T: t, from: from, goroutines: runtime.NumGoroutine()}
-	if mt.merge, err = newMerge(); err != nil {
+	if mt.reader, err = newReader(); err != nil {
 		t.Fatal(err)
 	}
+	mt.merge = mt.reader.m
 	t.Cleanup(func() {
 		if err := mt.close(); err != nil {
 			t.Errorf("close: %v", err)
@@ -70,7 +71,7 @@ func (t *mergeTest) until(what string, is func() bool) {
 	for end := time.Now().Add(mergePatience); !is(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			buf := make([]byte, 1<<20)
-			t.Fatalf("waited in vain until %s\n%s", what, buf[:runtime.Stack(buf, true)])
+			t.Fatalf("not within the limit: %s\n%s", what, buf[:runtime.Stack(buf, true)])
 		}
 	}
 }
@@ -96,7 +97,7 @@ func (t *mergeTest) inlet() *inlet {
 func (t *mergeTest) inletOf(udp *net.UDPConn) *inlet {
 	t.Helper()
 	i := &inlet{
-		conn: &conn{place: place{in: newInbox(udp, inletGroup, false)}, group: inletGroup, ifName: "lo"},
+		conn: &conn{schedState: schedState{in: newInbox(udp, inletGroup, false)}, group: inletGroup, ifName: "lo"},
 		to:   udp.LocalAddr().(*net.UDPAddr).AddrPort(),
 	}
 	i.release = func() error {
@@ -119,6 +120,17 @@ func (t *mergeTest) send(to *inlet, payloads ...string) {
 	}
 }
 
+func (t *mergeTest) has(i *inlet) (ok bool) {
+	t.update(func() { ok = t.holds(i.conn) })
+	return ok
+}
+
+// taken waits until the goroutine of an inbox has received n datagrams that are not read yet.
+func (t *mergeTest) taken(i *inlet, n int) {
+	t.Helper()
+	t.until(fmt.Sprint(n, " are received"), func() bool { return t.queued(i) == n })
+}
+
 // queued is how many datagrams an inbox has that were not read.
 func (t *mergeTest) queued(i *inlet) (n int) {
 	t.update(func() { n = len(i.in.queue) - i.in.read })
@@ -136,13 +148,26 @@ func (t *mergeTest) flood(i *inlet) (payloads []string) {
 	return payloads
 }
 
+// readBatch reads up to n datagrams of up to 10 bytes.
+func (t *mergeTest) readBatch(n int) (payloads []string, err error) {
+	ms := make([]Message, n)
+	for i := range ms {
+		ms[i].Buf = make([]byte, 10)
+	}
+	n, err = t.reader.readBatch(ms, nil)
+	for _, m := range ms[:n] {
+		payloads = append(payloads, string(m.Buf[:m.N]))
+	}
+	return payloads, err
+}
+
 func (t *mergeTest) want(payloads ...string) {
 	t.Helper()
-	buf := make([]byte, 100)
+	buf := make([]byte, maxDatagram)
 	for i, want := range payloads {
-		n, src, err := t.read(buf)
+		n, src, err := t.reader.readFromUDPAddrPort(buf)
 		if err != nil || string(buf[:n]) != want || src != t.from.LocalAddr().(*net.UDPAddr).AddrPort() {
-			t.Fatalf("number %d: read %q from %v, %v; want %q", i, buf[:n], src, err, want)
+			t.Fatalf("number %d: read %.20q from %v, %v; want %.20q", i, buf[:n], src, err, want)
 		}
 	}
 }
@@ -151,9 +176,8 @@ func (t *mergeTest) want(payloads ...string) {
 func (t *mergeTest) wantNothing() {
 	t.Helper()
 	t.setReadDeadline(time.Now().Add(20 * time.Millisecond))
-	buf := make([]byte, 100)
-	if n, _, err := t.read(buf); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Fatalf("read %q, %v; want nothing", buf[:n], err)
+	if got, err := t.readBatch(1); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("read %q, %v; want nothing", got, err)
 	}
 	t.setReadDeadline(time.Now().Add(mergePatience))
 }
@@ -173,23 +197,19 @@ func (t *mergeTest) wantGone(i *inlet, left int) {
 	})
 }
 
-func TestMergeBounded(t *testing.T) {
-	for _, size := range []int{0, 1, 1000, 8000} {
+// TestMergeDeliversInOrder sends more than an inbox holds. Its memory is bounded, the rest waits in the kernel, and everything
+// arrives once and in order.
+func TestMergeDeliversInOrder(t *testing.T) {
+	for _, size := range []int{0, 1, 1000, 8000, 65507} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			mt := newMergeTest(t)
 			in := mt.inlet()
 			// What an inbox holds, and a bit less than the smallest default buffer of a system, 64 KiB on Windows.
-			n := min(inboxDatagrams, inboxBytes/2/(size+1)) + min(100, 48<<10/(size+1))
-			payload := func(i int) []byte {
-				p := bytes.Repeat([]byte{byte(i)}, size)
-				if size >= 4 {
-					binary.NativeEndian.PutUint32(p, uint32(i))
-				}
-				return p
-			}
-			for i := range n {
-				mt.send(in, string(payload(i)))
-				mt.until("it is taken, or the inbox is full", func() (ok bool) {
+			var payloads []string
+			for i := range min(inboxDatagrams, max(inboxBytes/2/(size+1), 2)) + min(100, 48<<10/(size+1)) {
+				payloads = append(payloads, string(bytes.Repeat([]byte{byte('a' + i%26)}, size)))
+				mt.send(in, payloads[i])
+				mt.until("it is received, or the inbox is full", func() (ok bool) {
 					mt.update(func() {
 						ok = len(in.in.queue) == i+1 || in.in.used+maxDatagram > inboxBytes || len(in.in.queue) == inboxDatagrams
 					})
@@ -197,102 +217,23 @@ func TestMergeBounded(t *testing.T) {
 				})
 			}
 			mt.update(func() {
-				if len(in.in.queue) == n {
-					t.Errorf("the inbox holds all %d", n)
-				}
-				if len(in.in.buf) != inboxBytes || cap(in.in.queue) != inboxDatagrams || in.in.used > inboxBytes {
-					t.Errorf("%d bytes of %d, %d datagrams of %d", in.in.used, len(in.in.buf), len(in.in.queue), cap(in.in.queue))
+				if len(in.in.buf) != inboxBytes || cap(in.in.queue) != inboxDatagrams {
+					t.Errorf("room for %d bytes and %d datagrams", len(in.in.buf), cap(in.in.queue))
 				}
 			})
-			buf := make([]byte, size+1)
-			for i := range n {
-				got, _, err := mt.read(buf)
-				if err != nil || !bytes.Equal(buf[:got], payload(i)) {
-					t.Fatalf("datagram %d: %d bytes, %v: %x", i, got, err, buf[:min(got, 8)])
-				}
-			}
+			mt.want(payloads...)
 			mt.wantNothing()
 		})
 	}
 }
 
-// TestMergeFlood sends far more than there is room for. What arrives does so once, and in order.
-func TestMergeFlood(t *testing.T) {
-	mt := newMergeTest(t)
-	in := mt.inlet()
-	for i := range 5000 {
-		mt.send(in, fmt.Sprintf("%05d", i))
-	}
-	mt.until("the inbox is full", func() bool { return mt.queued(in) == inboxDatagrams })
-	ms := make([]Message, 7)
-	last, got := "", 0
-	for {
-		for i := range ms {
-			ms[i] = Message{Buf: make([]byte, 10)}
-		}
-		mt.setReadDeadline(time.Now().Add(100 * time.Millisecond))
-		n, err := mt.readBatch(ms)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			break
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, m := range ms[:n] {
-			text := string(m.Buf[:m.N])
-			if text <= last || m.Group != inletGroup || m.Truncated {
-				t.Fatalf("%q after %q: %+v", text, last, m)
-			}
-			last = text
-		}
-		got += n
-	}
-	if got < inboxDatagrams+100 || uint64(got) != in.count.packets {
-		t.Errorf("%d arrived, %d counted", got, in.count.packets)
-	}
-}
-
-func TestMergeLargest(t *testing.T) {
-	mt := newMergeTest(t)
-	in := mt.inlet()
-	large := make([]byte, 65507)
-	for i := range large {
-		large[i] = byte(rand.Uint32())
-	}
-	for round := range 3 {
-		sent := []string{string(large), "a", string(large), "b", "", "c"}
-		for i, p := range sent {
-			mt.send(in, p)
-			if i < 3 {
-				mt.until("it is taken", func() bool { return mt.queued(in) == i+1 })
-			}
-		}
-		buf := make([]byte, maxDatagram)
-		for i, want := range sent {
-			if n, _, err := mt.read(buf); err != nil || string(buf[:n]) != want {
-				t.Fatalf("round %d, datagram %d: %d bytes, %v, want %d", round, i, n, err, len(want))
-			}
-		}
-	}
-	mt.send(in, "0123456789")
-	ms := []Message{{Buf: make([]byte, 4)}}
-	if n, err := mt.readBatch(ms); n != 1 || err != nil || string(ms[0].Buf[:ms[0].N]) != "0123" || !ms[0].Truncated {
-		t.Errorf("%d, %v: %+v", n, err, ms[0])
-	}
-	if in.count.truncated != 1 {
-		t.Errorf("%+v", in.count)
-	}
-}
-
-// TestMergeScreen checks that refused sources are not delivered, and take no room.
+// TestMergeScreen has sources refused. They are not delivered and take no room.
 func TestMergeScreen(t *testing.T) {
 	mt := newMergeTest(t)
 	in := mt.inlet()
 	blocked := []netip.Addr{mt.from.LocalAddr().(*net.UDPAddr).AddrPort().Addr()}
 	mt.update(func() { in.filter.blocked = newAddrSet(blocked) })
-	for range 2 * inboxDatagrams {
-		mt.send(in, "refused")
-	}
+	mt.send(in, slices.Repeat([]string{"refused"}, 2*inboxDatagrams)...)
 	mt.wantNothing()
 	mt.update(func() { in.filter.blocked = nil })
 	mt.send(in, "wanted")
@@ -307,104 +248,71 @@ func TestMergeFair(t *testing.T) {
 	for _, in := range loud {
 		mt.flood(in)
 	}
-	for _, batch := range []bool{false, true, false, true} {
+	for _, size := range []int{1, len(loud) + 1, 1} {
 		mt.send(quiet, "quiet")
-		mt.until("it is taken", func() bool { return mt.queued(quiet) == 1 })
+		mt.taken(quiet, 1)
 		var got []string
-		buf := make([]byte, 10)
-		if batch {
-			ms := make([]Message, len(loud)+1)
-			for i := range ms {
-				ms[i].Buf = make([]byte, 10)
-			}
-			n, err := mt.readBatch(ms)
-			if n != len(ms) || err != nil {
-				t.Fatal(n, err)
-			}
-			for _, m := range ms {
-				got = append(got, string(m.Buf[:m.N]))
-			}
-		}
 		for len(got) < len(loud)+1 {
-			n, _, err := mt.read(buf)
+			more, err := mt.readBatch(size)
 			if err != nil {
 				t.Fatal(err)
 			}
-			got = append(got, string(buf[:n]))
-		}
-		if !slices.Contains(got, "quiet") {
-			t.Errorf("batch %v: the first are %q", batch, got)
+			got = append(got, more...)
 		}
 		slices.Sort(got)
-		if len(slices.Compact(got)) > 2 { // each of the loud gave the same
-			t.Errorf("batch %v: somebody came twice: %q", batch, got)
+		if !slices.Contains(got, "quiet") || len(slices.Compact(got)) > 2 { // each of the loud gave the same
+			t.Errorf("batches of %d: the first are %q; want one of each socket", size, got)
 		}
 	}
 }
 
+func someReceived(t *mergeTest, in *inlet) []string {
+	t.Helper()
+	t.send(in, "a", "b")
+	t.taken(in, 2)
+	return []string{"a", "b"}
+}
+
+// TestMergeRetire retires an OS socket. What it has received is delivered, whenever it is read, and then it is removed.
 func TestMergeRetire(t *testing.T) {
-	for _, late := range []bool{false, true} {
-		for _, more := range []bool{false, true} {
-			t.Run(fmt.Sprintf("read late %v, more than an inbox holds %v", late, more), func(t *testing.T) {
-				mt := newMergeTest(t)
-				in, other := mt.inlet(), mt.inlet()
-				sent := []string{"a", "b", "c"}
-				if more {
-					sent = mt.flood(in)
-				} else {
-					mt.send(in, sent...)
-					mt.until("they are taken", func() bool { return mt.queued(in) == 3 })
+	for _, tt := range []struct {
+		name string
+		send func(mt *mergeTest, in *inlet) []string
+		gone bool
+	}{
+		{"nothing", func(*mergeTest, *inlet) []string { return nil }, false},
+		{"some", someReceived, false},
+		{"some, from an interface that is gone", someReceived, true},
+		{"more than an inbox holds", (*mergeTest).flood, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			mt := newMergeTest(t)
+			other := mt.inlet()
+			for _, end := range []string{"read at once", "read late", "removed"} {
+				in := mt.inlet()
+				payloads := tt.send(mt, in)
+				mt.retire(in.conn)
+				if tt.gone {
+					in.in.udp.Close()
 				}
-				if err := mt.retire(in.conn); err != nil {
-					t.Fatal(err)
-				}
-				if late {
-					time.Sleep(3 * drainPause)
-					if n := in.released.Load(); n != 0 || !mt.has(in) {
-						t.Errorf("removed before it was read")
+				if end != "read at once" {
+					time.Sleep(2 * drainPauses * drainPause)
+					if n := in.released.Load(); len(payloads) > 0 && n != 0 {
+						t.Fatalf("%s: removed before it was read", end)
 					}
 				}
-				mt.want(sent...)
-				mt.wantGone(in, 1)
-				mt.send(other, "other")
-				mt.want("other")
-				if err := mt.remove(in.conn); err != nil || in.released.Load() != 1 {
-					t.Errorf("removed again: %v, released %d times", err, in.released.Load())
+				if end == "removed" {
+					mt.remove(in.conn)
+				} else {
+					mt.want(payloads...)
 				}
-			})
-		}
-	}
-}
-
-func (t *mergeTest) has(i *inlet) (ok bool) {
-	t.update(func() { ok = t.holds(i.conn) })
-	return ok
-}
-
-// TestMergeRetireEmpty retires what has nothing: it goes although nobody reads.
-func TestMergeRetireEmpty(t *testing.T) {
-	mt := newMergeTest(t)
-	in := mt.inlet()
-	mt.retire(in.conn)
-	mt.wantGone(in, 0)
-}
-
-// TestMergeRetiredRemoved removes what is retired, and waits to be read.
-func TestMergeRetiredRemoved(t *testing.T) {
-	mt := newMergeTest(t)
-	for _, more := range []bool{false, true} {
-		in := mt.inlet()
-		if more {
-			mt.flood(in)
-		} else {
-			mt.send(in, "unread")
-			mt.until("it is taken", func() bool { return mt.queued(in) == 1 })
-		}
-		mt.retire(in.conn)
-		time.Sleep(2 * drainPause) // so that it waits for that, as a rule
-		mt.remove(in.conn)
-		mt.wantGone(in, 0)
-		mt.wantNothing()
+				mt.wantGone(in, 1)
+				mt.remove(in.conn) // again, which is harmless
+				mt.wantNothing()
+			}
+			mt.send(other, "other")
+			mt.want("other")
+		})
 	}
 }
 
@@ -412,7 +320,7 @@ func TestMergeRetiredRemoved(t *testing.T) {
 func TestMergeRetiredAlone(t *testing.T) {
 	mt := newMergeTest(t)
 	in := mt.inlet()
-	second := &conn{place: place{in: in.in}, group: groups("239.79.9.10")[0], release: func() error { return nil }}
+	second := &conn{schedState: schedState{in: in.in}, group: groups("239.79.9.10")[0], release: func() error { return nil }}
 	if err := mt.add(second); err != nil {
 		t.Fatal(err)
 	}
@@ -425,33 +333,37 @@ func TestMergeRetiredAlone(t *testing.T) {
 	mt.until("the retired one is removed", func() bool { return in.released.Load() > 0 })
 }
 
-// TestMergeRetiredFails has receiving fail on an OS socket whose conns are retired: they go, and no reader is told.
-func TestMergeRetiredFails(t *testing.T) {
+// TestMergeRetiredReturns adds a conn to an OS socket all of whose conns are retired. It goes on receiving.
+func TestMergeRetiredReturns(t *testing.T) {
 	mt := newMergeTest(t)
 	in := mt.inlet()
-	mt.send(in, "a")
-	mt.until("it is received", func() bool { return mt.queued(in) == 1 })
+	mt.send(in, "unread") // so that it is not removed
+	mt.taken(in, 1)
 	mt.retire(in.conn)
-	in.in.udp.Close()
-	mt.want("a")
-	mt.until("the retired one is removed", func() bool { return in.released.Load() > 0 })
-	mt.setReadDeadline(time.Now().Add(time.Millisecond))
-	if _, _, err := mt.read(nil); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("a read says %v", err)
+	again := &conn{schedState: schedState{in: in.in}, group: groups("239.79.9.10")[0], release: func() error { return nil }}
+	if err := mt.add(again); err != nil {
+		t.Fatal(err)
+	}
+	mt.want("unread")
+	time.Sleep(2 * drainPauses * drainPause)
+	mt.send(in, "more")
+	mt.want("more")
+	if in.released.Load() != 0 {
+		t.Error("the OS socket was given back")
 	}
 }
 
+// TestMergeRemove removes conns that have something unread, in the middle of others. Nothing of them is delivered or kept.
 func TestMergeRemove(t *testing.T) {
 	mt := newMergeTest(t)
 	a, b, c := mt.inlet(), mt.inlet(), mt.inlet()
 	for _, in := range []*inlet{a, b, c} {
 		mt.send(in, fmt.Sprint(in.to))
-		mt.until("it is taken", func() bool { return mt.queued(in) == 1 })
+		mt.taken(in, 1)
 	}
 	mt.remove(b.conn)
 	mt.wantGone(b, 2)
 	mt.want(fmt.Sprint(a.to), fmt.Sprint(c.to))
-
 	mt.flood(a) // its goroutine waits for room
 	mt.remove(a.conn)
 	mt.wantGone(a, 1)
@@ -459,102 +371,40 @@ func TestMergeRemove(t *testing.T) {
 	mt.want("c")
 	mt.remove(c.conn)
 	mt.wantGone(c, 0)
-	mt.wantNothing()
+	mt.update(func() {
+		if len(mt.line) != 0 || slices.ContainsFunc(mt.line[:cap(mt.line)], func(in *inbox) bool { return in != nil }) {
+			t.Errorf("an inbox is kept: %v", mt.line[:cap(mt.line)])
+		}
+	})
 	d := mt.inlet()
 	mt.send(d, "d")
 	mt.want("d")
 }
 
-// TestMergeForgets adds and removes conns while nobody reads. Nothing of those that are gone is kept.
-func TestMergeForgets(t *testing.T) {
-	mt := newMergeTest(t)
-	stays := mt.inlet()
-	mt.send(stays, "stays")
-	mt.until("it is taken", func() bool { return mt.queued(stays) == 1 })
-	for n := range 20 {
-		in := mt.inlet()
-		mt.send(in, "unread")
-		mt.until("it is taken", func() bool { return mt.queued(in) == 1 })
-		if n == 10 { // in the middle of the line
-			mt.send(stays, "more")
-		}
-		mt.remove(in.conn)
-	}
-	mt.update(func() {
-		n := 0
-		for in := mt.first; in != nil; in = in.next {
-			n++
-		}
-		if n != 1 || mt.first != stays.in || mt.last != stays.in {
-			t.Errorf("%d inboxes are in the line, want 1", n)
-		}
-	})
-	mt.want("stays", "more")
-	last := mt.inlet()
-	mt.send(last, "last")
-	mt.want("last")
-	mt.remove(last.conn)
-	mt.update(func() {
-		if mt.first != nil || mt.last != nil {
-			t.Error("an inbox that has nothing is in the line")
-		}
-	})
-}
-
-// TestMergeBatchBounded has more datagrams wait than a batch takes while it holds the lock. The next batch takes the rest.
-func TestMergeBatchBounded(t *testing.T) {
-	mt := newMergeTest(t)
-	const inlets = takeBudget/inboxDatagrams + 2
-	payloads := slices.Repeat([]string{"x"}, inboxDatagrams)
-	for range inlets {
-		in := mt.inlet()
-		mt.send(in, payloads...)
-		mt.until("they are taken", func() bool { return mt.queued(in) == inboxDatagrams })
-	}
-	ms := make([]Message, 2*inlets*inboxDatagrams)
-	for i := range ms {
-		ms[i].Buf = make([]byte, 1)
-	}
-	for _, want := range []int{takeBudget, 2 * inboxDatagrams} {
-		if n, err := mt.readBatch(ms); n != want || err != nil {
-			t.Errorf("read %d, %v; want %d", n, err, want)
-		}
-	}
-}
-
-// TestMergeError has a socket fail for good. Each read tells it once; nothing is made of it that nobody reads.
+// TestMergeError has a socket fail for good. Each read returns the error once, after the datagrams before it, and other sockets
+// have their turn.
 func TestMergeError(t *testing.T) {
 	mt := newMergeTest(t)
 	in, other := mt.inlet(), mt.inlet()
 	mt.send(in, "a", "b")
-	mt.until("they are taken", func() bool { return mt.queued(in) == 2 })
+	mt.taken(in, 2)
 	in.in.udp.Close()
-	mt.until("the error is taken", func() bool { return mt.queued(in) == 3 })
+	mt.taken(in, 3)
 	time.Sleep(20 * time.Millisecond)
-	if n := mt.queued(in); n != 3 {
-		t.Errorf("%d wait to be read", n)
-	}
-	ms := make([]Message, 5)
-	for i := range ms {
-		ms[i].Buf = make([]byte, 10)
-	}
-	if n, err := mt.readBatch(ms); n != 2 || err != nil {
-		t.Fatalf("%d, %v", n, err)
+	mt.taken(in, 3) // not more
+	if got, err := mt.readBatch(5); !slices.Equal(got, []string{"a", "b"}) || err != nil {
+		t.Fatalf("%q, %v", got, err)
 	}
 	for range 3 {
 		var e *OpError
-		if n, err := mt.readBatch(ms); n != 0 || !errors.As(err, &e) || e.Op != "read" || e.Group != inletGroup || e.Interface != "lo" {
-			t.Fatalf("%d, %v", n, err)
+		if got, err := mt.readBatch(5); len(got) != 0 || !errors.As(err, &e) || e.Op != "read" || e.Group != inletGroup || e.Interface != "lo" {
+			t.Fatalf("%q, %v", got, err)
 		}
-		mt.until("the next is taken", func() bool { return mt.queued(in) == 1 })
-		if len(in.in.queue) != 1 {
-			t.Errorf("%d errors", len(in.in.queue))
-		}
+		mt.taken(in, 1)
 	}
 	mt.send(other, "other")
-	mt.until("it is taken", func() bool { return mt.queued(other) == 1 })
-	// The error is first in the line, and has its turn; then comes the datagram.
-	if _, _, err := mt.read(nil); err == nil {
+	mt.taken(other, 1)
+	if _, err := mt.readBatch(1); err == nil {
 		t.Error("no error")
 	}
 	mt.want("other")
@@ -576,7 +426,7 @@ func TestMergeErrorOfShared(t *testing.T) {
 	}
 	left.Store(4)
 	for _, g := range sequence("239.79.9.10", 3) {
-		if err := mt.add(&conn{place: place{in: in.in}, group: g, release: in.release}); err != nil {
+		if err := mt.add(&conn{schedState: schedState{in: in.in}, group: g, release: in.release}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -587,7 +437,7 @@ func TestMergeErrorOfShared(t *testing.T) {
 		mt.update(func() { of = in.in.queue[in.in.read].conn })
 		mt.remove(of)
 	}
-	if _, _, err := mt.read(nil); !errors.Is(err, failed) {
+	if _, err := mt.readBatch(1); !errors.Is(err, failed) {
 		t.Errorf("a read returns %v, want %v", err, failed)
 	}
 	mt.wantNothing()
@@ -612,7 +462,7 @@ func TestMergePassingError(t *testing.T) {
 	in := mt.inletOf(udp)
 	udp.Write([]byte("is anybody there?"))
 	mt.setReadDeadline(time.Now().Add(100 * time.Millisecond))
-	_, _, err = mt.read(nil)
+	_, err = mt.readBatch(1)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Skip("this system does not tell")
 	}
@@ -627,120 +477,78 @@ func TestMergePassingError(t *testing.T) {
 	if _, err := peer.WriteToUDPAddrPort([]byte("I am"), in.to); err != nil {
 		t.Fatal(err)
 	}
-	buf := make([]byte, 10)
-	if n, _, err := mt.read(buf); err != nil || string(buf[:n]) != "I am" {
-		t.Errorf("read %q, %v", buf[:n], err)
+	if got, err := mt.readBatch(1); !slices.Equal(got, []string{"I am"}) || err != nil {
+		t.Errorf("read %q, %v", got, err)
 	}
 }
 
+// TestMergeDeadline has deadlines pass before a read, during one, and not at all because they are replaced.
 func TestMergeDeadline(t *testing.T) {
 	mt := newMergeTest(t)
 	in := mt.inlet()
-	type result struct {
-		text string
-		err  error
-	}
-	done := make(chan result)
-	read := func() {
-		buf := make([]byte, 10)
-		n, _, err := mt.read(buf)
-		done <- result{string(buf[:n]), err}
-	}
 	const soon = 20 * time.Millisecond
 	for name, at := range map[string]func() time.Time{
 		"past":              func() time.Time { return longAgo },
-		"now":               time.Now,
 		"soon":              func() time.Time { return time.Now().Add(soon) },
 		"soon by the clock": func() time.Time { return time.Now().Round(0).Add(soon) },
-		"past by the clock": func() time.Time { return time.Now().Round(0).Add(-soon) },
-		"soon, elsewhere":   func() time.Time { return time.Now().Add(soon).UTC() },
 	} {
 		mt.setReadDeadline(time.Time{})
-		go read()
-		select {
-		case r := <-done:
-			t.Fatalf("%s: a read without a deadline returned: %+v", name, r)
-		case <-time.After(5 * time.Millisecond): // it is blocked, as a rule
+		done := make(chan error)
+		go func() { _, err := mt.readBatch(1); done <- err }()
+		time.Sleep(time.Millisecond) // it is blocked, as a rule
+		mt.setReadDeadline(at())
+		if err := <-done; !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: %v", name, err)
 		}
-		if err := mt.setReadDeadline(at()); err != nil {
-			t.Fatal(err)
-		}
-		if r := <-done; !errors.Is(r.err, os.ErrDeadlineExceeded) {
-			t.Errorf("%s: %+v", name, r)
-		}
-		// It stays, also for what is there.
 		mt.send(in, name)
-		mt.until("it is taken", func() bool { return mt.queued(in) == 1 })
-		if _, _, err := mt.read(make([]byte, 10)); !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("%s: a second read: %v", name, err)
+		mt.taken(in, 1)
+		if got, err := mt.readBatch(1); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: after the deadline a read returns %q, %v", name, got, err)
 		}
 		mt.setReadDeadline(time.Now().Add(mergePatience))
 		mt.want(name)
 	}
 	for name, later := range map[string]time.Time{"cleared": {}, "extended": time.Now().Add(mergePatience)} {
 		mt.setReadDeadline(time.Now().Add(soon))
-		go read()
+		done := make(chan error)
+		go func() { _, err := mt.readBatch(1); done <- err }()
 		mt.setReadDeadline(later)
-		select {
-		case r := <-done:
-			t.Errorf("%s: %+v", name, r)
-		case <-time.After(2 * soon):
-			mt.send(in, name)
-			if r := <-done; r.text != name || r.err != nil {
-				t.Errorf("%s: %+v", name, r)
-			}
+		time.Sleep(2 * soon)
+		mt.send(in, name)
+		if err := <-done; err != nil {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
-	// A deadline that has passed while nobody read, and then was moved.
-	mt.setReadDeadline(time.Now().Add(time.Millisecond))
-	mt.until("it has passed", func() (passed bool) { mt.update(func() { passed = mt.expired }); return passed })
-	mt.setReadDeadline(time.Time{})
-	mt.send(in, "moved")
-	mt.want("moved")
 }
 
-// TestMergeTimers sets deadlines that pass at about the time when they are replaced.
-func TestMergeTimers(t *testing.T) {
-	mt := newMergeTest(t)
-	for range 300 {
-		mt.setReadDeadline(time.Now().Add(50 * time.Microsecond))
-		time.Sleep(50 * time.Microsecond)
-		mt.setReadDeadline(time.Now().Add(mergePatience))
-		time.Sleep(50 * time.Microsecond)
-		mt.update(func() {
-			if mt.expired {
-				t.Error("a deadline that was replaced has passed")
-			}
-		})
-	}
-	mt.close()
-	mt.update(func() {
-		if mt.timer != nil && mt.timer.Stop() {
-			t.Error("the timer runs after close")
-		}
-	})
-}
-
+// TestMergeClose closes while goroutines wait for room, for datagrams and for what is retired to be read, and while reads are
+// blocked. Every OS socket is given back once, every read ends, and no goroutine is left.
 func TestMergeClose(t *testing.T) {
 	for _, inlets := range []int{0, 1, 5} {
 		mt := newMergeTest(t)
-		var all []*inlet
-		for range inlets {
-			in := mt.inlet()
-			mt.flood(in) // its goroutine waits for room
-			all = append(all, in)
-		}
-		if inlets > 1 { // and some that do not
-			all = append(all, mt.inlet(), mt.inlet())
-			mt.retire(all[1].conn)
-			mt.retire(all[len(all)-1].conn)
-		}
-		if inlets > 0 {
-			for range inlets*(inboxDatagrams/2) - 1 {
-				if _, _, err := mt.read(make([]byte, 10)); err != nil {
-					t.Fatal(err)
+		mt.setReadDeadline(time.Time{})
+		const readers = 4
+		done := make(chan error, readers)
+		for range readers {
+			go func() {
+				for {
+					if _, err := mt.readBatch(3); err != nil {
+						done <- err
+						return
+					}
 				}
+			}()
+		}
+		var all []*inlet
+		for i := range inlets {
+			in := mt.inlet()
+			for n := range 3 * inboxDatagrams {
+				mt.send(in, fmt.Sprint(n))
 			}
+			if i%2 == 0 {
+				mt.retire(in.conn)
+			}
+			all = append(all, in, mt.inlet())
 		}
 		if err := mt.close(); err != nil {
 			t.Error(err)
@@ -750,20 +558,24 @@ func TestMergeClose(t *testing.T) {
 				t.Errorf("inlet %d was released %d times", i, n)
 			}
 		}
-		if _, _, err := mt.read(make([]byte, 10)); err != net.ErrClosed {
-			t.Errorf("read: %v", err)
-		}
-		if _, err := mt.readBatch(make([]Message, 1)); err != net.ErrClosed {
-			t.Errorf("readBatch: %v", err)
+		for range readers {
+			select {
+			case err := <-done:
+				if !errors.Is(err, net.ErrClosed) {
+					t.Errorf("a blocked read returns %v", err)
+				}
+			case <-time.After(mergePatience):
+				t.Fatal("a read is still blocked")
+			}
 		}
 		if err := mt.setReadDeadline(time.Now().Add(time.Hour)); err != net.ErrClosed {
 			t.Errorf("setReadDeadline: %v", err)
 		}
-		late := &inlet{conn: &conn{place: place{in: newInbox(mt.from, inletGroup, false)}, group: inletGroup}}
-		if err := mt.add(late.conn); err != net.ErrClosed {
+		late := &conn{schedState: schedState{in: newInbox(mt.from, inletGroup, false)}, group: inletGroup}
+		if err := mt.add(late); err != net.ErrClosed {
 			t.Errorf("add: %v", err)
 		}
-		if err := mt.remove(late.conn); err != nil {
+		if err := mt.remove(late); err != nil {
 			t.Errorf("remove: %v", err)
 		}
 		mt.wantGoroutines(0)
@@ -797,40 +609,7 @@ func TestMergeCloseWaits(t *testing.T) {
 	}
 }
 
-// TestMergeCloseInterrupts closes while reads are blocked.
-func TestMergeCloseInterrupts(t *testing.T) {
-	for range 20 {
-		mt := newMergeTest(t)
-		mt.setReadDeadline(time.Time{})
-		mt.inlet()
-		const readers = 5
-		done := make(chan error, readers)
-		for i := range readers {
-			go func() {
-				var err error
-				if i%2 == 0 {
-					_, _, err = mt.read(make([]byte, 10))
-				} else {
-					_, err = mt.readBatch(make([]Message, 3))
-				}
-				done <- err
-			}()
-		}
-		time.Sleep(time.Millisecond) // they are blocked, as a rule
-		mt.close()
-		for range readers {
-			select {
-			case err := <-done:
-				if err != net.ErrClosed {
-					t.Errorf("a blocked read: %v", err)
-				}
-			case <-time.After(mergePatience):
-				t.Fatal("a read is still blocked")
-			}
-		}
-	}
-}
-
+// TestMergeReaders has several reads go on at the same time: one of them receives each datagram.
 func TestMergeReaders(t *testing.T) {
 	mt := newMergeTest(t)
 	mt.setReadDeadline(time.Time{})
@@ -841,12 +620,8 @@ func TestMergeReaders(t *testing.T) {
 	got := make(map[string]int)
 	for i := range readers {
 		reading.Go(func() {
-			ms := make([]Message, 1+i%3)
-			for j := range ms {
-				ms[j].Buf = make([]byte, 20)
-			}
 			for {
-				n, err := mt.readBatch(ms)
+				payloads, err := mt.readBatch(1 + i%3)
 				if err != nil {
 					if !errors.Is(err, os.ErrDeadlineExceeded) {
 						t.Error(err)
@@ -854,8 +629,8 @@ func TestMergeReaders(t *testing.T) {
 					return
 				}
 				mu.Lock()
-				for _, m := range ms[:n] {
-					got[string(m.Buf[:m.N])]++
+				for _, p := range payloads {
+					got[p]++
 				}
 				mu.Unlock()
 			}
@@ -882,20 +657,20 @@ func TestMergeShared(t *testing.T) {
 	mt := newMergeTest(t)
 	in := mt.inlet()
 	in.pair = new(pair)
-	second := &conn{place: place{in: in.in}, group: groups("239.79.9.10")[0], release: func() error { return nil }}
+	second := &conn{schedState: schedState{in: in.in}, group: groups("239.79.9.10")[0], release: func() error { return nil }}
 	if err := mt.add(second); err != nil {
 		t.Fatal(err)
 	}
 	mt.send(in, "read")
 	mt.want("read")
 	mt.send(in, "a", "b")
-	mt.until("they are taken", func() bool { return mt.queued(in) == 2 })
+	mt.taken(in, 2)
 	mt.retire(in.conn)
-	time.Sleep(3 * drainPause)
+	time.Sleep(2 * drainPauses * drainPause)
 	if !mt.has(in) {
 		t.Error("removed, although somebody else has the OS socket, too")
 	}
-	again := &conn{place: place{in: in.in}, group: in.group, pair: in.pair, release: in.release}
+	again := &conn{schedState: schedState{in: in.in}, group: in.group, pair: in.pair, release: in.release}
 	if err := mt.add(again); err != nil {
 		t.Fatal(err)
 	}
@@ -925,7 +700,7 @@ func TestMergeSharedRemove(t *testing.T) {
 	all := groups("239.79.9.10", "239.79.9.11", "239.79.9.12")
 	var conns []*conn
 	for i, g := range all {
-		c := &conn{place: place{in: in}, group: g, release: func() error { return nil }}
+		c := &conn{schedState: schedState{in: in}, group: g, release: func() error { return nil }}
 		if i == 0 { // the last to go, in close
 			c.release = udp.Close
 		}
@@ -943,7 +718,7 @@ func TestMergeSharedRemove(t *testing.T) {
 		t.Helper()
 		for _, g := range groups {
 			ms := make([]Message, 1)
-			if n, err := mt.readBatch(ms); n != 1 || err != nil || ms[0].Group != g {
+			if n, err := mt.reader.readBatch(ms, nil); n != 1 || err != nil || ms[0].Group != g {
 				t.Fatalf("%d, %v: %+v, want %v", n, err, ms, g)
 			}
 		}
@@ -1020,7 +795,7 @@ func TestMergeCountsUnknown(t *testing.T) {
 	all := groups("239.79.9.10", "239.79.9.11")
 	var conns []*conn
 	for i, g := range all {
-		c := &conn{place: place{in: in}, group: g, ifIndex: 7, pair: new(pair), release: func() error { return nil }}
+		c := &conn{schedState: schedState{in: in}, group: g, ifIndex: 7, pair: new(pair), release: func() error { return nil }}
 		if i == 0 { // the last to go
 			c.release = udp.Close
 		}
@@ -1056,7 +831,7 @@ func TestMergeCountsUnknown(t *testing.T) {
 	}
 
 	early := mt.inlet()
-	early.in.told = true
+	early.in.checkIf = true
 	mt.deliver(early.in, &arrival{}) // from before the option was set
 	replies := newInbox(nil, netip.Addr{}, false)
 	replies.countUnknown(&wire.Metadata{})
@@ -1154,7 +929,7 @@ func TestMergeRandom(t *testing.T) {
 					ms[i] = Message{Buf: make([]byte, 20)}
 				}
 				order.Lock()
-				n, err := mt.readBatch(ms)
+				n, err := mt.reader.readBatch(ms, nil)
 				for _, m := range ms[:n] {
 					text := string(m.Buf[:m.N])
 					if text != "other" && text != fmt.Sprint(got.Add(1)) {

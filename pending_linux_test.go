@@ -108,8 +108,8 @@ func TestCoalescedKeepsLateError(t *testing.T) {
 	if n, _, err := h.rx.ReadFromUDPAddrPort(make([]byte, 100)); n != 64 || err != nil {
 		t.Fatal(n, err)
 	}
-	if !h.rx.m.coalesced.more || h.rx.m.coalesced.datagrams() != runs*each-1 {
-		t.Fatalf("%d datagrams are left of %d runs of %d", h.rx.m.coalesced.datagrams(), runs, each)
+	if !h.rx.m.receiver.runs.more || h.rx.m.receiver.runs.datagrams() != runs*each-1 {
+		t.Fatalf("%d datagrams are left of %d runs of %d", h.rx.m.receiver.runs.datagrams(), runs, each)
 	}
 	h.write(t, 0, 1, 64)
 	h.write(t, 0, 1, 63)

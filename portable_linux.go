@@ -35,7 +35,7 @@ func (c *conn) listen() error {
 
 // replyConn makes the reading side of a sender's socket part of a merge. The socket stays the sender's.
 func replyConn(to *sender, _ bool) (*conn, error) {
-	c := &conn{place: place{in: newInbox(to.conn, netip.Addr{}, false)}}
+	c := &conn{schedState: schedState{in: newInbox(to.conn, netip.Addr{}, false)}}
 	c.release = func() error { return to.conn.SetReadDeadline(longAgo) }
 	return c, control(to.raw, func(fd int) error {
 		c.fd = fd

@@ -293,16 +293,19 @@ func TestClosedSocketIsFreed(t *testing.T) {
 					return err
 				}
 				ctx, cancel := context.WithCancel(context.Background())
+				defer cancel()
 				series, stop := r.until(ctx)
-				r.begin(series)
+				if err := r.enter(series); err != nil {
+					return err
+				}
 				cancel()
 				for cut := false; !cut; runtime.Gosched() {
 					r.mu.Lock()
-					cut = series.cut
+					cut = r.cut
 					r.mu.Unlock()
 				}
 				err := s.Close()
-				r.end(series)
+				r.leave(series)
 				stop()
 				return err
 			}},

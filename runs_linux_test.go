@@ -459,7 +459,7 @@ func TestCoalescedLeave(t *testing.T) {
 	if n, _, err := h.rx.ReadFromUDPAddrPort(buf); n != 64 || err != nil {
 		t.Fatal(n, err)
 	}
-	if n := h.rx.m.coalesced.datagrams(); n != 59 { // which shows that they do go, and come, at once
+	if n := h.rx.m.receiver.runs.datagrams(); n != 59 { // which shows that they do go, and come, at once
 		t.Fatalf("%d datagrams are left of a run of 60", n)
 	}
 	h.write(t, 1, 2, 10)
@@ -489,7 +489,7 @@ func TestCoalescedClose(t *testing.T) {
 	if n, _, err := h.rx.ReadFromUDPAddrPort(buf); n != 64 || err != nil {
 		t.Fatal(n, err)
 	}
-	if n := h.rx.m.coalesced.datagrams(); n != 59 {
+	if n := h.rx.m.receiver.runs.datagrams(); n != 59 {
 		t.Fatalf("%d datagrams are left of a run of 60", n)
 	}
 	if err := h.rx.Close(); err != nil {
@@ -580,7 +580,7 @@ func FuzzRun(f *testing.F) {
 		promised := q.datagrams()
 		var all []byte
 		delivered := 0
-		for q.pending() {
+		for len(q.left) > 0 {
 			m := Message{Buf: make([]byte, room)}
 			size := min(segment, len(data)-delivered*min(segment, len(data)))
 			if len(q.left) == 1 {

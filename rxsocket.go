@@ -294,10 +294,9 @@ func (s *RxSocket) Messages(ctx context.Context) iter.Seq2[*Message, error] {
 		defer stop()
 		buf := make([]byte, maxDatagram)
 		ms := make([]Message, 1)
-		for ctx.Err() == nil && s.begin(series) { // AfterFunc runs a moment later
+		for ctx.Err() == nil {
 			ms[0] = Message{Buf: buf}
 			_, err := s.readBatch(ms, series)
-			s.end(series)
 			m := &ms[0]
 			if err != nil {
 				if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {

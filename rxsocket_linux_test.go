@@ -77,7 +77,7 @@ func awaitBlocked(t testing.TB, n int) {
 		for g := range bytes.SplitSeq(buf[:runtime.Stack(buf, true)], []byte("\n\n")) {
 			state, stack, _ := bytes.Cut(g, []byte("\n"))
 			waits := false
-			for _, how := range []string{"[IO wait", "[sync.Mutex.Lock", "[chan receive"} {
+			for _, how := range []string{"[IO wait", "[sync.Mutex.Lock", "[chan receive", "[chan send", "[select"} {
 				waits = waits || bytes.Contains(state, []byte(how))
 			}
 			reads := bytes.Contains(stack, []byte("(*RxSocket).")) || bytes.Contains(stack, []byte("(*TxSocket)."))

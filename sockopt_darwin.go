@@ -135,7 +135,7 @@ func listenReply(group netip.Addr, port uint16) (*net.UDPConn, error) {
 
 // replyConn returns a conn for the replies on a sender's socket. The socket stays the sender's.
 func replyConn(to *sender, v4 bool) (*conn, error) {
-	c := &conn{place: place{in: newInbox(to.conn, netip.Addr{}, false)}}
+	c := &conn{schedState: schedState{in: newInbox(to.conn, netip.Addr{}, false)}}
 	c.release = func() error { return to.conn.SetReadDeadline(longAgo) }
 	// Packet information has the zone, and marks datagrams to 224.0.0.1, which need no membership.
 	return c, syscallErr("setsockopt", func() error { return requestPktinfo(to.conn, anyAddr(v4, 0).Addr(), false) })

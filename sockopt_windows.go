@@ -122,7 +122,7 @@ func listenReply(group netip.Addr, port uint16) (*net.UDPConn, error) {
 // replyConn returns a conn for the replies on a sender's socket. The socket stays the sender's. Packet information
 // marks multicast: if another socket of the port has joined a group, this one may receive it.
 func replyConn(to *sender, v4 bool) (*conn, error) {
-	c := &conn{place: place{in: newInbox(to.conn, netip.Addr{}, false)}}
+	c := &conn{schedState: schedState{in: newInbox(to.conn, netip.Addr{}, false)}}
 	c.release = func() error { return to.conn.SetReadDeadline(longAgo) }
 	s, err := socketOf(to.conn, v4)
 	if err != nil {
