@@ -383,8 +383,11 @@ func (m *merge) begin(c *conn, failed bool) {
 // receive fills ms from c, whose turn it is.
 func (m *merge) receive(c *conn, ms []Message) (received, error) {
 	if !c.coalesce {
-		taken := m.turn - m.left
-		ms = ms[:min(len(ms), max(fewAtFirst, 2*c.burst, 4*taken))]
+		most := max(fewAtFirst, 2*c.burst, 4*(m.turn-m.left))
+		if m.turn == 1 { // recvfrom costs less than recvmmsg
+			most = 1
+		}
+		ms = ms[:min(len(ms), most)]
 	}
 	got, err := m.receiver.receive(c, ms)
 	m.left -= got.all
