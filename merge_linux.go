@@ -63,6 +63,7 @@ type merge struct {
 	closed   bool
 	deadline deadline
 	conns    []*conn // by slot; nil where free. The last is never nil.
+	free     int     // how many of conns are nil
 	events   [64]unix.EpollEvent
 	ready    []unix.EpollEvent // the events whose sockets still wait for their turn
 	hot      *conn             // the socket whose turn it is; nil between turns
@@ -114,16 +115,18 @@ func newMerge() (*merge, error) {
 func (m *merge) add(c *conn) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	slot := slices.Index(m.conns, nil)
-	if slot < 0 {
-		slot = len(m.conns)
+	slot := len(m.conns)
+	if m.free > 0 {
+		slot = slices.Index(m.conns, nil)
 	}
 	if err := m.control(unix.EPOLL_CTL_ADD, c.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(slot)}); err != nil {
 		return err
 	}
 	if slot == len(m.conns) {
 		m.conns = append(m.conns, nil)
+		m.free++
 	}
+	m.free--
 	c.slot, m.conns[slot] = int32(slot), c
 	m.receiver.prepare(c)
 	return nil
@@ -168,8 +171,10 @@ func (m *merge) drop(c *conn) bool {
 	_ = m.control(unix.EPOLL_CTL_DEL, c.fd, nil)
 	m.receiver.forget(c)
 	m.conns[c.slot] = nil // an event of it that is left in ready counts for the next conn there, and does no harm
+	m.free++
 	for n := len(m.conns); n > 0 && m.conns[n-1] == nil; n-- {
 		m.conns = m.conns[:n-1]
+		m.free--
 	}
 	if m.hot == c {
 		m.hot = nil
