@@ -125,6 +125,11 @@ func checkInterface(ifc *Interface, groups families, mixed bool) (hint string, e
 	if ifc.Index <= 0 || ifc.Index > math.MaxInt32 {
 		return takeIt, noInterface(fmt.Sprintf("no interface has the index %d", ifc.Index))
 	}
+	for _, p := range slices.Concat(ifc.IPv4, ifc.IPv6) {
+		if a := p.Addr(); !a.IsValid() || a.Zone() != "" || a.IsMulticast() || a.Is4In6() {
+			return takeIt, fmt.Errorf("%s is not an address of an interface", a)
+		}
+	}
 	for _, family := range []struct {
 		wanted bool
 		name   string
@@ -132,10 +137,7 @@ func checkInterface(ifc *Interface, groups families, mixed bool) (hint string, e
 		is     func(netip.Addr) bool
 	}{{groups.v4, "IPv4", ifc.IPv4, netip.Addr.Is4}, {groups.v6, "IPv6", ifc.IPv6, netip.Addr.Is6}} {
 		for _, p := range family.addrs {
-			switch a := p.Addr(); {
-			case !a.IsValid(), a.Zone() != "", a.IsMulticast(), a.Is4In6():
-				return takeIt, fmt.Errorf("%s is not an address of an interface", a)
-			case !family.is(a):
+			if a := p.Addr(); !family.is(a) {
 				return takeIt, fmt.Errorf("%s is listed as an %s address", a, family.name)
 			}
 		}
