@@ -215,8 +215,11 @@ const (
 const (
 	vlanScript = "ip link add link $E name k0 type vlan id 5"
 	twoVLANs   = "for v in 5 6; do ip link show s$v >/dev/null 2>&1 || ip link add link $E name s$v type vlan id $v; ip link set s$v down; ip link set s$v master k0; ip link set s$v up; done"
-	vrfScript  = "ip link show v7 >/dev/null 2>&1 || ip link add v7 type vrf table 7; ip link set v7 up; "
-	wgScript   = `case $N in
+	// Before Linux 5.18 a route to the group is looked up without the interface, in the table of the VRF and then in the others
+	// (40867d74c374, "net: Add l3mdev index to flow struct and avoid oif reset for port devices").
+	vrfRoute  = "case $(uname -r) in 4.*|5.?.*|5.1[0-7].*) if ip link show master v7 2>/dev/null | grep -q k0; then ip route add 224.0.0.0/4 dev k0 table 7; fi; esac"
+	vrfScript = "ip link show v7 >/dev/null 2>&1 || ip link add v7 type vrf table 7; ip link set v7 up; "
+	wgScript  = `case $N in
 		1) own=YAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk= peer=Bj/5NNEiKaOU9iOaPMtixPCKFMMZSKd6ym5nRRBw1VE= ;;
 		2) own=cHLUjYFfOyDZgGDnB4pMJBOCYA8KYmDSg1yJWtIp3kY= peer=$(echo YAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk= | wg pubkey) ;;
 	esac
@@ -253,7 +256,8 @@ func (h *kindHost) make() error {
 	return h.sh(h.script + `
 ip link set k0 addrgenmode none; ip link set k0 address 02:00:00:00:09:0$N 2>/dev/null || true
 ip address add 10.77.9.$N/24 dev k0; ip address add fd77:9::$N/64 dev k0 nodad
-ip link set k0 up; ip address add fe80::9:$N/64 dev k0 nodad`)
+ip link set k0 up; ip address add fe80::9:$N/64 dev k0 nodad
+` + vrfRoute)
 }
 
 func (h *kindHost) sh(script string) error {
