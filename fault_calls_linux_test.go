@@ -23,6 +23,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/go-multicast/mcast/internal/testrun"
 	"golang.org/x/sys/unix"
 
 	"github.com/go-multicast/mcast/internal/slow"
@@ -75,7 +76,7 @@ type (
 // While the thread waits for the answer to a call that the runtime does not know to block, the world cannot be stopped,
 // and he who answers is part of the world. So there must be no garbage collection, and more than one processor.
 func newWatchedThread(t *testing.T, before func(call string)) *watchedThread {
-	Since(t, 5, 19, "seccomp has no SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV")
+	testrun.Since(t, 5, 19, "seccomp has no SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV")
 	t.Helper()
 	withoutGC(t)
 	procs := runtime.GOMAXPROCS(0)

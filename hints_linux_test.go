@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/go-multicast/mcast"
+	"github.com/go-multicast/mcast/internal/testrun"
 	"github.com/go-multicast/mcast/mcasttest"
 	"golang.org/x/sys/unix"
 )
@@ -108,7 +109,7 @@ func TestHintLimits(t *testing.T) {
 				if text, _ := os.ReadFile("/proc/self/uid_map"); !strings.Contains(string(text), "4294967295") {
 					t.Skip(test.limit + " cannot be set by ordinary users")
 				}
-				mcast.Since(t, 6, 8, test.limit+" is one for all namespaces")
+				testrun.Since(t, 6, 8, test.limit+" is one for all namespaces")
 				unavailable(t, test.limit+" is not a parameter of the namespace")
 			}
 			if err := tryRx(t, host, test.group, newPort(), test.sources...); err != nil {

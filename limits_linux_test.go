@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/go-multicast/mcast"
+	"github.com/go-multicast/mcast/internal/testrun"
 	"github.com/go-multicast/mcast/mcasttest"
 	"golang.org/x/sys/unix"
 )
@@ -200,7 +201,7 @@ func TestLimitMemory(t *testing.T) {
 	const knob = "net/core/optmem_max"
 	h.Do(func() {
 		if _, err := os.Stat("/proc/sys/" + knob); err != nil {
-			mcast.Since(t, 6, 8, "net.core.optmem_max is one for all namespaces")
+			testrun.Since(t, 6, 8, "net.core.optmem_max is one for all namespaces")
 			unavailable(t, "net.core.optmem_max of a namespace's own")
 		}
 	})

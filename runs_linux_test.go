@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/go-multicast/mcast/internal/slow"
+	"github.com/go-multicast/mcast/internal/testrun"
 	"github.com/go-multicast/mcast/mcasttest"
 	"golang.org/x/sys/unix"
 )
@@ -357,7 +358,7 @@ func TestRunsCounted(t *testing.T) {
 
 // TestCoalescedDropped sends a run to a socket that has no room: it counts once.
 func TestCoalescedDropped(t *testing.T) {
-	Since(t, 5, 11, loDivides)
+	testrun.Since(t, 5, 11, loDivides)
 	ifc := interfaces(t, "lo")[0]
 	group := sequence("239.1.1.1", 1)
 	rx, err := OpenRx(RxConfig{Groups: group, Port: 5000, Interfaces: []Interface{ifc}, Coalesce: true, ReadBuffer: 1, Static: true})
@@ -415,7 +416,7 @@ const loDivides = "the loopback interface divides runs"
 // openRuns opens a path on which the receiver gets runs in one piece.
 func openRuns(t *testing.T, n int) *runsPath {
 	t.Helper()
-	Since(t, 5, 11, loDivides)
+	testrun.Since(t, 5, 11, loDivides)
 	return openRunsOf(t, n, true)
 }
 

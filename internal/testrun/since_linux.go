@@ -1,4 +1,4 @@
-package mcast
+package testrun
 
 import (
 	"fmt"
