@@ -231,16 +231,18 @@ func (m *merge) setReadDeadline(t time.Time) error {
 
 func (m *merge) close() error {
 	err := systemError("close", m.file.Close()) // waits until no reader is inside
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.closed = true
-	m.deadline.set(time.Time{})
-	for _, c := range m.conns {
+	var conns []*conn
+	m.update(func() {
+		m.closed = true
+		m.deadline.set(time.Time{})
+		conns = m.conns
+		m.conns, m.free, m.ready, m.hot, m.owed, m.receiver = nil, 0, nil, nil, nil, receiver{}
+	})
+	for _, c := range conns {
 		if c != nil {
-			err = errors.Join(err, c.release())
+			err = errors.Join(err, c.release()) // see remove
 		}
 	}
-	m.conns, m.ready, m.hot, m.owed, m.receiver = nil, nil, nil, nil, receiver{}
 	return err
 }
 
@@ -396,8 +398,11 @@ func (m *merge) receive(c *conn, ms []Message) (received, error) {
 	}
 	got, err := m.receiver.receive(c, ms)
 	m.left -= got.all
-	if got.empty {
+	switch {
+	case got.empty:
 		m.empty(c)
+	case err != nil: // one that repeats must not hold up the other sockets
+		m.endTurn(c)
 	}
 	return got, c.readError(err)
 }

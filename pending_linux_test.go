@@ -98,6 +98,27 @@ func TestBatchKeepsLateError(t *testing.T) {
 	}
 }
 
+// TestErrorThatRepeats has the reads of one group fail again and again. The other group has its turn.
+func TestErrorThatRepeats(t *testing.T) {
+	h := openRunsOf(t, 2, false)
+	h.write(t, 0, 1, 64)
+	h.write(t, 1, 1, 64)
+	failing := connOf(h.rx, 0)
+	var fd int
+	h.rx.m.update(func() { fd, failing.fd = failing.fd, -1 })
+	defer h.rx.m.update(func() { failing.fd = fd })
+	for reads := 1; ; reads++ {
+		ms := []Message{{Buf: make([]byte, 100)}}
+		_, err := h.rx.ReadBatch(ms)
+		if err == nil && ms[0].Group == h.dsts[1].Addr() {
+			return
+		}
+		if !errors.Is(err, unix.EBADF) || reads == 3 {
+			t.Fatalf("read %d: %v", reads, err)
+		}
+	}
+}
+
 // TestCoalescedKeepsLateError: the same, where the datagrams before the error are what was left of runs.
 func TestCoalescedKeepsLateError(t *testing.T) {
 	h := openRuns(t, 1)
