@@ -71,12 +71,17 @@ type (
 	}
 )
 
+func needSeccompAnswers(t *testing.T) {
+	t.Helper()
+	testrun.Since(t, 5, 19, "seccomp has no SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV")
+}
+
 // newWatchedThread starts one. It and its filter are gone when the test ends: a filter cannot be taken off a thread.
 //
 // While the thread waits for the answer to a call that the runtime does not know to block, the world cannot be stopped,
 // and he who answers is part of the world. So there must be no garbage collection, and more than one processor.
 func newWatchedThread(t *testing.T, before func(call string)) *watchedThread {
-	testrun.Since(t, 5, 19, "seccomp has no SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV")
+	needSeccompAnswers(t)
 	t.Helper()
 	withoutGC(t)
 	procs := runtime.GOMAXPROCS(0)
@@ -254,10 +259,10 @@ func TestEveryRealCallFails(t *testing.T) {
 	opening := func(change func(*RxConfig)) func(*testing.T) realAttempt {
 		return func(t *testing.T) realAttempt {
 			var s *RxSocket
-			deaf := false
+			logged := false
 			cfg := config(change)
 			cfg.Logger = slog.New(slog.NewTextHandler(writerFunc(func(b []byte) (int, error) {
-				deaf = deaf || strings.Contains(string(b), "cannot follow")
+				logged = logged || strings.Contains(string(b), "cannot follow")
 				return len(b), nil
 			}), nil))
 			return realAttempt{
@@ -267,8 +272,8 @@ func TestEveryRealCallFails(t *testing.T) {
 					s.logger.flush()
 					processWatch.mu.Lock()
 					defer processWatch.mu.Unlock()
-					if follows := len(processWatch.shared) == 1; !cfg.Static && follows == deaf {
-						t.Errorf("it follows the network: %v, and tells that it cannot: %v", follows, deaf)
+					if follows := len(processWatch.shared) == 1; !cfg.Static && follows == logged {
+						t.Errorf("it follows the network: %v, and logs that it cannot: %v", follows, logged)
 					}
 				},
 				end: func() { s.Close() },

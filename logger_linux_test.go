@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/go-multicast/mcast/internal/slow"
+	"github.com/go-multicast/mcast/internal/testrun"
 	"github.com/go-multicast/mcast/mcasttest"
 	"golang.org/x/sys/unix"
 )
@@ -99,10 +100,7 @@ func TestLoggerClosesAnother(t *testing.T) {
 		<-opened
 		once.Do(func() {
 			close(called)
-			for rx.Memberships() != nil { // until Close is under way,
-				time.Sleep(time.Millisecond)
-			}
-			time.Sleep(50 * time.Millisecond) // as a rule so far that it waits for this
+			testrun.AwaitParked(t, 1, "(*RxSocket).Close") // for this
 			other.Close()
 		})
 	}))

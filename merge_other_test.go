@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/go-multicast/mcast/internal/slow"
+	"github.com/go-multicast/mcast/internal/testrun"
 	"github.com/go-multicast/mcast/internal/wire"
 )
 
@@ -325,7 +326,7 @@ func TestMergeRetiredAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	mt.retire(in.conn)
-	time.Sleep(20 * time.Millisecond) // as a rule its goroutine waits for a datagram by then
+	testrun.AwaitParked(t, 1, "(*merge).receive")
 	if in.released.Load() != 0 {
 		t.Error("the OS socket of another conn was given back")
 	}
@@ -495,7 +496,7 @@ func TestMergeDeadline(t *testing.T) {
 		mt.setReadDeadline(time.Time{})
 		done := make(chan error)
 		go func() { _, err := mt.readBatch(1); done <- err }()
-		time.Sleep(time.Millisecond) // it is blocked, as a rule
+		testrun.AwaitParked(t, 1, "(*mergeTest).readBatch")
 		mt.setReadDeadline(at())
 		if err := <-done; !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("%s: %v", name, err)

@@ -15,6 +15,7 @@ import (
 	"weak"
 
 	"github.com/go-multicast/mcast/internal/slow"
+	"github.com/go-multicast/mcast/internal/testrun"
 )
 
 // TestScreen covers what is refused in user space: a link-local source comes with a zone, and is compared without.
@@ -97,7 +98,7 @@ func TestMessagesShareContext(t *testing.T) {
 				}
 			})
 		}
-		time.Sleep(time.Millisecond) // as a rule they wait by then
+		testrun.AwaitParked(t, 4, "(*RxSocket).Messages")
 		cancel()
 		ended := make(chan struct{})
 		go func() { loops.Wait(); close(ended) }()

@@ -13,7 +13,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,6 +22,7 @@ import (
 	"time"
 
 	"github.com/go-multicast/mcast"
+	"github.com/go-multicast/mcast/internal/testrun"
 	"github.com/go-multicast/mcast/mcasttest"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
@@ -71,22 +71,7 @@ func membership(t testing.TB, rx *mcast.RxSocket, group netip.Addr, ifname strin
 // others are before them, for these.
 func awaitBlocked(t testing.TB, n int) {
 	t.Helper()
-	buf := make([]byte, 1<<20)
-	eventually(t, fmt.Sprint(n, " reads that are blocked"), func() bool {
-		blocked := 0
-		for g := range bytes.SplitSeq(buf[:runtime.Stack(buf, true)], []byte("\n\n")) {
-			state, stack, _ := bytes.Cut(g, []byte("\n"))
-			waits := false
-			for _, how := range []string{"[IO wait", "[sync.Mutex.Lock", "[chan receive", "[chan send", "[select"} {
-				waits = waits || bytes.Contains(state, []byte(how))
-			}
-			reads := bytes.Contains(stack, []byte("(*RxSocket).")) || bytes.Contains(stack, []byte("(*TxSocket)."))
-			if waits && reads {
-				blocked++
-			}
-		}
-		return blocked == n
-	})
+	eventually(t, fmt.Sprint(n, " reads that are blocked"), func() bool { return testrun.Parked("(*RxSocket).", "(*TxSocket).") == n })
 }
 
 // outcome is what a read in another goroutine came to.

@@ -19,6 +19,7 @@ import (
 
 	"github.com/go-multicast/mcast"
 	"github.com/go-multicast/mcast/internal/slow"
+	"github.com/go-multicast/mcast/internal/testrun"
 	"github.com/go-multicast/mcast/mcasttest"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
@@ -518,7 +519,7 @@ func closeEndsReads(t testing.TB, s net.PacketConn) {
 			done <- err
 		}()
 	}
-	time.Sleep(time.Millisecond) // in most runs some of them block then
+	testrun.AwaitParked(t, readers, "Socket).ReadFrom")
 	if err := s.Close(); err != nil {
 		t.Errorf("Close: %v", err)
 	}
