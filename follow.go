@@ -164,14 +164,12 @@ func (s *RxSocket) holds(j *joinedSet) {
 	if s.closed {
 		return
 	}
-	for _, g := range s.groups {
-		for _, p := range g.pairs {
-			if p.err != nil || p.left {
-				continue
-			}
-			for _, c := range p.conns {
-				j.hold(c.ifIndex, g.addr, c.sources)
-			}
+	for p := range s.pairs {
+		if p.err != nil || p.left {
+			continue
+		}
+		for _, c := range p.conns {
+			j.hold(c.ifIndex, p.addr, c.sources)
 		}
 	}
 }

@@ -576,7 +576,7 @@ func TestFollowJoinAgain(t *testing.T) {
 	f := openFollowed(t, func(c *RxConfig) { c.Interfaces = nil })
 	f.host.NewVeth("other", netip.MustParsePrefix("10.9.8.1/24"), netip.MustParsePrefix("fd98::1/64"))
 	f.await("both are joined", func() bool { return len(f.rx.Memberships()) == 2*len(f.rx.cfg.Groups) })
-	time.Sleep(2 * watchLimit) // or a change would have it tried again
+	f.quiet() // or a change would have it retried
 	failed := failCall(1)
 	f.host.Do(func() {
 		if err := f.rx.Join(netip.MustParseAddr("239.1.1.9")); err != nil {
@@ -648,19 +648,19 @@ func TestRxAddSourcesWhereItCan(t *testing.T) {
 // if it was sent before, and by its new one. What the other host sends from the old address is received.
 func TestFollowOwnAddresses(t *testing.T) {
 	f := openFollowed(t, func(c *RxConfig) { c.Groups = groups("239.1.1.1") })
-	deaf := f.openBeside(func(*RxConfig) {})
-	f.exchange("from the old address", true) // deaf has it, too
+	beside := f.openBeside(func(*RxConfig) {})
+	f.exchange("from the old address", true) // beside has it, too
 	old, fresh := netip.MustParsePrefix("10.9.9.1/24"), netip.MustParsePrefix("10.9.8.1/24")
 	f.veth.AddAddress(fresh)
 	f.veth.DelAddress(old)
 	f.await("the new address", func() bool {
-		deaf.mu.Lock()
-		defer deaf.mu.Unlock()
-		return slices.Equal(deaf.links[0].ifc.IPv4, []netip.Prefix{fresh})
+		beside.mu.Lock()
+		defer beside.mu.Unlock()
+		return slices.Equal(beside.links[0].ifc.IPv4, []netip.Prefix{fresh})
 	})
-	wantUnread(t, "from the old address", deaf)
+	wantUnread(t, "from the old address", beside)
 	f.exchange("from the new address", true) // the control
-	wantUnread(t, "from the new address", deaf)
+	wantUnread(t, "from the new address", beside)
 
 	f.host.Sysctl("net/ipv4/conf/all/rp_filter", "0") // there is no route to it
 	f.host.Sysctl("net/ipv4/conf/there/rp_filter", "0")
@@ -678,8 +678,8 @@ func TestFollowOwnAddresses(t *testing.T) {
 		if _, err := tx.WriteToUDPAddrPort([]byte("hello"), netip.AddrPortFrom(f.rx.cfg.Groups[0], 5000)); err != nil {
 			t.Fatal(err)
 		}
-		deaf.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
-		_, src, err := deaf.ReadFromUDPAddrPort(make([]byte, 64))
+		beside.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		_, src, err := beside.ReadFromUDPAddrPort(make([]byte, 64))
 		return err == nil && src.Addr() == old.Addr()
 	})
 }
@@ -688,21 +688,21 @@ func TestFollowOwnAddresses(t *testing.T) {
 // The former addresses that it keeps for that are bounded, and the sockets of an interface share them.
 func TestFollowOwnBounded(t *testing.T) {
 	f := openFollowed(t, func(c *RxConfig) { c.Groups = groups("239.1.1.1", "239.1.1.2") })
-	deaf := f.openBeside(func(*RxConfig) {})
+	beside := f.openBeside(func(*RxConfig) {})
 	for _, g := range f.rx.cfg.Groups {
 		f.write("own", g)
 	}
-	deaf.mu.Lock()
-	defer deaf.mu.Unlock()
-	link := deaf.links[0]
+	beside.mu.Lock()
+	defer beside.mu.Unlock()
+	link := beside.links[0]
 	var conns []*conn
-	deaf.eachPair(link, func(p *pair) { conns = append(conns, p.conns...) })
+	beside.eachPair(link, func(p *pair) { conns = append(conns, p.conns...) })
 	for i := range 1000 {
 		before := link.ifc
 		link.ifc.IPv4 = []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), 24)}
-		deaf.followOwn(link, &before)
+		beside.followOwn(link, &before)
 	}
-	deaf.m.update(func() {
+	beside.m.update(func() {
 		if n := len(conns[0].filter.former); n > 100 {
 			t.Errorf("%d sets of former addresses are kept", n)
 		}
@@ -715,15 +715,15 @@ func TestFollowOwnBounded(t *testing.T) {
 // TestFollowOwnComparesWithoutReaders compares the addresses of an interface while a reader is inside.
 func TestFollowOwnComparesWithoutReaders(t *testing.T) {
 	f := openFollowed(t, func(c *RxConfig) { c.Groups = groups("239.1.1.1") })
-	deaf := f.openBeside(func(*RxConfig) {})
-	deaf.mu.Lock()
-	defer deaf.mu.Unlock()
-	link, done := deaf.links[0], make(chan struct{})
-	deaf.m.update(func() {
+	beside := f.openBeside(func(*RxConfig) {})
+	beside.mu.Lock()
+	defer beside.mu.Unlock()
+	link, done := beside.links[0], make(chan struct{})
+	beside.m.update(func() {
 		go func() {
 			defer close(done)
 			same := link.ifc
-			deaf.followOwn(link, &same)
+			beside.followOwn(link, &same)
 		}()
 		select {
 		case <-done:

@@ -565,11 +565,11 @@ func TestScriptAll(t *testing.T) {
 		joined := s.pair(self)
 		waits := s.groups[0].String() + " waits"
 
-		down, deaf, addressless := self, self, self
+		down, noMulticast, addressless := self, self, self
 		down.Flags &^= net.FlagUp
-		deaf.Flags &^= net.FlagMulticast
+		noMulticast.Flags &^= net.FlagMulticast
 		addressless.IPv4, addressless.IPv6 = nil, nil
-		for _, ifc := range []Interface{s.home, down, deaf, addressless} {
+		for _, ifc := range []Interface{s.home, down, noMulticast, addressless} {
 			if ifc.IsLoopback() || ifc.Flags != self.Flags || ifc.IPv4 == nil && ifc.IPv6 == nil {
 				s.play(list(ifc))
 				s.want(fmt.Sprintf("%+v", ifc), waits)

@@ -252,8 +252,8 @@ func testSenderReceiver(t *testing.T, dir testrun.Programs) {
 			quiet := dir.Start(t, lan.Hosts[2], "receiver", "-group", groups)
 			quiet.WaitFor("receiving 239.9.9.9 port 12345 on eth0\n")
 			receivers = append(receivers, quiet)
-			deaf := dir.Start(t, lan.Hosts[2], "receiver", "-answer", "-group", group, "-iface", "eth0", "-source", nobody)
-			deaf.WaitFor("receiving ")
+			filtered := dir.Start(t, lan.Hosts[2], "receiver", "-answer", "-group", group, "-iface", "eth0", "-source", nobody)
+			filtered.WaitFor("receiving ")
 
 			// An ack is shown and not answered.
 			p := dir.Start(t, lan.Hosts[0], "sender", "-group", group, "-wait", "200ms", "ack")
@@ -308,9 +308,9 @@ func testSenderReceiver(t *testing.T, dir testrun.Programs) {
 					}
 				}
 			}
-			deaf.Interrupt()
-			if code := deaf.Wait(); code != 0 || !strings.Contains(deaf.Stdout.String(), group+" on eth0: 0 packets") {
-				t.Errorf("exit code %d, want 0 and no message from %s", code, deaf)
+			filtered.Interrupt()
+			if code := filtered.Wait(); code != 0 || !strings.Contains(filtered.Stdout.String(), group+" on eth0: 0 packets") {
+				t.Errorf("exit code %d, want 0 and no message from %s", code, filtered)
 			}
 		})
 	}

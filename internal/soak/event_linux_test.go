@@ -240,7 +240,7 @@ func shrinkNoticeBuffers(t *testing.T, h *mcasttest.Host) (restore func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var deaf []int
+	var shrunk []int
 	for _, entry := range entries {
 		fd, err := strconv.Atoi(entry.Name())
 		if err != nil {
@@ -252,14 +252,14 @@ func shrinkNoticeBuffers(t *testing.T, h *mcasttest.Host) (restore func()) {
 			continue
 		}
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1); err == nil {
-			deaf = append(deaf, fd)
+			shrunk = append(shrunk, fd)
 		}
 	}
-	if len(deaf) == 0 {
+	if len(shrunk) == 0 {
 		t.Fatal("nothing waits for notices")
 	}
 	return func() {
-		for _, fd := range deaf {
+		for _, fd := range shrunk {
 			if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<20); err != nil {
 				t.Fatal(err)
 			}
