@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/go-multicast/mcast/internal/procudp"
 	"github.com/go-multicast/mcast/internal/rtnl"
@@ -18,7 +19,7 @@ func (c *checkup) checkVRF(s *system) {
 	if accept, ok := parameter("net/ipv4/udp_l3mdev_accept"); !ok || accept != 0 {
 		return
 	}
-	var devices map[uint64]int
+	devices := sync.OnceValue(boundDevices)
 	for _, i := range c.ifaces {
 		vrf := s.vrf(i.Index)
 		for _, g := range c.Groups {
@@ -26,22 +27,12 @@ func (c *checkup) checkVRF(s *system) {
 			if vrf == 0 || len(users) == 0 || !slices.Contains(s.joined, membership{i.Name, g}) {
 				continue
 			}
-			if devices == nil {
-				if devices = boundDevices(); len(devices) == 0 {
-					c.notVisible("to which interfaces the sockets of other programs are bound (sock_diag)")
-					return
-				}
+			if len(devices()) == 0 {
+				c.notVisible("to which interfaces the sockets of other programs are bound (sock_diag)")
+				return
 			}
-			var unbound []procudp.Socket
-			receives := false
-			for _, u := range users {
-				device, known := devices[u.Inode]
-				receives = receives || known && (device == i.Index || device == vrf)
-				if known && device == 0 {
-					unbound = append(unbound, u)
-				}
-			}
-			if receives || len(unbound) == 0 {
+			unbound := unbound(users, devices(), i.Index, vrf)
+			if len(unbound) == 0 {
 				continue
 			}
 			name := s.links[vrf].name
@@ -53,6 +44,20 @@ func (c *checkup) checkVRF(s *system) {
 				Fix: fixBindToVRF(name, i.Name)})
 		}
 	}
+}
+
+// unbound returns the sockets that are bound to no device. It returns none if one of them is bound to the member or the VRF.
+func unbound(users []procudp.Socket, devices map[uint64]int, member, vrf int) (unbound []procudp.Socket) {
+	for _, u := range users {
+		switch device, known := devices[u.Inode]; {
+		case !known:
+		case device == member, device == vrf:
+			return nil
+		case device == 0:
+			unbound = append(unbound, u)
+		}
+	}
+	return unbound
 }
 
 // boundDevices returns the interface that each UDP socket is bound to, 0: none, by inode. It is empty if sock_diag(7) is
