@@ -404,6 +404,20 @@ func (c *checkup) checkLimits() {
 	}
 }
 
+// defaultMetrics returns the lowest metric of the default routes through each interface.
+func defaultMetrics(routes []textRoute) map[string]uint64 {
+	lowest := make(map[string]uint64)
+	for _, r := range routes {
+		if r.dst.Bits() != 0 || r.flags&routeUp == 0 || r.flags&routeReject != 0 {
+			continue
+		}
+		if m, known := lowest[r.ifName]; !known || r.metric < m {
+			lowest[r.ifName] = r.metric
+		}
+	}
+	return lowest
+}
+
 // checkManyDefaults tells where those send who name no interface, if there is more than one answer.
 func (c *checkup) checkManyDefaults(s *system) {
 	for _, v4 := range []bool{true, false} {
@@ -414,14 +428,7 @@ func (c *checkup) checkManyDefaults(s *system) {
 		if v4 {
 			routes = s.routes4
 		}
-		lowest := make(map[string]uint64) // metric by interface
-		for _, r := range routes {
-			if r.dst.Bits() == 0 && r.flags&routeUp != 0 && r.flags&routeReject == 0 {
-				if m, known := lowest[r.ifName]; !known || r.metric < m {
-					lowest[r.ifName] = r.metric
-				}
-			}
-		}
+		lowest := defaultMetrics(routes)
 		best := ""
 		var texts []string
 		for name, metric := range lowest {
