@@ -429,16 +429,16 @@ func (c *checkup) checkManyDefaults(s *system) {
 			routes = s.routes4
 		}
 		lowest := defaultMetrics(routes)
-		best := ""
-		var texts []string
-		for name, metric := range lowest {
-			texts = append(texts, fmt.Sprintf("%s (metric %d)", name, metric))
-			if best == "" || metric < lowest[best] {
-				best = name
-			}
-		}
 		if len(lowest) < 2 {
 			continue
+		}
+		least := slices.Min(slices.Collect(maps.Values(lowest)))
+		var texts, best []string
+		for name, metric := range lowest {
+			texts = append(texts, fmt.Sprintf("%s (metric %d)", name, metric))
+			if metric == least {
+				best = append(best, name)
+			}
 		}
 		slices.Sort(texts)
 		f := Finding{Code: MultipleDefault, Severity: Info,
@@ -446,17 +446,11 @@ func (c *checkup) checkManyDefaults(s *system) {
 			Detail: "This is what /proc/net/route and /proc/net/ipv6_route show. Who sends without naming an interface " +
 				"uses that of the lowest metric, which may not be where the receivers are.",
 			Fix: fixNameForSenders}
-		tied := 0
-		for _, metric := range lowest {
-			if metric == lowest[best] {
-				tied++
-			}
-		}
 		switch {
-		case tied > 1 && !c.named:
+		case len(best) > 1 && !c.named:
 			f.Severity = Warning
 			f.Detail += " Several have the lowest metric: which of them it is may change."
-		case tied == 1 && len(c.ifaces) == 1 && c.ifaces[0].Name == best:
+		case len(best) == 1 && len(c.ifaces) == 1 && c.ifaces[0].Name == best[0]:
 			continue // all agree
 		}
 		c.add(f)
