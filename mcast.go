@@ -12,10 +12,9 @@ import (
 	"time"
 )
 
-// Scopes for TxConfig.TTL: how far a datagram may travel. For IPv4 they are the customary thresholds of
-// multicast routers; for IPv6 the group address itself names the scope (RFC 4291, section 2.7) and the hop limit
-// only bounds the number of routers. TTLHost stays on the machine; TxConfig.TTL says how
-// surely.
+// Scopes for TxConfig.TTL: how far a datagram may travel. For IPv4 they are the customary thresholds of multicast
+// routers. For IPv6 the group address itself names the scope (RFC 4291, section 2.7), and the hop limit only bounds the
+// number of routers. TTLHost stays on the machine; TxConfig.TTL documents how reliably.
 const (
 	TTLHost      = -1
 	TTLSubnet    = 1
@@ -25,10 +24,9 @@ const (
 	TTLGlobal    = 255
 )
 
-// What went wrong, for errors.Is. They arrive wrapped in an *OpError. Beside them, errors.Is finds net.ErrClosed
-// after Close, os.ErrDeadlineExceeded after a deadline, errors.ErrUnsupported where the system cannot do what was
-// asked, and the errno of a refused system call. An operation on an interface that was deleted wraps ErrNoInterface and the
-// errno.
+// The kinds of errors, for errors.Is. They are wrapped in an *OpError. errors.Is also finds net.ErrClosed after Close,
+// os.ErrDeadlineExceeded after a deadline, errors.ErrUnsupported where the system cannot do what was asked, and the
+// errno of a refused system call. An operation on an interface that was deleted wraps ErrNoInterface and the errno.
 var (
 	ErrNotMulticast = errors.New("not a multicast address")
 	ErrNotDeclared  = errors.New("not one of the groups the socket was opened for")
@@ -36,7 +34,7 @@ var (
 	ErrNotJoined    = errors.New("group is not joined")
 )
 
-// kindError is one of the errors above for errors.Is, in words of its own.
+// kindError is one of the errors above for errors.Is, with a text of its own.
 type kindError struct {
 	kind error
 	text string
@@ -50,22 +48,22 @@ func noInterface(text string) error { return &kindError{ErrNoInterface, text} }
 
 func notDeclared(text string) error { return &kindError{ErrNotDeclared, text} }
 
-// Message is one datagram of ReadBatch, WriteBatch and Messages. On a read the library fills every field but Buf;
-// on a write it takes Buf and Addr and fills N.
+// Message is one datagram of ReadBatch, WriteBatch and Messages. A read fills every field except Buf. A write takes Buf
+// and Addr and fills N.
 type Message struct {
 	Buf       []byte         // read: room to read into; write: the payload
 	N         int            // bytes of Buf that were read or written
 	Addr      netip.AddrPort // read: the sender; write: the destination
 	Group     netip.Addr     // read: the group the datagram was sent to, without a zone
-	IfIndex   int            // read: the index of the interface it came in by; Memberships has its name
+	IfIndex   int            // read: the index of the interface it arrived on; Memberships has its name
 	HopLimit  int            // read: TTL or hop limit on arrival, if RxConfig.HopLimits; else 0
 	Time      time.Time      // read: when the kernel received it, if RxConfig.Timestamps; else, and on Windows, zero
 	Truncated bool           // read: Buf was too small, and the rest of the datagram is lost
 }
 
-// OpError is the error of every operation of this package: what was tried, with which group, source and interface
-// (each empty where it plays no part), why it failed, and, where that is known, what to do about it.
-// It implements net.Error.
+// OpError is the error of every operation of this package. It has the operation, the group, the source and the
+// interface, each empty where it plays no part. It has the cause and, where it is known, the cure. It implements
+// net.Error.
 type OpError struct {
 	Op        string // "open", "join", "leave", "read", "write", "scan", …
 	Group     netip.Addr
@@ -122,7 +120,7 @@ func errNotOpen(op string) error {
 	return &OpError{Op: op, Err: syscall.EINVAL, Hint: "open the socket first"}
 }
 
-// opError wraps a cause that nothing more is known of; nil stays nil.
+// opError wraps a cause for which only the operation is known; nil stays nil.
 func opError(op string, err error) error {
 	if err == nil {
 		return nil
@@ -130,8 +128,8 @@ func opError(op string, err error) error {
 	return &OpError{Op: op, Err: err}
 }
 
-// syscallErr makes one system call of opening, changing or closing a socket and names it in its error. (Reading and
-// writing do without: they are the hot paths.)
+// syscallErr makes one system call that opens, changes or closes a socket, and names the call in its error. Reads and
+// writes do not use it: they are the hot paths.
 func syscallErr(name string, f func() error) error {
 	if hook := testHookCall.Load(); hook != nil {
 		if err := (*hook)(name); err != nil {
@@ -169,5 +167,5 @@ func (e *bindError) Error() string {
 
 func (e *bindError) Unwrap() error { return e.err }
 
-// testHookCall, if set, is asked before each of these calls and may make it fail, as package net's tests do.
+// testHookCall, if set, is called before each of these calls and may make it fail, as in package net's tests.
 var testHookCall atomic.Pointer[func(name string) error]
