@@ -225,8 +225,9 @@ func sendBatches(b *testing.B, c *net.UDPConn, dsts []netip.AddrPort, n, size in
 	}
 }
 
-// fill returns a function that sends n small datagrams to dsts, in random order, and waits until they have arrived. Each
-// side receives from such a sender. A last datagram goes to another socket, which tells that all have arrived.
+// fill returns a function that sends n small datagrams to dsts, in random order, and waits until they have arrived.
+// Each side receives from such a sender. The sender then sends one datagram to another socket: when it arrives, all
+// others have.
 func fill(b *testing.B, dsts []netip.AddrPort, n int) func() {
 	c, last := dial(b), destinations(lastPort, 1)
 	witness := listen(b, last[0])

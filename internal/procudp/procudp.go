@@ -1,5 +1,5 @@
-// Package procudp reads from /proc which UDP sockets there are on this machine, and which programs have them. It owns the
-// format of /proc/net/udp and udp6 (see proc_pid_net(5)), and nothing about what follows from it.
+// Package procudp reads from /proc the UDP sockets of this machine, and the programs that have them. It owns the format
+// of /proc/net/udp and udp6 (see proc_pid_net(5)), but not the conclusions from it.
 package procudp
 
 import (
@@ -21,7 +21,7 @@ type Socket struct {
 	Drops uint64 // datagrams that were dropped, modulo 2^32
 }
 
-// Sockets returns the sockets of the calling thread's network namespace, those of IPv4 first.
+// Sockets returns the sockets of the calling thread's network namespace, IPv4 first.
 func Sockets() []Socket {
 	var all []Socket
 	for _, name := range []string{"udp", "udp6"} {
@@ -66,9 +66,9 @@ func HexAddr(text string) (netip.Addr, bool) {
 	return netip.AddrFromSlice(b)
 }
 
-// Takes reports whether the socket receives datagrams to a group and port that it joined, or would be in the way of a
-// socket that is bound to them. A socket that is bound to [::] takes IPv4 as well, unless it is for IPv6 alone, which /proc
-// does not show. In the way of one that is bound to the unspecified address is every socket of its family.
+// Takes reports whether the socket receives datagrams to a group and port that it joined, or would conflict with a
+// socket that is bound to them. A socket that is bound to [::] takes IPv4 as well, unless it is for IPv6 only, which
+// /proc does not show. Every socket of its family conflicts with a socket that is bound to the unspecified address.
 func (s *Socket) Takes(group netip.Addr, port uint16) bool {
 	addr := s.Local.Addr()
 	same := addr.Is4() == group.Is4()
@@ -76,11 +76,12 @@ func (s *Socket) Takes(group netip.Addr, port uint16) bool {
 	return s.Local.Port() == port && (wildcard || addr == group || same && group.IsUnspecified())
 }
 
-// ownersMost is how many descriptors Owners looks at. Each takes some 5 µs, and those who ask hold a lock.
+// ownersMost is how many descriptors Owners reads at most. Each takes about 5 µs, and the callers hold a lock.
 const ownersMost = 1 << 14
 
-// Owners returns the programs that have the sockets, by inode. It finds those whose descriptors the calling process may
-// see: its user's, and for root all. On a machine with very many descriptors it gives up before it has seen all.
+// Owners returns the programs that have the sockets, by inode. It finds the programs whose descriptors the calling
+// process may see: those of its user, and for root all. On a machine with very many descriptors it stops before it has
+// seen all.
 func Owners(sockets []Socket) map[uint64]string { return owners("/proc", sockets) }
 
 func owners(proc string, sockets []Socket) map[uint64]string {
@@ -108,7 +109,7 @@ func owners(proc string, sockets []Socket) map[uint64]string {
 	return found
 }
 
-// names returns names in a directory, as many as there are or most, which is more than 0.
+// names returns up to most names in a directory. most is greater than 0.
 func names(dir string, most int) []string {
 	f, err := os.Open(dir)
 	if err != nil {
@@ -119,7 +120,7 @@ func names(dir string, most int) []string {
 	return all
 }
 
-// Describe names sockets, five at most, and their programs: "0.0.0.0:5353 of process 412 (avahi-daemon)".
+// Describe names up to five sockets and their programs: "0.0.0.0:5353 of process 412 (avahi-daemon)".
 func Describe(sockets []Socket) string {
 	const most = 5
 	named := sockets[:min(len(sockets), most)]

@@ -1,5 +1,5 @@
-// The choice from the routes of macOS (route(4)). It needs no system call, and is tested on every system. The numbers are
-// those of bsd/net/route.h in Apple's xnu.
+// The choice of a default route on macOS (route(4)). It needs no system call, and is tested on every system. The
+// numbers are from bsd/net/route.h in Apple's xnu.
 
 package route
 
@@ -23,11 +23,11 @@ type bsdRoute struct {
 	mask  netip.Addr // invalid if there is none
 }
 
-// isDefault reports whether an ordinary packet to nowhere in particular takes this route.
+// isDefault reports whether this is the route of an ordinary packet that no other route matches.
 //
-// A scoped route is none of those, even if it leads everywhere: each interface that has a router gets one, and only
-// sockets bound to that interface use it. One route at most is left for each family, and that is the kernel's notion of the
-// default, too (rt_primary_default in bsd/net/route.c). A zero mask is what makes it lead everywhere: VPNs are fond of a
+// A scoped route is not a default route, even if it leads everywhere. Each interface that has a router gets one, and
+// only sockets bound to that interface use it. This leaves at most one route for each family. It is also the kernel's
+// own default (rt_primary_default in bsd/net/route.c). A zero mask makes a route lead everywhere: VPNs often have a
 // pair of routes to 0.0.0.0/1 and 128.0.0.0/1.
 func (r bsdRoute) isDefault() bool {
 	const not = bsdHost | bsdReject | bsdBlackhole | bsdScoped
@@ -35,8 +35,8 @@ func (r bsdRoute) isDefault() bool {
 		r.dst.IsUnspecified() && (!r.mask.IsValid() || r.mask.IsUnspecified())
 }
 
-// bsdDefault returns the index of the interface of the default route of IPv4 or IPv6, or 0 if there is none. A route by a
-// gateway is preferred to one that just leads into an interface, which is how a VPN may have it.
+// bsdDefault returns the index of the interface of the default route of IPv4 or IPv6, or 0 if there is none. It prefers
+// a route through a gateway to one that leads directly into an interface, as a VPN's may.
 func bsdDefault(routes []bsdRoute, v4 bool) int {
 	direct := 0
 	for _, r := range routes {

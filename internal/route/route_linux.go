@@ -31,14 +31,14 @@ func family(v4 bool) byte {
 	return unix.AF_INET6
 }
 
-// mainDefault returns the interface of the best default route of the main table, and 0 if there is none. It is the last
-// question on its socket: the kernel may not have finished the answer.
+// mainDefault returns the interface of the best default route of the main table, or 0 if there is none. It must be the
+// last request on its socket, since part of the answer may stay there.
 //
-// A question for one destination (RTM_F_FIB_MATCH) is no substitute. It obeys policy rules, a more specific route can cover
-// any destination, and it returns one default route of several, without regard to carrier and preference.
+// A request for one destination (RTM_F_FIB_MATCH) is no substitute. It obeys policy rules, and a more specific route
+// can cover any destination. It returns one default route of several, without regard to carrier and preference.
 func mainDefault(c *rtnl.Conn, v4 bool) (index int, err error) {
-	// With these filters the kernel sends the unicast routes of the main table only (since 4.20; an older one sends all).
-	// It has no filter for the prefix length.
+	// With these filters the kernel sends only the unicast routes of the main table (since 4.20; an older one sends
+	// all). It has no filter for the prefix length.
 	body := []byte{0: family(v4), 4: unix.RT_TABLE_MAIN, 7: unix.RTN_UNICAST, unix.SizeofRtMsg - 1: 0}
 	// The IPv4 table is a trie, and a dump walks it in the order of the addresses (fib_table_dump in net/ipv4/fib_trie.c).
 	// So the default routes come before the first route to an address that is not 0.0.0.0. In a dump of IPv6 they come last.
@@ -52,7 +52,7 @@ func mainDefault(c *rtnl.Conn, v4 bool) (index int, err error) {
 	return bestDefault(routes), nil
 }
 
-// farIndex returns the interface by which the kernel would send something far away, and 0 if there is none.
+// farIndex returns the interface through which the kernel would send to a host far away, or 0 if there is none.
 func farIndex(c *rtnl.Conn, v4 bool) (index int, err error) {
 	far := Far(v4)
 	body := append([]byte{0: family(v4), 1: byte(far.BitLen()), unix.SizeofRtMsg - 1: 0}, rtnl.Attr(unix.RTA_DST, far.AsSlice())...)
@@ -66,8 +66,8 @@ func farIndex(c *rtnl.Conn, v4 bool) (index int, err error) {
 	return index, nil
 }
 
-// Far returns the address of a host far away. No packet is sent to it. It is a root server of the DNS rather than an address
-// for documentation, since careful administrators have routes that reject the latter.
+// Far returns the address of a host far away. No packet is sent to it. It is a root server of the DNS, not an address
+// for documentation: careful administrators have routes that reject the latter.
 func Far(v4 bool) netip.Addr {
 	if v4 {
 		return netip.MustParseAddr("198.41.0.4")
@@ -85,9 +85,9 @@ func hasDestination(b []byte) bool {
 		slices.ContainsFunc(rtnl.Find(b[unix.SizeofRtMsg:], unix.RTA_DST), func(x byte) bool { return x != 0 })
 }
 
-// bestDefault returns the interface of the best default route in the messages of an RTM_GETROUTE dump, and 0 if
-// there is none. The kernel goes by metric first, unless the sysctl ignore_routes_with_linkdown is set; a link without
-// carrier is no use to anyone who asks here.
+// bestDefault returns the interface of the best default route in the messages of an RTM_GETROUTE dump, or 0 if there is
+// none. The kernel compares metrics first, unless the sysctl ignore_routes_with_linkdown is set. Here carrier is
+// compared first, since the caller cannot use a link without carrier.
 func bestDefault(b []byte) (best int) {
 	var order [3]uint32 // of the best
 	for m := range rtnl.Messages(b) {
@@ -104,8 +104,8 @@ func bestDefault(b []byte) (best int) {
 	return best
 }
 
-// aliveHop returns the interface of the first next hop that is alive, one with carrier if there is one; 0: none is.
-// noCarrier is 1 if it lacks one.
+// aliveHop returns the interface of the first next hop that is alive, or 0. It prefers one with carrier. noCarrier is 1
+// if the interface lacks carrier.
 func aliveHop(r rtnl.Route) (index int, noCarrier uint32) {
 	for _, h := range r.Hops {
 		switch {

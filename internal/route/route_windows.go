@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// defaultRoute reads the table rather than ask GetBestInterfaceEx where something far away would be sent: a VPN that
-// diverts unicast traffic by routes to 0.0.0.0/1 and 128.0.0.0/1 would be the answer then, although the default gateway
-// is where it was.
+// defaultRoute reads the table. It does not ask GetBestInterfaceEx where to send to a host far away: the answer would
+// be a VPN that diverts unicast traffic by routes to 0.0.0.0/1 and 128.0.0.0/1, although the default gateway has not
+// changed.
 func defaultRoute(v4 bool) (index int, err error) {
 	family := uint16(windows.AF_INET6)
 	if v4 {
@@ -24,7 +24,7 @@ func defaultRoute(v4 bool) (index int, err error) {
 	}
 	var table *windows.MibIpForwardTable2
 	err = windows.GetIpForwardTable2(family, &table)
-	if errors.Is(err, windows.ERROR_NOT_FOUND) || errors.Is(err, windows.ERROR_NOT_SUPPORTED) { // no route; not even the family
+	if errors.Is(err, windows.ERROR_NOT_FOUND) || errors.Is(err, windows.ERROR_NOT_SUPPORTED) { // no route, or no such family
 		return 0, nil
 	}
 	if err != nil {
@@ -34,23 +34,24 @@ func defaultRoute(v4 bool) (index int, err error) {
 
 	var routes []winRoute
 	for _, r := range forwardRows(table) {
-		// By LUID: an index may have been given to another interface meanwhile.
+		// By LUID: another interface may have the index by now.
 		at := slices.IndexFunc(adapters, func(a *windows.IpAdapterAddresses) bool { return a.Luid == r.InterfaceLuid })
-		if at >= 0 { // else it was made since the adapters were listed
+		if at >= 0 { // else the interface was created after the adapters were listed
 			routes = append(routes, fromRow(&r, family, adapters[at]))
 		}
 	}
 	return winDefault(routes), nil
 }
 
-// forwardRows returns the rows of a table, as long as it is not freed. They begin at an offset of 8 on every
-// architecture, as the C type demands; windows.MibIpForwardTable2 has them at 4 on 386, where Go aligns 64 bits to 4 bytes.
+// forwardRows returns the rows of a table. They are valid until the table is freed. They begin at an offset of 8 on
+// every architecture, as the C type demands. windows.MibIpForwardTable2 has them at 4 on 386, where Go aligns 64 bits
+// to 4 bytes.
 func forwardRows(table *windows.MibIpForwardTable2) []windows.MibIpForwardRow2 {
 	return unsafe.Slice((*windows.MibIpForwardRow2)(unsafe.Add(unsafe.Pointer(table), 8)), table.NumEntries)
 }
 
-// fromRow takes from a route, and from the adapter it leads to, what the choice needs. The metric of the interface is
-// the adapter's, and not asked of GetIpInterfaceEntry: that would be a call for every row, with a structure that
+// fromRow extracts from a route, and from the adapter it leads to, what the choice needs. The metric of the interface
+// is the adapter's. GetIpInterfaceEntry has it too, but needs a call for every row, with a structure that
 // golang.org/x/sys lays out wrongly on 386.
 func fromRow(r *windows.MibIpForwardRow2, family uint16, a *windows.IpAdapterAddresses) winRoute {
 	metric := a.Ipv4Metric
@@ -69,29 +70,29 @@ func fromRow(r *windows.MibIpForwardRow2, family uint16, a *windows.IpAdapterAdd
 // Adapters lists all interfaces that IPv4 or IPv6 is bound to.
 func Adapters() (list []*windows.IpAdapterAddresses, err error) {
 	const flags = windows.GAA_FLAG_SKIP_ANYCAST | windows.GAA_FLAG_SKIP_MULTICAST | windows.GAA_FLAG_SKIP_DNS_SERVER
-	size := uint32(15000) // what its documentation recommends, since the call is slow and should not have to be repeated
+	size := uint32(15000) // as its documentation recommends: the call is slow, and repeating it should be rare
 	for range 10 {
 		buf := make([]byte, size)
 		first := (*windows.IpAdapterAddresses)(unsafe.Pointer(&buf[0]))
 		err = windows.GetAdaptersAddresses(windows.AF_UNSPEC, flags, 0, first, &size)
 		switch {
 		case err == nil:
-			for a := first; a != nil; a = a.Next { // all pointers in there lead into buf, and keep it
+			for a := first; a != nil; a = a.Next { // all pointers in the list point into buf, and keep it alive
 				list = append(list, a)
 			}
 			return list, nil
 		case errors.Is(err, windows.ERROR_NO_DATA):
-			return nil, nil // there is none
+			return nil, nil // there is no adapter
 		case !errors.Is(err, windows.ERROR_BUFFER_OVERFLOW):
 			return nil, os.NewSyscallError("GetAdaptersAddresses", err)
 		}
-		size += 4 << 10 // for what comes in between: size is now what it would have taken
+		size += 4 << 10 // size is now what this call needed; the rest is for adapters added in between
 	}
 	return nil, os.NewSyscallError("GetAdaptersAddresses", err)
 }
 
-// AdapterIndex returns the index of an adapter. It has one for each protocol that is bound to it. They are the same,
-// unless IPv4 is not bound, which makes the first of them 0.
+// AdapterIndex returns the index of an adapter. An adapter has an index for each protocol that is bound to it. They are
+// the same, unless IPv4 is not bound, which makes the first of them 0.
 func AdapterIndex(a *windows.IpAdapterAddresses) int {
 	return int(cmp.Or(a.IfIndex, a.Ipv6IfIndex))
 }

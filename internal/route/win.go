@@ -1,4 +1,4 @@
-// The choice from the routes of Windows. It needs no system call, and is tested on every system.
+// The choice of a default route on Windows. It needs no system call, and is tested on every system.
 
 package route
 
@@ -6,15 +6,15 @@ import "cmp"
 
 // winRoute is a route of the table.
 type winRoute struct {
-	bits     int    // the length of the destination's prefix
+	bits     int    // prefix length of the destination
 	loopback bool   // it leads to this host
 	index    int    // of the interface
-	up       bool   // that interface is
-	metric   uint64 // its own and the interface's together, which can take more than 32 bits
+	up       bool   // the interface is up
+	metric   uint64 // sum of the route's and the interface's, which can take more than 32 bits
 }
 
-// winDefault returns the index of the interface of the best default route, or 0 if there is none: the lowest metric wins,
-// as in Windows itself. Of equals it is the one with the lower index, since the order of the table means nothing.
+// winDefault returns the index of the interface of the best default route, or 0 if there is none. The lowest metric
+// wins, as in Windows itself. Of equals, the lower index wins, since the order of the table means nothing.
 func winDefault(routes []winRoute) int {
 	var best winRoute
 	for _, r := range routes {

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Conn is a socket for requests. It belongs to the network namespace of the thread that opened it, whichever thread uses
-// it later. It is for one goroutine at a time.
+// Conn is a socket for requests. It belongs to the network namespace of the thread that opened it, whichever thread
+// uses it later. Only one goroutine may use it at a time.
 type Conn struct {
 	fd     int
 	strict bool
@@ -23,8 +23,8 @@ type Conn struct {
 	reply  []byte // what Dump returns
 }
 
-// Dial opens a socket of a netlink family, such as unix.NETLINK_ROUTE. It does not bind the socket: the kernel does that by
-// itself, and Android refuses it.
+// Dial opens a socket of a netlink family, such as unix.NETLINK_ROUTE. It does not bind the socket: the kernel does so
+// itself, and Android refuses a bind.
 func Dial(family int) (*Conn, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, family)
 	if err != nil {
@@ -47,7 +47,7 @@ func (c *Conn) Strict() bool { return c.strict }
 // Error is an error that the kernel answered with.
 type Error struct {
 	Errno syscall.Errno
-	Text  string // the kernel's explanation; empty: none
+	Text  string // the kernel's explanation, or empty
 }
 
 func (e *Error) Error() string {
@@ -63,12 +63,13 @@ func (e *Error) Unwrap() error { return e.Errno }
 // ErrChanged is the error of a dump that the kernel reports to be inconsistent.
 var ErrChanged = errors.New("the kernel's list kept changing while it was read")
 
-// Request sends a request and calls take for each message of the answer. The message is valid during the call only. With
-// the flag NLM_F_ACK there may be no message; with NLM_F_DUMP there may be many. A nil take drops them.
+// Request sends a request and calls take for each message of the answer. The message is valid only during the call.
+// With the flag NLM_F_ACK there may be no message; with NLM_F_DUMP there may be many. A nil take drops them.
 //
-// If take returns false, Request returns at once. What is left of a dump stays in the socket, which can then only be closed.
+// If take returns false, Request returns at once. The rest of a dump stays in the socket. The socket can then only be
+// closed.
 //
-// An error of the kernel is an *Error. A dump that was inconsistent ends with ErrChanged.
+// An error of the kernel is an *Error. An inconsistent dump ends with ErrChanged.
 func (c *Conn) Request(typ, flags uint16, body []byte, take func(Message) (more bool)) error {
 	if err := c.send(typ, flags, body); err != nil {
 		return err
@@ -85,12 +86,12 @@ func (c *Conn) Request(typ, flags uint16, body []byte, take func(Message) (more 
 	}
 }
 
-// Dump asks for all objects of one kind, and returns the messages of the answer for [Messages]. They are valid until the
-// next request. It repeats a dump that was inconsistent, since that can lack an object that existed all the time, and gives
-// up with ErrChanged after 20 attempts.
+// Dump requests all objects of one kind, and returns the messages of the answer for [Messages]. They are valid until
+// the next request. It repeats an inconsistent dump, since such a dump can lack an object that existed all the time.
+// After 20 attempts it returns ErrChanged.
 //
-// A sift that is not nil says which messages are kept. The first message that is the last one ends the dump, and is not kept.
-// What is left of it stays in the socket, which can then only be closed.
+// A sift that is not nil reports which messages to keep. The first message that it reports as the last one ends the
+// dump, and is not kept. The rest of the dump stays in the socket. The socket can then only be closed.
 func (c *Conn) Dump(typ uint16, body []byte, sift func(body []byte) (keep, last bool)) ([]byte, error) {
 	for try := range 20 {
 		messages, changed := c.reply[:0], false
@@ -127,7 +128,7 @@ func (c *Conn) send(typ, flags uint16, body []byte) error {
 }
 
 // receive reads one datagram from the kernel into c.buf. The message of one interface can be larger than 32 KiB, so it
-// asks for the length first: a truncated datagram may have held the end of the answer.
+// asks for the length first. A truncated datagram could lack the end of the answer.
 func (c *Conn) receive() (n int, err error) {
 	for {
 		if err := retry(func() (err error) {
@@ -198,7 +199,7 @@ func (a *answer) add(datagram []byte) (ended bool, err error) {
 	return false, nil
 }
 
-// err returns the error in an NLMSG_ERROR or NLMSG_DONE message; nil: both also report success.
+// err returns the error in an NLMSG_ERROR or NLMSG_DONE message. It returns nil for success, which both also report.
 func (m Message) err() error {
 	errno := -int32(Uint32(m.Body[:min(4, len(m.Body))]))
 	if errno <= 0 {
@@ -207,8 +208,8 @@ func (m Message) err() error {
 	return &Error{Errno: syscall.Errno(errno), Text: m.explanation()}
 }
 
-// explanation returns the text of an extended acknowledgement. It follows the request, of which the kernel leaves out the
-// body if it sets NLM_F_CAPPED.
+// explanation returns the text of an extended acknowledgement. It follows the request. The kernel omits the body of the
+// request if it sets NLM_F_CAPPED.
 func (m Message) explanation() string {
 	const header = 4 + unix.SizeofNlMsghdr // errno and the header of the request
 	if m.Flags&unix.NLM_F_ACK_TLVS == 0 || m.Type != unix.NLMSG_ERROR || len(m.Body) < header {

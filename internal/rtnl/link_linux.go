@@ -9,27 +9,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Link is what a message says about an interface. Its slices of bytes are parts of the message.
+// Link is the content of a message about an interface. Its slices of bytes are parts of the message.
 type Link struct {
-	Family     byte   // AF_UNSPEC: about the interface; AF_INET6: about IPv6 on it; AF_BRIDGE: about it as a port of a bridge
+	Family     byte   // AF_UNSPEC: the interface; AF_INET6: IPv6 on it; AF_BRIDGE: the interface as a port of a bridge
 	Type       uint16 // ARPHRD_ETHER, …
 	Flags      uint32 // IFF_UP, …
 	Index      int    // above 0
 	Name       string
 	AltNames   []string
 	MTU        int
-	Addr       []byte // of the link layer
-	Master     int    // index of the bridge, bond, team or VRF it belongs to; 0: none
-	Kind       string // such as "bridge" or "veth"; that of a network card is empty
+	Addr       []byte // the link-layer address
+	Master     int    // index of the bridge, bond, team or VRF it belongs to, or 0
+	Kind       string // such as "bridge" or "veth"; empty for a network card
 	Data       []byte // the attributes of this kind (IFLA_INFO_DATA)
 	MasterKind string
 	PortData   []byte // the attributes of a port of such a master (IFLA_INFO_SLAVE_DATA)
 	PeerAway   bool   // it has a peer, as a veth has, in another network namespace
 
-	// Since6 is when IPv6 was set up, taken down or configured by a router on it, in hundredths of a second (the field tstamp
-	// of struct inet6_dev). All memberships, those of IPv4 too, go with an interface that leaves the namespace, and those of
-	// IPv6 when the MTU gets too small: either makes a new inet6_dev, which begins later. It wraps after 497 days, and on a 32-bit kernel, where the product of ticks and 100 overflows,
-	// after a few days (cstamp_delta in net/ipv6/addrconf.c). 0: unknown.
+	// Since6 is when IPv6 on the interface was set up, taken down or configured by a router, in hundredths of a second
+	// (the field tstamp of struct inet6_dev). An interface that leaves the namespace loses all memberships, those of
+	// IPv4 too. One whose MTU gets too small loses those of IPv6. Either makes a new inet6_dev, with a later Since6.
+	// Since6 wraps after 497 days. On a 32-bit kernel, where the product of ticks and 100 overflows, it wraps after a
+	// few days (cstamp_delta in net/ipv6/addrconf.c). 0 means unknown.
 	Since6 uint32
 }
 
@@ -97,10 +98,10 @@ func (l *Link) parseIPv6(b []byte) {
 
 // Links lists the interfaces. Their slices of bytes are valid until the next request.
 func (c *Conn) Links() (links []Link, err error) {
-	// Without RTEXT_FILTER_SKIP_STATS the kernel adds the counters of every interface, which are the larger part of
-	// the answer and for which it has to ask every driver. And with any IFLA_EXT_MASK it makes room for the largest message
-	// (rtnl_calcit in net/core/rtnetlink.c). Otherwise a dump ends, as if complete, before an interface whose message is
-	// larger than its usual datagram, for example one with many alternative names.
+	// Without RTEXT_FILTER_SKIP_STATS the kernel adds the counters of every interface. They are the larger part of the
+	// answer, and the kernel has to ask every driver for them. With any IFLA_EXT_MASK, the kernel also makes room for
+	// the largest message (rtnl_calcit in net/core/rtnetlink.c). Otherwise a dump ends, as if complete, before an
+	// interface whose message is larger than the usual datagram, for example one with many alternative names.
 	const rtextFilterSkipStats = 1 << 3 // include/uapi/linux/rtnetlink.h
 	body := append(make([]byte, unix.SizeofIfInfomsg), Attr(unix.IFLA_EXT_MASK, binary.NativeEndian.AppendUint32(nil, rtextFilterSkipStats))...)
 	messages, err := c.Dump(unix.RTM_GETLINK, body, nil)
@@ -147,9 +148,9 @@ func ParseAddr(b []byte) (a Addr, ok bool) {
 			addr, _ = netip.AddrFromSlice(v)
 		}
 	}
-	// IFA_LOCAL is the interface's own address where that is not the same as IFA_ADDRESS: on a point-to-point link,
-	// where IFA_ADDRESS is the peer's and the prefix length belongs to it (include/uapi/linux/if_addr.h). For IPv4 both
-	// are always there.
+	// IFA_LOCAL is the interface's own address if it differs from IFA_ADDRESS. It differs on a point-to-point link,
+	// where IFA_ADDRESS is the peer's, and the prefix length belongs to it (include/uapi/linux/if_addr.h). For IPv4
+	// both are always present.
 	if !local.IsValid() {
 		local = addr
 	}

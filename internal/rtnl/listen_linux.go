@@ -10,16 +10,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Listener is a socket that receives notices of rtnetlink(7), of the network namespace of the thread that opened it.
+// Listener is a socket that receives notices of rtnetlink(7), from the network namespace of the thread that opened it.
 type Listener struct {
 	file    *os.File // a non-blocking socket: Go's poller waits for it, and Close ends Receive
 	raw     syscall.RawConn
 	buf     []byte
-	overrun bool // notices were lost, and the buffer was not seen empty since; for Receive only
+	overrun bool // notices were lost, and Receive has not seen the buffer empty since; for Receive only
 }
 
-// Listen opens a socket that receives the notices of groups, a set of unix.RTMGRP_*. It also receives those of filtered, if
-// the kernel accepts the filter, a program of classic BPF. Some sandboxes accept none.
+// Listen opens a socket that receives the notices of groups, a set of unix.RTMGRP_*. It also receives the notices of
+// the groups in filtered, if the kernel accepts the filter, a program of classic BPF. Some sandboxes accept no filter.
 func Listen(groups, filtered uint32, filter []unix.SockFilter) (*Listener, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {
@@ -55,12 +55,12 @@ func (l *Listener) Close() error { return l.file.Close() }
 // SyscallConn returns the socket, for options.
 func (l *Listener) SyscallConn() syscall.RawConn { return l.raw }
 
-// Receive waits for notices, and returns them for [Messages]. They are valid until the next call. It is for one goroutine
-// at a time. lost says that notices may be missing before or behind these.
+// Receive waits for notices, and returns them for [Messages]. They are valid until the next call. Only one goroutine
+// may call it at a time. If lost is true, notices may be missing before or after these.
 //
-// When the kernel has lost a notice for lack of room, it returns ENOBUFS once, and from then on drops all others silently
-// until the buffer has been read empty (netlink_overrun and netlink_rcv_wake in net/netlink/af_netlink.c). So more may be
-// missing until then, and Receive reports a loss once more when it has read the buffer empty.
+// When the kernel has lost a notice for lack of room, it returns ENOBUFS once. From then on it drops all others
+// silently until the buffer has been read empty (netlink_overrun and netlink_rcv_wake in net/netlink/af_netlink.c). So
+// more may be missing until then, and Receive reports a loss once more when it has read the buffer empty.
 func (l *Listener) Receive() (notices []byte, lost bool, err error) {
 	for {
 		var n int

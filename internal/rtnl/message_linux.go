@@ -1,5 +1,5 @@
-// Package rtnl speaks netlink(7), and above all rtnetlink(7): it encodes and decodes messages, asks the kernel questions
-// and receives its notices. It decides nothing.
+// Package rtnl speaks netlink(7), in particular rtnetlink(7). It encodes and decodes messages, sends requests to the
+// kernel and receives its notices. It decides nothing.
 //
 // The parsers are pure functions over bytes. They skip what they do not know. Malformed bytes end a parse; they never
 // cause a panic.
@@ -54,7 +54,7 @@ func Messages(b []byte) iter.Seq[Message] {
 	}
 }
 
-// Attr encodes an attribute. The value of a nested one is the encoded attributes in it.
+// Attr encodes an attribute. The value of a nested attribute is the encoded attributes in it.
 func Attr(typ uint16, value ...[]byte) []byte {
 	b := slices.Concat(append([][]byte{make([]byte, unix.SizeofNlAttr)}, value...)...)
 	binary.NativeEndian.PutUint16(b, uint16(len(b)))
@@ -62,8 +62,8 @@ func Attr(typ uint16, value ...[]byte) []byte {
 	return append(b, make([]byte, -len(b)&3)...)
 }
 
-// Attrs iterates over encoded attributes: their types, without the flags in them, and their values, which are parts of b.
-// It ends at the first malformed one.
+// Attrs iterates over encoded attributes. It yields their types, without the flags in them, and their values, which are
+// parts of b. It ends at the first malformed one.
 func Attrs(b []byte) iter.Seq2[uint16, []byte] {
 	return func(yield func(uint16, []byte) bool) {
 		for len(b) >= unix.SizeofNlAttr {
@@ -79,7 +79,7 @@ func Attrs(b []byte) iter.Seq2[uint16, []byte] {
 	}
 }
 
-// Find returns the value of the first attribute of a type; nil: there is none.
+// Find returns the value of the first attribute of a type, or nil if there is none.
 func Find(b []byte, typ uint16) []byte {
 	for t, value := range Attrs(b) {
 		if t == typ {

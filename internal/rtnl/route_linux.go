@@ -8,17 +8,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Route is what a message says about a route.
+// Route is the content of a message about a route.
 type Route struct {
-	DstBits byte // the length of the destination's prefix
-	SrcBits byte // the same of the sources that it is for
+	DstBits byte // prefix length of the destination
+	SrcBits byte // prefix length of the sources that the route applies to
 	TOS     byte
 	Kind    byte // RTN_UNICAST, …
 	Table   uint32
 	Cloned  bool // from the cache, not from the table
-	Expired bool // the kernel does not use it any more, and has yet to remove it
+	Expired bool // the kernel no longer uses it, and has not removed it yet
 	Metric  uint32
-	Rank    int   // by RFC 4191 preference: 0 high, 1 medium, 2 low
+	Rank    int   // by the preference of RFC 4191: 0 high, 1 medium, 2 low
 	Hops    []Hop // all next hops
 }
 
@@ -42,7 +42,7 @@ func ParseRoute(b []byte) (r Route, ok bool) {
 		case unix.RTA_PRIORITY:
 			r.Metric = Uint32(v)
 		case unix.RTA_PREF:
-			switch { // a number of two bits with a sign
+			switch { // a signed number of two bits
 			case len(v) != 1:
 			case v[0] == 1:
 				r.Rank = 0
