@@ -7,14 +7,14 @@ import (
 	"slices"
 )
 
-// addrSet is a set of addresses without zones. It is immutable, so that any number of OS sockets can share it. nil is the
+// addrSet is a set of addresses without zones. It is immutable, so any number of OS sockets can share it. nil is the
 // empty set.
 type addrSet struct {
 	few  []netip.Addr            // all of them, if there are at most fewAddrs
 	many map[netip.Addr]struct{} // all of them otherwise
 }
 
-// fewAddrs is how many addresses are compared one by one in less time than a map takes.
+// fewAddrs is the largest number of addresses that are compared one by one: a map would take longer for them.
 const fewAddrs = 16
 
 // newAddrSet returns the set of addrs. It keeps no reference to them.

@@ -1,8 +1,8 @@
 //go:build !mcast_portable
 
-// The system calls that move datagrams, with buffers of our own: package unix allocates an address for every
-// datagram, and x/net a message. Nothing here blocks: the runtime's poller waits, in merge_linux.go for reads and
-// in sender for writes.
+// The system calls that move datagrams. They use this library's own buffers: package unix allocates an address for
+// every datagram, and x/net a message. Nothing here blocks. The runtime's poller waits: in merge_linux.go for reads,
+// and in sender for writes.
 
 package mcast
 
@@ -28,11 +28,11 @@ type mmsghdr struct {
 	len uint32
 }
 
-// rawSockaddr is a struct sockaddr_in or sockaddr_in6, as the kernel reads and writes it.
+// rawSockaddr is a struct sockaddr_in or sockaddr_in6 in the format of the kernel.
 type rawSockaddr [unix.SizeofSockaddrInet6]byte
 
-// setAddrPort stores addr for a socket of the given family and returns the length. The scope is the interface's
-// index, which the kernel heeds for link-local destinations.
+// setAddrPort stores addr for a socket of the given family and returns the length. The scope is the index of the
+// interface. The kernel uses it for link-local destinations.
 func (s *rawSockaddr) setAddrPort(addr netip.AddrPort, scope int) uint32 {
 	*s = rawSockaddr{}
 	binary.BigEndian.PutUint16(s[2:], addr.Port())
@@ -49,8 +49,9 @@ func (s *rawSockaddr) setAddrPort(addr netip.AddrPort, scope int) uint32 {
 	return unix.SizeofSockaddrInet6
 }
 
-// addrPort is the address the kernel stored, with its zone as a number. index is the interface that the socket receives on, or
-// 0: in a VRF the kernel gives the VRF for the zone (vrf_ip6_rcv in drivers/net/vrf.c), which is of no use for a reply.
+// addrPort returns the address that the kernel stored, with its zone as a number. index is the interface that the
+// socket receives on, or 0. In a VRF the kernel stores the VRF as the zone (vrf_ip6_rcv in drivers/net/vrf.c), which
+// cannot be used for a reply.
 func (s *rawSockaddr) addrPort(zones *zoneCache, index int) netip.AddrPort {
 	port := binary.BigEndian.Uint16(s[2:])
 	switch binary.NativeEndian.Uint16(s[0:]) {
@@ -85,9 +86,9 @@ func sendTo(fd int, p []byte, to *rawSockaddr, size uint32) error {
 	}
 }
 
-// mmsg calls recvmmsg or sendmmsg and returns how many datagrams it moved. The kernel returns an error only if it moved none.
-// After the first datagram, recvmmsg leaves the error in the socket for the next call, and sendmmsg drops it (do_recvmmsg
-// and __sys_sendmmsg in net/socket.c).
+// mmsg calls recvmmsg or sendmmsg and returns how many datagrams it moved. The kernel returns an error only if it moved
+// none. After the first datagram, recvmmsg leaves the error in the socket for the next call, and sendmmsg drops it
+// (do_recvmmsg and __sys_sendmmsg in net/socket.c).
 func mmsg(trap uintptr, fd int, hdrs []mmsghdr) (int, error) {
 	for {
 		n, _, errno := unix.Syscall6(trap, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(hdrs))),
@@ -102,7 +103,7 @@ func mmsg(trap uintptr, fd int, hdrs []mmsghdr) (int, error) {
 	}
 }
 
-// msgBatch is what one recvmmsg or sendmmsg points to.
+// msgBatch is the memory that one recvmmsg or sendmmsg points to.
 type msgBatch struct {
 	hdrs  [batchSize]mmsghdr
 	iovs  [batchSize]unix.Iovec
@@ -129,25 +130,25 @@ type sender struct {
 	conn *net.UDPConn
 	raw  syscall.RawConn
 
-	// mu lets one writer in at a time, as the runtime's own descriptor lock would; it guards what is below. A
-	// writer that waits for room holds it, and nobody but other writers waits for it: deadlines and Close
-	// interrupt the one, and so the next.
+	// mu admits one writer at a time, as the runtime's own descriptor lock would. It guards the fields below. A writer
+	// that waits for room holds mu, and only other writers wait for it. Deadlines and Close interrupt that writer, and
+	// then the next one.
 	mu    sync.Mutex
 	req   sendRequest
 	oneFn func(fd uintptr) bool // made once, so that writing does not allocate
 	anyFn func(fd uintptr) bool
 	batch *sendBatch // made by the first batch
 
-	// segment is the largest size of datagrams that the kernel is given a run of at once, to be taken apart on the
-	// way out or never (UDP_SEGMENT, since Linux 4.18). It shrinks when a run is refused, and is largest again when
-	// that is retried. So after a smaller MTU has passed, runs are slow for about as long again, and a minute at most. Where
-	// a run can never go out, that costs one refused call a minute.
+	// segment is the largest size of datagrams that are sent as runs. The kernel takes a run at once, and splits it on
+	// the way out or never (UDP_SEGMENT, since Linux 4.18). segment shrinks when a run is refused, and is largest again
+	// at the retry. So after a smaller MTU has passed, runs stay slow for about as long again, and a minute at most.
+	// Where a run can never be sent, that costs one refused call a minute.
 	segment, largest int
 	retry            backoff
 	rerouted         atomic.Bool // retry at once
 }
 
-// sendRequest is what the writer that holds mu wants and got.
+// sendRequest is the request of the writer that holds mu, and its result.
 type sendRequest struct {
 	buf   []byte
 	to    rawSockaddr
@@ -188,7 +189,7 @@ func (s *sender) trySend(fd uintptr) bool {
 	return r.err != unix.EAGAIN
 }
 
-// sendBatch sends ms, all of the socket's family, and returns how many of them went out.
+// sendBatch sends ms, all of the socket's family, and returns how many of them were sent.
 func (s *sender) sendBatch(ms []Message, scope int) (n int, err error) {
 	for n < len(ms) && err == nil {
 		var sent int
@@ -198,8 +199,8 @@ func (s *sender) sendBatch(ms []Message, scope int) (n int, err error) {
 	return n, systemError("sendmmsg", err)
 }
 
-// sendSome sends the first of ms with one system call. Before each one the runtime looks at the deadline and at Close, which
-// it can do only when no call is under way, and other writers get their turn.
+// sendSome sends the first of ms with one system call. Before each call the runtime checks the deadline and Close,
+// which it can do only while no call is under way. Other writers get their turn then, too.
 func (s *sender) sendSome(ms []Message, scope int) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -221,8 +222,8 @@ func (s *sender) sendSome(ms []Message, scope int) (int, error) {
 	return n, err
 }
 
-// trySendBatch makes one system call. It begins with the first datagram that did not go out, so that the kernel reports the
-// error of that one.
+// trySendBatch makes one system call. It begins with the first datagram that was not sent, so that the kernel reports
+// the error of that datagram.
 func (s *sender) trySendBatch(fd uintptr) bool {
 	r, b := &s.req, s.batch
 	runs, iovs := b.fill(r.batch, r.scope, s.segment)
@@ -242,15 +243,15 @@ func (s *sender) trySendBatch(fd uintptr) bool {
 }
 
 const (
-	// runDatagrams is how many datagrams a run has at most: UDP_MAX_SEGMENTS before Linux 6.9.
+	// runDatagrams is the largest number of datagrams in a run: UDP_MAX_SEGMENTS before Linux 6.9.
 	runDatagrams = 64
-	// runBytes is how large a run may be: 65535 with the headers of IPv6.
+	// runBytes is the largest size of a run: 65535 with the headers of IPv6.
 	runBytes = 65535 - 40 - 8
-	// sendIovs is how many datagrams one sendmmsg takes at most.
+	// sendIovs is the largest number of datagrams that one sendmmsg takes.
 	sendIovs = 1024
 )
 
-// sendBatch is what one sendmmsg points to: a header for each run, which may be a single datagram.
+// sendBatch is the memory that one sendmmsg points to. It has a header for each run, which may be a single datagram.
 type sendBatch struct {
 	hdrs    [batchSize]mmsghdr
 	names   [batchSize]rawSockaddr
@@ -259,15 +260,15 @@ type sendBatch struct {
 	iovs    [sendIovs]unix.Iovec
 }
 
-// segmentControl is a control message that says how large the datagrams of a run are.
+// segmentControl is a control message with the size of the datagrams of a run.
 type segmentControl struct {
 	unix.Cmsghdr
 	size uint16
 	_    [6]byte
 }
 
-// fill points to as many of ms as there is room for: runs of datagrams of one size, up to segment, to one
-// destination, of which the last may be smaller. The payloads stay where they are.
+// fill points to as many of ms as fit. It makes runs: datagrams of one size, up to segment, to one destination. The
+// last datagram of a run may be smaller. The payloads are not copied.
 func (b *sendBatch) fill(ms []Message, scope, segment int) (runs, iovs int) {
 	for len(ms) > 0 && runs < len(b.hdrs) && iovs < len(b.iovs) {
 		n := runLength(ms[:min(len(ms), runDatagrams, len(b.iovs)-iovs)], segment)
@@ -298,7 +299,7 @@ func (b *sendBatch) fill(ms []Message, scope, segment int) (runs, iovs int) {
 	return runs, iovs
 }
 
-// runLength is how many of ms, counted from the first, can go out as one run.
+// runLength returns how many of ms, counted from the first, can be sent as one run.
 func runLength(ms []Message, segment int) (n int) {
 	size, total := len(ms[0].Buf), 0
 	if size == 0 || size > segment {
@@ -317,9 +318,10 @@ func runLength(ms []Message, segment int) (n int) {
 	return max(n, 1)
 }
 
-// refused reports whether err tells that the first run of the batch must go out in smaller parts, which it takes down.
-// The kernel says EMSGSIZE, or before 6.10 EINVAL, of datagrams that are larger than the route's MTU, and EIO where the
-// device or IPsec cannot take runs apart (udp_send_skb in net/ipv4/udp.c). A run goes out as a whole or not at all.
+// refused reports whether err means that the first run of the batch must be sent in smaller parts, and reduces segment.
+// The kernel returns EMSGSIZE, or before 6.10 EINVAL, if the datagrams are larger than the route's MTU. It returns EIO
+// if the device or IPsec cannot split runs (udp_send_skb in net/ipv4/udp.c). The kernel sends a whole run or nothing of
+// it.
 func (s *sender) refused(err error) bool {
 	if s.batch.sizes[0] == 1 {
 		return false
@@ -332,14 +334,14 @@ func (s *sender) refused(err error) bool {
 	default:
 		return false
 	}
-	if s.segment == s.largest { // else it is the same failure as before, of smaller datagrams
+	if s.segment == s.largest { // else the same failure continues with smaller datagrams
 		s.runsFailed(time.Now())
 	}
 	s.segment = segment
 	return true
 }
 
-// runsFailed sets when runs of any size are tried again. A failure long after the last retry is a new one.
+// runsFailed sets when runs of any size are retried. A failure long after the last retry is a new one.
 func (s *sender) runsFailed(now time.Time) {
 	if now.Sub(s.retry.next) > backoffLast {
 		s.retry = backoff{}
@@ -347,7 +349,7 @@ func (s *sender) runsFailed(now time.Time) {
 	s.retry.failed(now)
 }
 
-// retryRuns lets runs of any size be tried again, if it is time for that.
+// retryRuns allows runs of any size again, once the retry is due.
 func (s *sender) retryRuns(now time.Time) {
 	if s.rerouted.Swap(false) {
 		s.retry = backoff{}
@@ -357,10 +359,12 @@ func (s *sender) retryRuns(now time.Time) {
 	}
 }
 
-// reroute is called when the sender's interface has another MTU, or is another one. It does not wait for writers.
+// reroute is called when the MTU of the sender's interface changes, or when the sender gets another interface. It does
+// not wait for writers.
 func (s *sender) reroute() { s.rerouted.Store(true) }
 
-// firstSegment is what the segment of a sender begins with: an old kernel would send a run as one datagram.
+// firstSegment returns the initial segment of a sender. It is 0 on an old kernel, which would send a run as one
+// datagram.
 func firstSegment(raw syscall.RawConn) int {
 	known := control(raw, func(fd int) error {
 		_, err := unix.GetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT)

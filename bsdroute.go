@@ -1,18 +1,18 @@
-// Messages of macOS's routing socket (route(4)), judged without the system: watch_darwin.go reads them, and what it
-// makes of them is here, where it is tested on every system. The numbers are those of bsd/net/route.h in Apple's xnu.
+// Messages of macOS's routing socket (route(4)). watch_darwin.go reads them. The code here interprets them without
+// system calls, and is tested on every system. The numbers are from bsd/net/route.h in Apple's xnu.
 
 package mcast
 
 import "encoding/binary"
 
-// bsdCallsForScan reports whether a message of a routing socket may be about what a list of interfaces shows. Routes are
-// not in it, and there can be thousands of messages about them; nor are the groups that are joined, by this library among
-// others. What is not understood calls for a scan.
+// bsdCallsForScan reports whether a message of a routing socket may be about something that a list of interfaces shows.
+// The list has no routes, and there can be thousands of messages about them. Nor does it have the joined groups,
+// including this library's own. A message that is not understood calls for a scan.
 func bsdCallsForScan(message []byte) bool {
 	const (
 		version  = 5    // RTM_VERSION
-		add      = 0x1  // RTM_ADD, the first of those about routes,
-		resolve  = 0xb  // RTM_RESOLVE, and the last
+		add      = 0x1  // RTM_ADD, the first type about routes
+		resolve  = 0xb  // RTM_RESOLVE, the last type about routes
 		newMAddr = 0xf  // RTM_NEWMADDR
 		delMAddr = 0x10 // RTM_DELMADDR
 	)

@@ -1,7 +1,8 @@
 //go:build !mcast_portable
 
-// Runs of datagrams that the kernel hands over at once: of one source and one size, but for the last, one after the
-// other in one buffer (UDP_GRO, since Linux 5.0; net/ipv4/udp_offload.c). They are delivered one by one all the same.
+// Runs of datagrams that the kernel returns at once (UDP_GRO, since Linux 5.0; net/ipv4/udp_offload.c). The datagrams
+// of a run have one source and one size, except that the last may be smaller, and follow each other in one buffer. They
+// are delivered one by one.
 
 package mcast
 
@@ -12,33 +13,33 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// canCoalesce: the kernel's runs are taken apart here.
+// canCoalesce is true, since the code here splits the kernel's runs into datagrams.
 const canCoalesce = true
 
 // groRuns is how many runs one recvmmsg takes at most. Each needs room for 64 KiB.
 const groRuns = 8
 
-// coalesced are runs that were received from one conn and are not delivered yet.
+// coalesced holds runs that were received from one conn and not delivered yet.
 type coalesced struct {
 	msgBatch
 	control [groRuns][wire.ControlSize]byte
 	bufs    [groRuns][maxDatagram + 1]byte
 
-	conn *conn // whose they are
-	left []run // the first of them may be delivered in part
+	conn *conn // the conn of the runs
+	left []run // not delivered; a part of the first may be
 	runs [groRuns]run
-	more bool // there were as many as there was room for
+	more bool // the kernel filled all runs, and may have more
 }
 
-// run is one of them, as far as it is not delivered.
+// run is the rest of one run that is not delivered yet.
 type run struct {
 	data    []byte
-	segment int // bytes of every datagram but the last
+	segment int // bytes of every datagram except the last
 	src     netip.AddrPort
 	meta    wire.Metadata
 }
 
-// datagrams counts what is left.
+// datagrams returns how many datagrams are left.
 func (q *coalesced) datagrams() (n int) {
 	for i := range q.left {
 		n += q.left[i].datagrams()
@@ -48,7 +49,7 @@ func (q *coalesced) datagrams() (n int) {
 
 func (r *run) datagrams() int { return max(1, (len(r.data)+r.segment-1)/r.segment) }
 
-// receive takes runs from c, and leaves out those that c refuses.
+// receive takes runs from c, and discards the ones that c refuses.
 func (q *coalesced) receive(c *conn, zones *zoneCache) (refused int, err error) {
 	for i := range groRuns {
 		h := q.point(i, q.bufs[i][:], unix.SizeofSockaddrInet6)
@@ -75,7 +76,7 @@ func (q *coalesced) receive(c *conn, zones *zoneCache) (refused int, err error) 
 	return refused, err
 }
 
-// next delivers the datagram whose turn it is.
+// next delivers the next datagram.
 func (q *coalesced) next(msg *Message) {
 	c, r := q.conn, &q.left[0]
 	size := min(r.segment, len(r.data))

@@ -1,5 +1,5 @@
-// The interfaces of a process that may not use rtnetlink(7): an Android application, a strict sandbox. netdevice(7) and
-// /proc/net have most of it, as far as they can be read. Instead of notices there is a scan every few seconds.
+// The interfaces of a process that may not use rtnetlink(7): an Android application, or a strict sandbox. netdevice(7)
+// and /proc/net have most of the data, as far as they can be read. A scan every few seconds replaces notices.
 
 package mcast
 
@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// isRefused reports whether the process may not ask.
+// isRefused reports whether err means that the process may not ask.
 func isRefused(err error) bool {
 	return errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EAFNOSUPPORT)
 }
@@ -57,7 +57,7 @@ func ioctlScan() ([]Interface, error) {
 	return all, nil
 }
 
-// ioctlNames takes the names from /proc/net/dev: two lines of headings, then lines of a name, a colon and counters.
+// ioctlNames returns the names in /proc/net/dev: two lines of headings, then lines of a name, a colon and counters.
 func ioctlNames(text string) (names []string) {
 	for line := range strings.Lines(text) {
 		if name, _, ok := strings.Cut(strings.TrimSpace(line), ":"); ok && !strings.Contains(name, "|") {
@@ -70,7 +70,7 @@ func ioctlNames(text string) (names []string) {
 // ioctlAddrs returns the IPv4 addresses of each interface.
 func ioctlAddrs(fd int) (map[string][]netip.Prefix, error) {
 	var requests []unix.Ifreq
-	for room, n := 512, 512; n == room; { // the kernel returns as many as there is room for, and does not say that there are more
+	for room, n := 512, 512; n == room; { // the kernel returns as many as fit, and does not report that there are more
 		room *= 2
 		requests = make([]unix.Ifreq, room)
 		conf := struct { // struct ifconf
@@ -102,7 +102,7 @@ func ioctlAddrs(fd int) (map[string][]netip.Prefix, error) {
 	return all, nil
 }
 
-// ioctlInterface returns an interface without its addresses; nil: there is none of that name.
+// ioctlInterface returns an interface without its addresses, or nil if none has that name.
 func ioctlInterface(fd int, name string) *Interface {
 	ifc := &Interface{Name: name}
 	ask := func(request uint) (r *unix.Ifreq) {
@@ -144,7 +144,7 @@ func ioctlAddrs6(text string, to map[string]*Interface) {
 	}
 }
 
-// ioctlDefault returns the interface that has the address which the kernel would send from to a host far away.
+// ioctlDefault returns the interface with the source address that the kernel would use for a host far away.
 func ioctlDefault(far netip.Addr) (index int, err error) {
 	domain := unix.AF_INET
 	if far.Is6() {
@@ -186,10 +186,10 @@ func localAddr(fd int) (a netip.Addr, err error) {
 	return a, err
 }
 
-// watchInterval is how often the interfaces are looked at. What happens and is undone in between goes unseen.
+// watchInterval is how often the interfaces are listed. A change that is undone in between is not seen.
 const watchInterval = 3 * time.Second
 
-// watchPoll is the watchSource of a process that gets no notices. close closes quit.
+// watchPoll is the watchSource of a process that gets no notices. Its method close closes quit.
 type watchPoll struct {
 	quit chan struct{}
 	why  error

@@ -1,6 +1,6 @@
-// What iface.go asks of the operating system, asked of Linux over rtnetlink(7). Package net fetches the addresses of all
-// interfaces once for every interface; one dump of the links and one of the addresses tells the same, and the watcher in
-// watch_linux.go needs it from a socket that stays in the network namespace it was opened in.
+// What iface.go asks of Linux, over rtnetlink(7). Package net fetches the addresses of all interfaces once for every
+// interface. Here one dump of the links and one of the addresses return the same. The watcher in watch_linux.go needs
+// them from a socket that stays in the network namespace it was opened in.
 
 package mcast
 
@@ -57,7 +57,7 @@ func ifaceScanWith(c *rtnl.Conn) ([]Interface, error) {
 	return list, nil
 }
 
-// ifaceError is the error of asking the kernel.
+// ifaceError returns the error of a request to the kernel.
 func ifaceError(op string, err error) error {
 	e := &OpError{Op: op, Err: err}
 	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
@@ -69,7 +69,7 @@ func ifaceError(op string, err error) error {
 	return e
 }
 
-// ifaceFromLinks makes interfaces, without addresses, sorted by index.
+// ifaceFromLinks returns the interfaces of links, without addresses, sorted by index.
 func ifaceFromLinks(links []rtnl.Link) []Interface {
 	list := make([]Interface, 0, len(links))
 	for _, l := range links {
@@ -91,13 +91,13 @@ func ifaceFromLinks(links []rtnl.Link) []Interface {
 	return list
 }
 
-// ifaceAt finds an index in a list that is sorted by it.
+// ifaceAt finds an index in a list that is sorted by index.
 func ifaceAt(list []Interface, index int) (at int, ok bool) {
 	return slices.BinarySearchFunc(list, index, func(i Interface, index int) int { return cmp.Compare(i.Index, index) })
 }
 
-// ifaceIsTunnelEnd reports whether a link-layer address is the IP address of a tunnel's end, which is what tunnels give
-// the kernel for one. Package net makes the same exception.
+// ifaceIsTunnelEnd reports whether a link-layer address is the IP address of a tunnel's end. Tunnels give the kernel
+// that address as their link-layer address. Package net makes the same exception.
 func ifaceIsTunnelEnd(hardware uint16, addr []byte) bool {
 	switch hardware {
 	case unix.ARPHRD_TUNNEL, unix.ARPHRD_SIT, unix.ARPHRD_IPGRE:
@@ -108,7 +108,7 @@ func ifaceIsTunnelEnd(hardware uint16, addr []byte) bool {
 	return false
 }
 
-// ifaceFlags are the kernel's flags in package net's numbers.
+// ifaceFlags converts the kernel's flags to the flags of package net.
 func ifaceFlags(kernel uint32) (f net.Flags) {
 	for _, x := range [...]struct {
 		kernel uint32
@@ -128,7 +128,8 @@ func ifaceFlags(kernel uint32) (f net.Flags) {
 	return f
 }
 
-// ifaceAddAddrs adds addresses to a list that is sorted by index. An interface that is not in the list was made since.
+// ifaceAddAddrs adds addresses to a list that is sorted by index. An interface that is missing from the list was
+// created after it.
 func ifaceAddAddrs(list []Interface, addrs []rtnl.Addr) {
 	for _, a := range addrs {
 		at, ok := ifaceAt(list, a.Index)
@@ -154,11 +155,11 @@ func indexIsFree(index int) bool {
 
 // lacks reports whether no interface has the index, in the network namespace of the socket.
 func (to *sender) lacks(index int) (lacks bool) {
-	_ = control(to.raw, func(fd int) error { lacks = indexIsFreeFD(fd, index); return nil }) // a closed socket does not know
+	_ = control(to.raw, func(fd int) error { lacks = indexIsFreeFD(fd, index); return nil }) // false if the socket is closed
 	return lacks
 }
 
-// indexIsFreeFD asks by SIOCGIFNAME of netdevice(7), which needs neither netlink nor privilege.
+// indexIsFreeFD uses SIOCGIFNAME of netdevice(7), which needs neither netlink nor privilege.
 func indexIsFreeFD(fd, index int) bool {
 	var r unix.Ifreq
 	r.SetUint32(uint32(index))

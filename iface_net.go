@@ -1,8 +1,7 @@
 //go:build !linux && !windows
 
-// The interfaces as package net tells of them: slower than need be, since package net fetches the addresses of all
-// interfaces once for every one of them, but right everywhere. A system that gets a scan of its own is taken out of the
-// build constraint above.
+// The interfaces from package net. It works everywhere but is slow, since package net fetches the addresses of all
+// interfaces once for every interface. A system with its own scan is excluded in the build constraint above.
 
 package mcast
 
@@ -24,7 +23,7 @@ func ifaceScan() ([]Interface, error) {
 		addrs, err := link.Addrs()
 		if err != nil {
 			if _, gone := net.InterfaceByIndex(link.Index); gone != nil {
-				continue // deleted since it was listed
+				continue // it was deleted after it was listed
 			}
 			return nil, &OpError{Op: "scan", Interface: link.Name, Err: err}
 		}

@@ -1,5 +1,5 @@
-// What iface.go asks of the operating system, asked of Windows' IP helper library. Package net asks the same question
-// once for the list and once more for the addresses of every interface; one answer tells all.
+// What iface.go asks of Windows, through the IP helper library. Package net makes the same call once for the list, and
+// once more for the addresses of every interface. Here one call returns all of it.
 
 package mcast
 
@@ -30,11 +30,11 @@ func ifaceScan() ([]Interface, error) {
 	return list, nil
 }
 
-// ifaceFromAdapter makes an interface of what Windows tells about one.
+// ifaceFromAdapter returns the interface for an adapter of Windows.
 //
-// Its name is the friendly one, as in package net, though the GUID would be the steadier one: a name is also the zone of an
-// address to dial, which package net has to understand, it is what stands in errors and logs for people to read, and
-// an interface that software creates anew, as VPNs do, often keeps its name and not its GUID.
+// Its name is the friendly one, as in package net, although the GUID is steadier. There are three reasons. A name is
+// also the zone of an address to dial, which package net has to understand. People read it in errors and logs. An
+// interface that software creates anew, as VPNs do, often keeps its name and not its GUID.
 func ifaceFromAdapter(a *windows.IpAdapterAddresses) Interface {
 	guid, friendly := windows.BytePtrToString(a.AdapterName), windows.UTF16PtrToString(a.FriendlyName)
 	i := Interface{
@@ -44,7 +44,7 @@ func ifaceFromAdapter(a *windows.IpAdapterAddresses) Interface {
 		Index:        route.AdapterIndex(a),
 		Flags:        ifaceFlags(a),
 	}
-	if a.Mtu < 1<<31 { // loopback has no limit and says 1<<32 - 1
+	if a.Mtu < 1<<31 { // loopback has no limit, and its value is 1<<32 - 1
 		i.MTU = int(a.Mtu)
 	}
 	if n := min(int(a.PhysicalAddressLength), len(a.PhysicalAddress)); n > 0 {
@@ -56,12 +56,12 @@ func ifaceFromAdapter(a *windows.IpAdapterAddresses) Interface {
 		if !ok {
 			continue // neither IPv4 nor IPv6
 		}
-		// Windows gives an interface without a carrier an address of this range (RFC 3927) and shows it, but does not
-		// use it: binding to it and joining by it fail with WSAEADDRNOTAVAIL.
+		// Windows gives an interface without a carrier an address of this range (RFC 3927) and lists it, but does not
+		// use it. Binding to it and joining on it fail with WSAEADDRNOTAVAIL.
 		if addr.Is4() && addr.IsLinkLocalUnicast() && i.Flags&net.FlagUp == 0 {
 			continue
 		}
-		// 255 is Windows' word for no prefix at all.
+		// 255 means no prefix at all on Windows.
 		one := wire.WinAddr{Prefix: netip.PrefixFrom(addr, min(int(u.OnLinkPrefixLength), addr.BitLen())), State: u.DadState}
 		if addr.Is4() {
 			v4 = append(v4, one)
@@ -76,12 +76,12 @@ func ifaceFromAdapter(a *windows.IpAdapterAddresses) Interface {
 	return i
 }
 
-// ifaceFlags are the flags of package net, but for multicast, which package net infers from the type: WireGuard's is
-// not among those it knows.
+// ifaceFlags returns the flags of package net, except for multicast. Package net infers multicast from the type, and
+// does not know the type of WireGuard.
 func ifaceFlags(a *windows.IpAdapterAddresses) (f net.Flags) {
 	const noMulticast = 0x10 // IP_ADAPTER_NO_MULTICAST in iptypes.h
 	if a.OperStatus == windows.IfOperStatusUp {
-		f |= net.FlagUp | net.FlagRunning // Windows does not tell an interface that is down from one without a carrier
+		f |= net.FlagUp | net.FlagRunning // Windows does not distinguish an interface that is down from one without a carrier
 	}
 	if a.Flags&noMulticast == 0 {
 		f |= net.FlagMulticast

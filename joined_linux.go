@@ -1,4 +1,4 @@
-// What is joined, asked of Linux: the files of /proc that list it, for the network namespace of the calling thread.
+// The joined groups of the calling thread's network namespace, from the files of /proc that list them.
 
 package mcast
 
@@ -16,19 +16,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// joinedSource returns what asks the kernel.
+// joinedSource returns the function that asks the kernel.
 func joinedSource() func(*joinedSet, int) { return askJoined }
 
-// askJoined reads the files of the families that are held, in pieces of the given size. What cannot be read, without /proc or
-// without a free descriptor, stays unknown. rtnetlink is no substitute: RTM_GETMULTICAST has neither the number of sockets nor
-// the sources.
+// askJoined reads the files of the held families, in pieces of the given size. What cannot be read, without /proc or
+// without a free descriptor, stays unknown. rtnetlink is no substitute: RTM_GETMULTICAST reports neither the number of
+// sockets nor the sources.
 func askJoined(j *joinedSet, piece int) {
 	index := 0
 	j.askFamily(true, piece, "igmp", "mcfilter", func(line []byte) { index = j.parseIGMP(line, index) })
 	j.askFamily(false, piece, "igmp6", "mcfilter6", j.parseIGMP6)
 }
 
-// askFamily reads the groups of a family, and their sources if those can matter.
+// askFamily reads the groups of a family, and their sources if they can matter.
 func (j *joinedSet) askFamily(v4 bool, piece int, groups, sources string, parse func(line []byte)) {
 	held := func(matters func(joinedKey, *joinedCount) bool) bool {
 		for key, n := range j.counts {
@@ -51,10 +51,10 @@ func (j *joinedSet) askFamily(v4 bool, piece int, groups, sources string, parse 
 	}
 }
 
-// askSources reads the sources of a family, and reports whether that was all of them. The kernel begins with the first
-// interface whose latest group has sources, and passes over those before it (igmp_mcf_get_first in net/ipv4/igmp.c,
-// igmp6_mcf_get_first in net/ipv6/mcast.c). So loopback, which is the first of all (loopback_net_init in
-// drivers/net/loopback.c), gets such a group meanwhile.
+// askSources reads the sources of a family, and reports whether it has read all of them. The kernel begins with the
+// first interface whose latest group has sources, and skips the interfaces before it (igmp_mcf_get_first in
+// net/ipv4/igmp.c, igmp6_mcf_get_first in net/ipv6/mcast.c). So askSources meanwhile joins such a group on loopback,
+// which is the first interface of all (loopback_net_init in drivers/net/loopback.c).
 func (j *joinedSet) askSources(v4 bool, name string, piece int) bool {
 	const loopback = 1 // LOOPBACK_IFINDEX
 	domain, level := unix.AF_INET6, unix.IPPROTO_IPV6
@@ -88,7 +88,7 @@ func joinedRead(name string, piece int, parse func(line []byte)) bool {
 	}
 	defer f.Close()
 	buf := make([]byte, piece)
-	var text []byte // what is read and not parsed
+	var text []byte // read and not parsed yet
 	for {
 		n, err := f.Read(buf)
 		text = append(text, buf[:n]...)
@@ -106,8 +106,8 @@ func joinedRead(name string, piece int, parse func(line []byte)) bool {
 	}
 }
 
-// parseIGMP takes a line of /proc/net/igmp and returns which interface the next one is about: that of the latest line that
-// is not indented (igmp_mc_seq_show in net/ipv4/igmp.c).
+// parseIGMP parses a line of /proc/net/igmp and returns the interface of the next line. That is the interface of the
+// latest line that is not indented (igmp_mc_seq_show in net/ipv4/igmp.c).
 func (j *joinedSet) parseIGMP(line []byte, index int) int {
 	field, rest := joinedField(line)
 	if len(line) == 0 || line[0] != '\t' {
@@ -118,14 +118,14 @@ func (j *joinedSet) parseIGMP(line []byte, index int) int {
 	word, err := strconv.ParseUint(string(field), 16, 32)
 	n, errUsers := strconv.Atoi(string(users))
 	if err == nil && errUsers == nil {
-		// The number is the address as it lies in memory.
+		// The number has the bytes of the address in memory order.
 		group := netip.AddrFrom4([4]byte(binary.NativeEndian.AppendUint32(nil, uint32(word))))
 		j.find(joinedKey{index: index, group: group}, n)
 	}
 	return index
 }
 
-// parseIGMP6 takes a line of /proc/net/igmp6: index, name, group, users (igmp6_mc_seq_show in net/ipv6/mcast.c).
+// parseIGMP6 parses a line of /proc/net/igmp6: index, name, group, users (igmp6_mc_seq_show in net/ipv6/mcast.c).
 func (j *joinedSet) parseIGMP6(line []byte) {
 	field, rest := joinedField(line)
 	_, rest = joinedField(rest)
@@ -139,9 +139,9 @@ func (j *joinedSet) parseIGMP6(line []byte) {
 	}
 }
 
-// parseFilter takes a line of /proc/net/mcfilter or mcfilter6: index, a part of the name, group, source, how many sockets
-// include it, how many exclude it (igmp_mcf_seq_show in net/ipv4/igmp.c, igmp6_mcf_seq_show in net/ipv6/mcast.c). It returns
-// the index; 0: the line is not about a source.
+// parseFilter parses a line of /proc/net/mcfilter or mcfilter6: index, a part of the name, group, source, how many
+// sockets include the source, and how many exclude it (igmp_mcf_seq_show in net/ipv4/igmp.c, igmp6_mcf_seq_show in
+// net/ipv6/mcast.c). It returns the index, or 0 if the line is not about a source.
 func (j *joinedSet) parseFilter(line []byte) int {
 	field, rest := joinedField(line)
 	_, rest = joinedField(rest)
@@ -161,7 +161,7 @@ func (j *joinedSet) parseFilter(line []byte) int {
 	return index
 }
 
-// joinedAddress parses 32 digits, or 8 behind 0x, in network byte order.
+// joinedAddress parses 32 digits, or 8 after 0x, in network byte order.
 func joinedAddress(text []byte) (netip.Addr, bool) {
 	text = bytes.TrimPrefix(text, []byte("0x"))
 	var b [16]byte

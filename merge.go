@@ -1,4 +1,4 @@
-// What a merge is, and what it reads from. merge_linux.go and merge_other.go implement it.
+// This file defines a merge, and the conns that it reads from. merge_linux.go and merge_other.go implement it.
 
 package mcast
 
@@ -12,37 +12,38 @@ import (
 
 // merger reads from many conns as if they were one. Its methods may be called concurrently.
 type merger interface {
-	// add begins to deliver what c receives. A read that is blocked notices.
+	// add begins to deliver what c receives, also to a read that is blocked.
 	add(c *conn) error
 
-	// remove stops delivering c and gives its OS socket back. What it had received and nobody read is lost. Removing it again
-	// is harmless.
+	// remove stops delivering c and releases its OS socket. Datagrams that c has received and no read has returned are
+	// lost. A second remove does no harm.
 	remove(c *conn) error
 
-	// retire lets c, which receives nothing more, deliver what it has received, and then removes it.
+	// retire is for a c that receives no more datagrams. It lets c deliver what it has received, and then removes it.
 	retire(c *conn) error
 
-	// update runs f under the lock that guards the conns. No datagram is received or delivered meanwhile.
+	// update runs f under the lock that guards the conns. During f, no datagram is received or delivered.
 	update(f func())
 
 	// holds reports whether c is in. It must be called within update.
 	holds(c *conn) bool
 
-	// setOwn sets the addresses of this host, and those that it has lost. What it sent from the latter may still wait in the
-	// socket. It must be called within update.
+	// setOwn sets the addresses of this host, and the addresses that it has lost. Datagrams that it sent from a lost
+	// address may still wait in the socket. setOwn must be called within update.
 	setOwn(c *conn, own, lost *addrSet)
 
-	// readNow takes a datagram that is there, without waiting. n is -1 if it finds none, or the deadline has passed, or read
-	// has an error to return.
+	// readNow takes a datagram that has arrived, without waiting. n is -1 if there is none, if the deadline has passed,
+	// or if read has an error to return.
 	readNow(p []byte) (n int, src netip.AddrPort, err error)
 
-	// read waits for one datagram and takes what else is there, as far as ms has room. It must not be called concurrently.
+	// read waits for one datagram, and takes the others that have arrived, as far as ms has room. It must not be called
+	// concurrently.
 	read(ms []Message) (n int, err error)
 
-	// setReadDeadline sets when reads fail, also one that is blocked.
+	// setReadDeadline sets the time when reads fail. It applies to a blocked read, too.
 	setReadDeadline(t time.Time) error
 
-	// close interrupts every read, waits until none is inside and no goroutine is left, and gives all OS sockets back.
+	// close interrupts every read, waits until no read and no goroutine is left, and releases all OS sockets.
 	close() error
 }
 
@@ -55,7 +56,7 @@ type deadline struct {
 	timer  *time.Timer
 }
 
-// set takes over a new time; zero: never. The lock is held.
+// set sets a new time; zero means never. The lock is held.
 func (d *deadline) set(t time.Time) {
 	d.at, d.passed = time.Time{}, false
 	if d.timer != nil {
@@ -94,21 +95,21 @@ func (d *deadline) expire() {
 
 // conn is a membership, or the unicast of a TxSocket's OS socket, in a merge.
 type conn struct {
-	schedState // what the merge knows of it
-	osSocket   // what the system has it by
+	schedState // its state in the merge
+	osSocket   // how the system refers to it
 
 	pair    *pair // nil for the sockets of a TxSocket
 	group   netip.Addr
 	ifName  string
 	ifIndex int
 	filter  sourceFilter
-	sources []netip.Addr // its share of the pair's
-	release func() error // gives its OS socket back, or its part in one
+	sources []netip.Addr // its share of the pair's sources
+	release func() error // releases its OS socket, or its part in one
 
 	count counters
 }
 
-// readError is a failed receive on c as the caller sees it.
+// readError returns the error of a failed receive on c in the form that the caller gets.
 func (c *conn) readError(err error) error {
 	if err == nil {
 		return nil
@@ -116,8 +117,8 @@ func (c *conn) readError(err error) error {
 	return &OpError{Op: "read", Group: c.group, Interface: c.ifName, Err: systemError("recvmsg", err)}
 }
 
-// counters are what a conn has delivered, the datagrams of this host that it discarded, and what the kernel dropped. They
-// are guarded by the merge's lock.
+// counters count what a conn has delivered, the datagrams of this host that it discarded, and what the kernel dropped.
+// The merge's lock guards them.
 type counters struct {
 	packets, bytes, truncated, own uint64
 	dropped                        drops
@@ -131,8 +132,8 @@ func (c *counters) add(n int, truncated bool) {
 	}
 }
 
-// drops adds up a counter of the kernel that begins again at 0 after 2^32-1. It is right if it sees each 2^32 drops at least
-// once.
+// drops sums a counter of the kernel that wraps to 0 after 2^32-1. The sum is right if drops sees the counter at least
+// once in every 2^32 drops.
 type drops struct {
 	last  uint32
 	total uint64
@@ -153,21 +154,22 @@ func (c *conn) addCounters(m *Membership) {
 	m.Dropped += c.count.dropped.total
 }
 
-// sourceFilter refuses in user space what the kernel cannot be made to refuse, or may not always. Its zero value refuses nothing.
-// Its sets are shared and without zones: one interface, one zone. The merge's lock guards which they are, and is not held
-// while one is made.
+// sourceFilter refuses in user space the sources that the kernel cannot refuse, or may not always refuse. Its zero
+// value refuses nothing. Its sets are shared. They have no zones, since one interface has one zone. The merge's lock
+// guards the references to the sets. The lock is not held while a set is made.
 type sourceFilter struct {
 	own     *addrSet   // this host's addresses on the interface, if its own datagrams are not wanted
-	former  []*addrSet // addresses that the interface has lost since something was received that may not have been read yet
+	former  []*addrSet // lost addresses of the interface, from which unread datagrams may remain
 	blocked *addrSet
 	only    *addrSet // nil: all are wanted
 }
 
-// refuses reports whether n datagrams from src must not be delivered, and counts them if they are this host's own. The
+// refuses reports whether n datagrams from src must be discarded. It counts them if they are this host's own. The
 // merge's lock is held.
 //
-// An IPv4-mapped source in an IPv6 packet belongs to no host (RFC 4942, section 2.2), but Linux lets it in. It would pass
-// for an IPv4 source, 127.0.0.1 for example, and a reply would go there. The kernels of the BSDs and macOS drop it.
+// An IPv4-mapped source in an IPv6 packet belongs to no host (RFC 4942, section 2.2), but Linux accepts it. It would
+// look like an IPv4 source, 127.0.0.1 for example, and a reply would go there. The kernels of the BSDs and macOS drop
+// it.
 func (c *conn) refuses(src netip.Addr, n int) bool {
 	s := &c.filter
 	if src.Is4In6() {
@@ -184,11 +186,11 @@ func (c *conn) refuses(src netip.Addr, n int) bool {
 	return s.blocked.has(src) || s.only != nil && !s.only.has(src)
 }
 
-// maxZones is how many zones a zoneCache keeps. Interfaces that come and go have a new index each time.
+// maxZones is how many zones a zoneCache keeps at most. An interface that is created again has a new index each time.
 const maxZones = 1024
 
-// zoneCache keeps the text of the zones met, which netip wants, so that it is made once: numbers, because names
-// may change hands.
+// zoneCache keeps the text of each zone, which netip needs, so that the text is made once. A zone is a number, since a
+// name may move to another interface.
 type zoneCache struct {
 	last uint32
 	text string

@@ -1,8 +1,8 @@
 //go:build !mcast_portable
 
-// The merge of Linux: it reads from many OS sockets as if they were one, and decides whose turn it is to deliver. The
-// sockets are in one epoll set, whose descriptor is in the runtime's poller. So a blocked read parks a goroutine and nothing
-// else, and deadlines and Close come from the runtime. batch_linux.go and coalesce_linux.go receive.
+// The merge of Linux reads from many OS sockets as if they were one, and decides whose turn it is to deliver. The
+// sockets are in one epoll set, whose descriptor is in the runtime's poller. So a blocked read parks only a goroutine,
+// and deadlines and Close come from the runtime. batch_linux.go and coalesce_linux.go receive.
 
 package mcast
 
@@ -22,42 +22,43 @@ import (
 )
 
 const (
-	// readBudget is how many datagrams an OS socket delivers in one turn. It is large enough to make the change of
-	// socket cheap, and small enough that a flooded group delays a quiet one by tens of microseconds.
+	// readBudget is how many datagrams an OS socket delivers in one turn. It is large enough to make a change of socket
+	// cheap. It is small enough that a flooded group delays a quiet one by tens of microseconds.
 	readBudget = 64
 
-	// fewAtFirst is how many datagrams a batch asks an OS socket for at first. The preparation for more is wasted if the
-	// socket has fewer. If that many come, the batch asks for more.
+	// fewAtFirst is how many datagrams a batch first asks an OS socket for. Preparing for more is wasted if the socket
+	// has fewer. If that many arrive, the batch asks for more.
 	fewAtFirst = 4
 
-	// trusted is how many turns end after as many datagrams as an OS socket had when it was last found empty.
+	// trusted is how many turns end after a known number of datagrams: as many as the OS socket had when it was last
+	// found empty.
 	trusted = 15
 
-	// lookBudget is how many datagrams a read looks at before it releases merge.mu and asks the runtime about the
+	// lookBudget is how many datagrams a read handles before it releases merge.mu and asks the runtime about the
 	// deadline and Close. Thus neither a flood nor a large batch delays these. A system call that finds no datagram
 	// counts as one.
 	lookBudget = 256
 )
 
-// schedState is what a merge knows of a conn.
+// schedState is the state of a conn in a merge.
 type schedState struct {
 	slot    int32 // in merge.conns; epoll reports it
 	retired bool  // to be removed as soon as it is empty
 	burst   int   // datagrams in its last turn
-	trust   uint8 // turns that end after burst datagrams, without a system call that finds the socket empty
+	trust   uint8 // turns left that end after burst datagrams, without a system call to find the socket empty
 }
 
-// merge implements merger. epoll is level-triggered: if a socket still has datagrams after its turn, the kernel puts it behind
-// the others that are ready and reports it again (ep_send_events in fs/eventpoll.c). So a turn may end anywhere, and no
-// socket is forgotten.
+// merge implements merger. epoll is level-triggered. If a socket still has datagrams after its turn, the kernel puts it
+// behind the other ready sockets and reports it again (ep_send_events in fs/eventpoll.c). So a turn may end at any
+// point, and no socket is forgotten.
 type merge struct {
 	file *os.File // the epoll descriptor, in the runtime's poller
 	raw  syscall.RawConn
 
-	req    readRequest           // of the one reader that is in read
+	req    readRequest           // of the only reader in read
 	readFn func(fd uintptr) bool // m.tryRead, made once so that reading does not allocate
 
-	// mu guards everything below and the life of every descriptor: a reader uses descriptors only while it holds mu, so
+	// mu guards everything below and the life of every descriptor. A reader uses descriptors only while it holds mu, so
 	// it never reads from a closed one. mu is held for non-blocking calls only.
 	mu       sync.Mutex
 	closed   bool
@@ -68,16 +69,16 @@ type merge struct {
 	ready    []unix.EpollEvent // the events whose sockets still wait for their turn
 	hot      *conn             // the socket whose turn it is; nil between turns
 	turn     int               // the length of its turn, in datagrams
-	left     int               // how many of them it may still deliver; less than 0 if the kernel gave more
-	failed   bool              // epoll reported an error of it
+	left     int               // how many of them it may still deliver; negative if the kernel returned more
+	failed   bool              // epoll reported an error of the hot socket
 	ask      bool              // the only socket was found empty: ask epoll before the next attempt
 	receiver receiver
-	owed     error // what a batch met after its first datagram, for the next read; the kernel reports it once
+	owed     error // of a batch, after its first datagram: for the next read, since the kernel reports it once
 }
 
 var _ merger = (*merge)(nil)
 
-// readRequest is what a reader wants and has got.
+// readRequest is the request of a reader, and its result.
 type readRequest struct {
 	ms    []Message
 	n     int // how many of ms are filled
@@ -93,7 +94,7 @@ func newMerge() (*merge, error) {
 	}); err != nil {
 		return nil, err
 	}
-	// os.NewFile looks at the flag and hands only a non-blocking descriptor to the poller.
+	// os.NewFile gives a descriptor to the poller only if it is non-blocking.
 	if err := syscallErr("fcntl", func() error { return unix.SetNonblock(epfd, true) }); err != nil {
 		unix.Close(epfd)
 		return nil, err
@@ -134,7 +135,7 @@ func (m *merge) add(c *conn) error {
 
 func (m *merge) remove(c *conn) error {
 	if m.unlist(c) {
-		return c.release() // it may wait for the kernel's configuration lock, which readers should not
+		return c.release() // outside mu: it may wait for the kernel's configuration lock, and readers should not wait for that
 	}
 	return nil
 }
@@ -155,10 +156,10 @@ func (m *merge) retire(c *conn) error {
 	return m.remove(c)
 }
 
-// mayDeliver reports whether c has something that was not delivered yet. m.mu is held.
+// mayDeliver reports whether c has anything left to deliver. m.mu is held.
 func (m *merge) mayDeliver(c *conn) bool { return m.hot == c && m.receiver.pending() || c.waiting() }
 
-// drop takes c out, if it is in, and keeps what it has counted. m.mu is held.
+// drop removes c, if m holds it, and keeps its counts. m.mu is held.
 func (m *merge) drop(c *conn) bool {
 	if !m.holds(c) {
 		return false
@@ -166,11 +167,11 @@ func (m *merge) drop(c *conn) bool {
 	if c.pair != nil {
 		c.addCounters(&c.pair.past)
 	}
-	// Closing a descriptor takes it out of every epoll set, unless a forked child holds a duplicate. This call fails only
-	// after close, which has done the same.
+	// Closing a descriptor removes it from every epoll set, unless a forked child holds a duplicate. This call fails
+	// only after close, which has removed it too.
 	_ = m.control(unix.EPOLL_CTL_DEL, c.fd, nil)
 	m.receiver.forget(c)
-	m.conns[c.slot] = nil // an event of it that is left in ready counts for the next conn there, and does no harm
+	m.conns[c.slot] = nil // its event may be left in ready; it then applies to the next conn in the slot, which does no harm
 	m.free++
 	for n := len(m.conns); n > 0 && m.conns[n-1] == nil; n-- {
 		m.conns = m.conns[:n-1]
@@ -182,7 +183,7 @@ func (m *merge) drop(c *conn) bool {
 	return true
 }
 
-// at returns the conn in a slot; nil if there is none. m.mu is held.
+// at returns the conn in a slot, or nil. m.mu is held.
 func (m *merge) at(slot int32) *conn {
 	if int(slot) < len(m.conns) {
 		return m.conns[slot]
@@ -196,12 +197,12 @@ func (m *merge) setOwn(c *conn, own, lost *addrSet) {
 	if lost != nil && c.waiting() {
 		excess := max(0, len(c.filter.former)+1-maxFormer)
 		c.filter.former = append(slices.Delete(c.filter.former, 0, excess), lost)
-		c.trust = 0 // the next turn ends when the socket is empty, and with it what was sent from the lost addresses
+		c.trust = 0 // the next turn lasts until the socket is empty and has nothing left from the lost addresses
 	}
 	c.filter.own = own
 }
 
-// maxFormer is how many losses of addresses are kept for a socket that nobody reads.
+// maxFormer is how many sets of lost addresses are kept for a socket while no read empties it.
 const maxFormer = 64
 
 func (m *merge) control(op, fd int, event *unix.EpollEvent) error {
@@ -246,7 +247,7 @@ func (m *merge) close() error {
 	return err
 }
 
-// closedError turns what the runtime says of a closed epoll file into the error that users of package net know.
+// closedError replaces the runtime's error for a closed epoll file with net.ErrClosed, which users of package net know.
 func closedError(err error) error {
 	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		return err
@@ -297,7 +298,7 @@ func (m *merge) settle() (err error) {
 	return err
 }
 
-// fail ends a read with err. A batch that has datagrams returns these, and the next read returns err. m.mu is held.
+// fail ends a read with err. A batch that has datagrams returns them, and the next read returns err. m.mu is held.
 func (m *merge) fail(err error) {
 	if m.req.n > 0 {
 		m.owed = err
@@ -332,12 +333,12 @@ func (m *merge) tryRead(epfd uintptr) bool {
 			return true
 		}
 	}
-	// A flood of unwanted datagrams must not hold back those that the batch has.
+	// While unwanted datagrams flood in, return the ones that the batch has.
 	r.again = r.n == 0 || 2*(r.n-had) >= looked
 	return true
 }
 
-// next returns the socket to receive from; nil: none has anything.
+// next returns the socket to receive from, or nil if no socket has a datagram.
 func (m *merge) next(epfd int) (*conn, error) {
 	for {
 		if c := m.current(); c != nil {
@@ -351,9 +352,9 @@ func (m *merge) next(epfd int) (*conn, error) {
 	}
 }
 
-// current returns the socket to receive from, as far as that is known without asking epoll: the one whose turn it is, then
-// the others that epoll has reported. A socket that has the merge to itself takes no turns: the attempt to receive from it tells
-// what epoll would.
+// current returns the socket to receive from, if it is known without a call of epoll. The socket whose turn it is comes
+// first, then the others that epoll has reported. If the merge has only one socket, current returns it without epoll:
+// the receive call itself reports whether a datagram has arrived.
 func (m *merge) current() *conn {
 	if c := m.hot; c != nil {
 		if m.left > 0 || m.receiver.pending() {
@@ -376,8 +377,8 @@ func (m *merge) current() *conn {
 	return m.hot
 }
 
-// begin gives c its turn. To find a socket empty takes a system call, while the next epoll_wait reports many sockets that are
-// not. So most turns are as long as the one in which c was last found empty.
+// begin gives c its turn. Finding a socket empty takes a system call, while one epoll_wait reports many sockets that
+// have datagrams. So most turns are as long as the one in which c was last found empty.
 func (m *merge) begin(c *conn, failed bool) {
 	m.hot, m.turn, m.failed = c, readBudget, failed
 	if c.trust > 0 && len(m.conns) > 1 {
@@ -407,7 +408,7 @@ func (m *merge) receive(c *conn, ms []Message) (received, error) {
 	return got, c.readError(err)
 }
 
-// empty ends the turn of c, which has nothing more.
+// empty ends the turn of c, which has no more datagrams.
 func (m *merge) empty(c *conn) {
 	if taken := m.turn - m.left; taken > 0 {
 		c.burst, c.trust = min(taken, readBudget), 0
@@ -418,12 +419,12 @@ func (m *merge) empty(c *conn) {
 	if m.failed {
 		c.discardErrors()
 	}
-	c.filter.former = nil // an address may be another host's by now
+	c.filter.former = nil // a lost address may belong to another host by now
 	m.ask = true
 	m.endTurn(c)
 }
 
-// endTurn removes c if it is retired and has nothing more.
+// endTurn ends the turn. It removes c if c is retired and has no more datagrams.
 func (m *merge) endTurn(c *conn) {
 	m.hot = nil
 	if c.retired && !c.waiting() && m.drop(c) {
@@ -431,8 +432,8 @@ func (m *merge) endTurn(c *conn) {
 	}
 }
 
-// epollWait takes what is ready and never waits. The Go scheduler need not know of it, since it writes to the merge's own
-// memory only. See recvFrom.
+// epollWait takes the ready events and never waits. It need not inform the Go scheduler, since it writes only to the
+// merge's own memory. See recvFrom.
 func epollWait(epfd int, events []unix.EpollEvent) (int, error) {
 	for {
 		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epfd),

@@ -1,8 +1,8 @@
 //go:build !linux || mcast_portable
 
-// The merge of systems whose poller takes no descriptor that stands for many (macOS refuses kqueue in kqueue, and Windows has
-// nothing like it). A goroutine for each OS socket receives ahead into a buffer of its own, and reads take from these in turn.
-// The build tag mcast_portable selects it on Linux, where it is tested.
+// The merge of the other systems. Their pollers accept no descriptor that stands for many: macOS refuses a kqueue in a
+// kqueue, and Windows has nothing like it. A goroutine for each OS socket receives ahead into its own buffer. Reads
+// take from these buffers in turn. The build tag mcast_portable selects this merge on Linux, where it is tested.
 
 package mcast
 
@@ -19,40 +19,40 @@ import (
 )
 
 const (
-	// inboxBytes and inboxDatagrams bound what an OS socket's goroutine receives ahead. More than that waits in the kernel's
+	// inboxBytes and inboxDatagrams limit what an OS socket's goroutine receives ahead. The rest waits in the kernel's
 	// buffer. So nothing is dropped here.
 	inboxBytes     = 2 * maxDatagram
 	inboxDatagrams = 64
 
-	// takeBudget is how many datagrams a batch takes at most: it holds the merge's lock while it copies them.
+	// takeBudget is how many datagrams a batch takes at most. It holds the merge's lock while it copies them.
 	takeBudget = 1024
 
-	// drainPause is how long an OS socket that receives nothing more must be silent to count as empty, and drainPauses
-	// is how often: the deadline of a goroutine that runs late may pass before it has looked.
+	// drainPause is how long a retired OS socket must be silent to count as empty, and drainPauses is how many times.
+	// The deadline of a late goroutine may pass before the goroutine has tried to read.
 	drainPause  = 10 * time.Millisecond
 	drainPauses = 3
 )
 
-// schedState is what a merge knows of a conn.
+// schedState is the state of a conn in a merge.
 type schedState struct {
 	in      *inbox
 	retired bool // to be removed as soon as it is empty
 }
 
-// inbox is an OS socket, with the datagrams that its goroutine has received and nobody has read yet.
+// inbox is an OS socket, with the datagrams that its goroutine has received and no read has taken yet.
 type inbox struct {
 	udp     *net.UDPConn
-	bound   netip.Addr // the group that it is bound to; zero: control messages name the group
+	bound   netip.Addr // the group that it is bound to; zero if control messages name the group
 	checkIf bool       // deliver only datagrams whose control messages name the conn's interface
 
-	buf     []byte        // what was received; the goroutine writes beyond used, without a lock
-	emptied chan struct{} // holds one: everything was read, or the last conn is gone
+	buf     []byte        // received data; the goroutine writes beyond used, without a lock
+	emptied chan struct{} // holds one signal: everything was read, or the last conn is gone
 
-	// What follows is guarded by the merge's lock.
-	conns map[netip.Addr]*conn // whom it receives for: by group, or by the zero Addr for unicast
+	// The merge's lock guards the fields below.
+	conns map[netip.Addr]*conn // the receiving conns, by group; unicast has the zero Addr
 	used  int                  // bytes of buf that queue refers to
 	queue []arrival            // its array never grows
-	read  int                  // how many of queue were read
+	read  int                  // how many elements of queue were read
 }
 
 // arrival is a datagram in an inbox, or an error.
@@ -61,7 +61,7 @@ type arrival struct {
 	at, size  int // in buf
 	src       netip.AddrPort
 	meta      wire.Metadata
-	truncated bool // buf was too small already
+	truncated bool // buf itself was too small
 	err       error
 }
 
@@ -71,14 +71,14 @@ func newInbox(udp *net.UDPConn, bound netip.Addr, checkIf bool) *inbox {
 
 // merge implements merger.
 type merge struct {
-	wake    chan struct{}  // holds one: look again
+	wake    chan struct{}  // holds one signal: look again
 	running sync.WaitGroup // the goroutines of the inboxes
 
 	mu       sync.Mutex // guards everything below; never held while waiting
 	closed   bool
 	deadline deadline
 	inboxes  map[*inbox]struct{}
-	line     []*inbox // those whose queue is not empty, the next one to deliver first
+	line     []*inbox // inboxes whose queue is not empty; the first delivers next
 	zones    zoneCache
 }
 
@@ -90,7 +90,7 @@ func newMerge() (*merge, error) {
 	return m, nil
 }
 
-// signal fills a channel that holds one.
+// signal fills a channel that holds one signal.
 func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -118,7 +118,8 @@ func (m *merge) add(c *conn) error {
 	return nil
 }
 
-// yield leaves c's place in its inbox, and what waits there, to another conn of the same pair. The merge's lock is held.
+// yield gives c's place in its inbox, and the datagrams waiting there, to another conn of the same pair. The merge's
+// lock is held.
 func (c *conn) yield(to *conn) {
 	c.addCounters(&c.pair.past)
 	for i := range c.in.queue {
@@ -141,7 +142,7 @@ func (m *merge) unlist(c *conn) bool {
 	return m.drop(c)
 }
 
-// drop takes c out, if it is in, and keeps what it has counted. m.mu is held.
+// drop removes c, if m holds it, and keeps its counts. m.mu is held.
 func (m *merge) drop(c *conn) bool {
 	if !m.holds(c) {
 		return false
@@ -154,7 +155,7 @@ func (m *merge) drop(c *conn) bool {
 	for i := range in.queue {
 		if a := &in.queue[i]; a.conn == c {
 			a.conn = nil
-			if a.err != nil { // it is the OS socket's
+			if a.err != nil { // the error belongs to the OS socket
 				a.conn = in.any()
 			}
 		}
@@ -169,7 +170,8 @@ func (m *merge) drop(c *conn) bool {
 	return true
 }
 
-// skip passes over what nobody is there for anymore, and makes room when nothing is left. The merge's lock is held.
+// skip passes over arrivals that no conn takes anymore, and frees the buffer when none is left. The merge's lock is
+// held.
 func (in *inbox) skip() {
 	for in.read < len(in.queue) && in.queue[in.read].conn == nil {
 		in.read++
@@ -187,7 +189,7 @@ func (m *merge) retire(c *conn) error {
 	return c.in.drain()
 }
 
-// drain wakes the goroutine if nothing more is expected. The merge's lock is held.
+// drain wakes the goroutine if it expects no more datagrams. The merge's lock is held.
 func (in *inbox) drain() error {
 	if !in.draining() {
 		return nil
@@ -195,7 +197,7 @@ func (in *inbox) drain() error {
 	return in.udp.SetReadDeadline(longAgo)
 }
 
-// draining reports whether nothing more is expected, since all conns are retired. The merge's lock is held.
+// draining reports whether no more datagrams are expected, since all conns are retired. The merge's lock is held.
 func (in *inbox) draining() bool {
 	for _, c := range in.conns {
 		if !c.retired {
@@ -213,7 +215,7 @@ func (m *merge) update(f func()) {
 	f()
 }
 
-// setOwn needs not remember what is lost: datagrams are compared with the addresses when they are received.
+// setOwn need not keep the lost addresses: datagrams are compared with the addresses on receipt.
 func (m *merge) setOwn(c *conn, own, _ *addrSet) { c.filter.own = own }
 
 func (m *merge) close() error {
@@ -231,7 +233,7 @@ func (m *merge) close() error {
 	return err
 }
 
-// dropAll takes all conns of an inbox out, and returns them. m.mu is held.
+// dropAll removes all conns of an inbox and returns them. m.mu is held.
 func (m *merge) dropAll(in *inbox) (conns []*conn) {
 	for _, c := range in.conns {
 		conns = append(conns, c)
@@ -274,8 +276,8 @@ func (m *merge) read(ms []Message) (int, error) {
 	}
 }
 
-// take fills ms with what is there: one datagram from each inbox, again and again, so that a flooded one delays a
-// quiet one by a datagram.
+// take fills ms with the datagrams that have arrived: one from each inbox, in rounds. So a flooded inbox delays a quiet
+// one by one datagram.
 func (m *merge) take(ms []Message) (n int, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -334,11 +336,11 @@ func (m *merge) receive(in *inbox) {
 		if draining {
 			in.udp.SetReadDeadline(time.Now().Add(drainPause))
 		}
-		size, told, _, src, err := in.udp.ReadMsgUDPAddrPort(in.buf[at:at+maxDatagram], control)
+		size, controlLen, _, src, err := in.udp.ReadMsgUDPAddrPort(in.buf[at:at+maxDatagram], control)
 		a := arrival{at: at, size: size, src: src}
 		switch {
 		case err == nil || isTruncation(err):
-			a.meta, a.truncated = wire.ParseControl(control[:told]), err != nil
+			a.meta, a.truncated = wire.ParseControl(control[:controlLen]), err != nil
 		case isHarmless(err):
 			continue
 		case draining: // it is empty, or its interface is gone
@@ -347,7 +349,7 @@ func (m *merge) receive(in *inbox) {
 				silent = 0
 			}
 			continue
-		case errors.Is(err, os.ErrDeadlineExceeded): // drain's, of this time or of one that another conn has ended
+		case errors.Is(err, os.ErrDeadlineExceeded): // set by drain, now or before another conn was added
 			in.udp.SetReadDeadline(time.Time{})
 			continue
 		default:
@@ -358,7 +360,7 @@ func (m *merge) receive(in *inbox) {
 	}
 }
 
-// room waits until an inbox has room for a datagram, and returns where. ok is false when no conn is left.
+// room waits until an inbox has room for a datagram, and returns its offset. ok is false when no conn is left.
 func (m *merge) room(in *inbox) (at int, draining, ok bool) {
 	for {
 		m.mu.Lock()
@@ -373,13 +375,13 @@ func (m *merge) room(in *inbox) (at int, draining, ok bool) {
 	}
 }
 
-// deliver puts what was received where a read finds it, if it is to be delivered.
+// deliver queues an arrival for the reads, unless it must be discarded.
 func (m *merge) deliver(in *inbox, a *arrival) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
 	case a.err != nil:
-		if in.draining() { // as it is if no conn is left
+		if in.draining() { // also if no conn is left
 			return
 		}
 		a.conn = in.any()
@@ -401,7 +403,7 @@ func (m *merge) deliver(in *inbox, a *arrival) {
 	signal(m.wake)
 }
 
-// any returns one of the conns; nil if there is none. The merge's lock is held.
+// any returns one of the conns, or nil if there is none. The merge's lock is held.
 func (in *inbox) any() *conn {
 	for _, c := range in.conns {
 		return c
@@ -409,7 +411,7 @@ func (in *inbox) any() *conn {
 	return nil
 }
 
-// find says whom a datagram is for; nil: for nobody here.
+// find returns the conn that a datagram is for, or nil.
 func (in *inbox) find(meta *wire.Metadata) *conn {
 	key := in.bound
 	if !key.IsValid() && meta.Group.IsMulticast() {
@@ -422,9 +424,9 @@ func (in *inbox) find(meta *wire.Metadata) *conn {
 	return c
 }
 
-// countUnknown counts a datagram that is discarded because its control messages are missing. Windows leaves them out when
-// memory is short. If the OS socket has just one conn, the datagram was for that one. A socket that is bound to a group has
-// another reason; see openConn in sockopt_darwin.go. The merge's lock is held.
+// countUnknown counts a datagram that is discarded because its control messages are missing. Windows omits them when
+// memory is short. If the OS socket has only one conn, the datagram was for that conn. For a socket that is bound to a
+// group the reason is another; see openConn in sockopt_darwin.go. The merge's lock is held.
 func (in *inbox) countUnknown(meta *wire.Metadata) {
 	if !in.checkIf || in.bound.IsValid() || meta.Group.IsValid() || len(in.conns) != 1 {
 		return
@@ -434,7 +436,7 @@ func (in *inbox) countUnknown(meta *wire.Metadata) {
 	}
 }
 
-// finish removes the conns of an inbox that has received everything, as soon as that was read.
+// finish removes the conns of an inbox that has received everything, as soon as all of it was read.
 func (m *merge) finish(in *inbox) {
 	for {
 		var conns []*conn

@@ -1,6 +1,6 @@
 //go:build mcast_portable
 
-// What the merge of the other systems needs to run on Linux, where it is tested.
+// What the merge of the other systems needs on Linux, where it is tested.
 
 package mcast
 
@@ -12,10 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// canCoalesce: nothing takes runs apart.
+// canCoalesce is false, since this merge does not split runs.
 const canCoalesce = false
 
-// listen makes c, whose descriptor is open, ready to be added. The runtime gets a duplicate of the descriptor.
+// listen prepares c, whose descriptor is open, for add. The runtime gets a duplicate of the descriptor.
 func (c *conn) listen() error {
 	fd, err := unix.FcntlInt(uintptr(c.fd), unix.F_DUPFD_CLOEXEC, 0) // for the file, which closes its own
 	if err != nil {
@@ -33,13 +33,13 @@ func (c *conn) listen() error {
 	return nil
 }
 
-// replyConn makes the reading side of a sender's socket part of a merge. The socket stays the sender's.
+// replyConn returns a conn for the reading side of a sender's socket. The socket still belongs to the sender.
 func replyConn(to *sender, _ bool) (*conn, error) {
 	c := &conn{schedState: schedState{in: newInbox(to.conn, netip.Addr{}, false)}}
 	c.release = func() error { return to.conn.SetReadDeadline(longAgo) }
 	return c, control(to.raw, func(fd int) error {
 		c.fd = fd
-		unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1) // of IPv6 alone, for the zone
+		unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1) // for IPv6 only, for the zone
 		return nil
 	})
 }

@@ -1,5 +1,5 @@
-// The reading half that RxSocket and TxSocket share: a net.PacketConn over a merge, whose reads a context may end, and the
-// conversions between the addresses of package net and those of netip.
+// The reading half of RxSocket and TxSocket: a net.PacketConn over a merge, with reads that a context may end. It also
+// converts between the addresses of package net and of netip.
 
 package mcast
 
@@ -17,13 +17,13 @@ import (
 // reader reads from a merge. All methods may be called concurrently.
 type reader struct {
 	m    *merge
-	slot chan struct{} // holds one: the read that may wait in m
-	one  [1]Message    // of that read
+	slot chan struct{} // holds one element: for the read that may wait in m
+	one  [1]Message    // the message of that read
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	deadline time.Time
-	series   *ctxRead // of the read that is in m; nil if none, or without a context
-	cut      bool     // its context has ended and set another deadline of m
+	series   *ctxRead // the series of the read in m; nil if there is no read, or it has no context
+	cut      bool     // the context has ended and replaced the deadline of m
 }
 
 func newReader() (*reader, error) {
@@ -41,7 +41,7 @@ func (r *reader) setReadDeadline(t time.Time) error {
 	defer r.mu.Unlock()
 	r.deadline = t
 	if r.cut {
-		return nil // leave sets it
+		return nil // leave sets the deadline
 	}
 	return r.m.setReadDeadline(t)
 }
@@ -83,14 +83,14 @@ func (r *reader) enter(series *ctxRead) error {
 	r.mu.Lock()
 	r.series = series
 	r.mu.Unlock()
-	if err := series.ctx.Err(); err != nil { // it may have ended before it could find the series in m
+	if err := series.ctx.Err(); err != nil { // it may have ended before r.series was set
 		r.leave(series)
 		return err
 	}
 	return nil
 }
 
-// leave lets the next read in. It finds the deadline as it was set, whatever the context of this one did.
+// leave admits the next read. It restores the deadline if the context of this read replaced it.
 func (r *reader) leave(series *ctxRead) {
 	if series != nil {
 		r.mu.Lock()
@@ -104,7 +104,7 @@ func (r *reader) leave(series *ctxRead) {
 	<-r.slot
 }
 
-// readFromUDPAddrPort reads one datagram. An error comes with zero values.
+// readFromUDPAddrPort reads one datagram. With an error it returns zero values.
 func (r *reader) readFromUDPAddrPort(p []byte) (n int, src netip.AddrPort, err error) {
 	if n, src, err = r.m.readNow(p); n < 0 {
 		n, src, err = r.waitOne(p)
@@ -133,7 +133,7 @@ func (r *reader) readFrom(p []byte) (int, net.Addr, error) {
 	return n, net.UDPAddrFromAddrPort(src), nil
 }
 
-// readBatch reads for a series, or for none if that is nil. An error comes with n 0.
+// readBatch reads for a series, or for none if series is nil. With an error n is 0.
 func (r *reader) readBatch(ms []Message, series *ctxRead) (int, error) {
 	if len(ms) == 0 {
 		return 0, nil
@@ -156,7 +156,7 @@ func readError(err error) error {
 	return &OpError{Op: "read", Err: err}
 }
 
-// udpAddrPort is the destination of a WriteTo. One of IPv4 is in the form that can have a zone, for unmap.
+// udpAddrPort returns the destination of a WriteTo. An IPv4 address is in the form that can have a zone, for unmap.
 func udpAddrPort(addr net.Addr) (netip.AddrPort, error) {
 	udp, ok := addr.(*net.UDPAddr)
 	if !ok || udp == nil {
@@ -169,8 +169,7 @@ func udpAddrPort(addr net.Addr) (netip.AddrPort, error) {
 	return netip.AddrPortFrom(ip.WithZone(udp.Zone), uint16(udp.Port)), nil
 }
 
-// unmap returns an address to send to in its plain form. To IPv4 a zone says nothing, so that what is meant by one cannot
-// be done.
+// unmap returns an address to send to in its plain form. IPv4 has no zones, so an IPv4 address with a zone is an error.
 func unmap(ip netip.Addr) (netip.Addr, error) {
 	if plain := ip.Unmap(); ip.Zone() == plain.Zone() {
 		return plain, nil
@@ -178,7 +177,7 @@ func unmap(ip netip.Addr) (netip.Addr, error) {
 	return ip, fmt.Errorf("to %s: zone %s picks no interface, for IPv4 has no zones", ip.Unmap(), ip.Zone())
 }
 
-// errPortZero replaces the system's error, which says that some argument is invalid.
+// errPortZero replaces the error of the system, which only reports an invalid argument.
 var errPortZero = errors.New("port 0 is not a destination")
 
 func text(addr net.Addr) string {
@@ -188,7 +187,7 @@ func text(addr net.Addr) string {
 	return addr.Network() + " " + addr.String()
 }
 
-// systemError is what the runtime or the kernel said of a read or write, without the words around it.
+// systemError returns the error of the runtime or the kernel for a read or write, without the errors that wrap it.
 func systemError(name string, err error) error {
 	switch {
 	case err == nil:

@@ -1,7 +1,7 @@
 //go:build !mcast_portable
 
-// How the merge of Linux receives: the system calls, and what becomes of a datagram. Nothing here waits, or knows which socket
-// comes next; see merge_linux.go.
+// How the merge of Linux receives: the system calls, and the handling of each datagram. Nothing here waits, or knows
+// which socket comes next; see merge_linux.go.
 
 package mcast
 
@@ -12,39 +12,39 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// receiver receives from any of the sockets. It does not choose which. The merge's lock guards it.
+// receiver receives from any of the sockets; it does not choose which. The merge's lock guards it.
 type receiver struct {
 	zones zoneCache
 	batch *recvBatch // made by the first batch
 	runs  *coalesced // made for the first conn that coalesces
 }
 
-// received is what one call of a receiver brought.
+// received is the result of one call of a receiver.
 type received struct {
-	all   int  // datagrams that the kernel gave
-	kept  int  // how many of these may be delivered: they stand first in the messages
-	empty bool // the socket has no more
+	all   int  // datagrams that the kernel returned
+	kept  int  // how many of these may be delivered: the first messages
+	empty bool // the socket has no more datagrams
 }
 
-// prepare gets ready to receive from c.
+// prepare prepares the receiver to receive from c.
 func (r *receiver) prepare(c *conn) {
 	if c.coalesce && r.runs == nil {
 		r.runs = new(coalesced)
 	}
 }
 
-// pending reports whether datagrams of the last conn were received and not delivered yet. They come first.
+// pending reports whether datagrams of the last conn were received and not delivered yet. They are delivered first.
 func (r *receiver) pending() bool { return r.runs != nil && len(r.runs.left) > 0 }
 
-// forget drops what is pending of c, and every reference to it.
+// forget discards the pending datagrams of c, and every reference to it.
 func (r *receiver) forget(c *conn) {
 	if q := r.runs; q != nil && q.conn == c {
 		q.conn, q.left = nil, nil
 	}
 }
 
-// receive receives up to len(ms) datagrams from c. Elements of ms beyond those that it keeps may have exchanged their
-// buffers. An error comes without datagrams, and the socket no longer has it.
+// receive receives up to len(ms) datagrams from c. Elements of ms beyond the kept ones may have exchanged their
+// buffers. If it returns an error, it returns no datagrams, and the socket no longer has the error.
 func (r *receiver) receive(c *conn, ms []Message) (got received, err error) {
 	switch {
 	case c.coalesce:
@@ -128,11 +128,11 @@ type recvBatch struct {
 	control [batchSize][wire.ControlSize]byte
 }
 
-// recvFrom takes one datagram and returns its whole size, which may be more than p holds.
+// recvFrom takes one datagram and returns its whole size, which may be larger than p.
 //
-// It does not wait for a datagram, but the kernel may have to wait for p's memory: for a page of a mapped file, or for a
-// memory cgroup that is at its limit. So the scheduler must know of this call, as of each that touches the caller's memory:
-// the garbage collector, and with it the whole process, would wait for a RawSyscall.
+// It does not wait for a datagram, but the kernel may wait for p's memory: for a page of a mapped file, or for a memory
+// cgroup that is at its limit. So the scheduler must know of this call, as of every call that touches the caller's
+// memory. The garbage collector, and with it the whole process, would wait for a RawSyscall.
 func recvFrom(fd int, p []byte, from *rawSockaddr) (int, error) {
 	for {
 		size := uint32(len(from))
@@ -149,9 +149,9 @@ func recvFrom(fd int, p []byte, from *rawSockaddr) (int, error) {
 	}
 }
 
-// discardErrors empties the socket's error queue, which keeps the socket ready for as long as it has something (datagram_poll
-// in net/core/datagram.c). Options such as IP_RECVERR and SO_TIMESTAMPING fill it. The errors themselves have been returned
-// by then: IP_RECVERR leaves them in the socket as well.
+// discardErrors empties the socket's error queue. The socket stays ready while its error queue is not empty
+// (datagram_poll in net/core/datagram.c). Options such as IP_RECVERR and SO_TIMESTAMPING fill the queue. The errors
+// themselves have been returned by then: IP_RECVERR leaves them in the socket as well.
 func (c *conn) discardErrors() {
 	for {
 		_, _, _, _, err := unix.Recvmsg(c.fd, nil, nil, unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT)
@@ -161,8 +161,8 @@ func (c *conn) discardErrors() {
 	}
 }
 
-// waiting reports whether the socket has a datagram. It leaves a pending error to the reads; a receive that only peeks would
-// take it. m.mu is held.
+// waiting reports whether the socket has a datagram. It leaves a pending error to the reads: a receive that only peeks
+// would take the error. m.mu is held.
 func (c *conn) waiting() bool {
 	for {
 		fds := [1]unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLIN}}
@@ -172,10 +172,10 @@ func (c *conn) waiting() bool {
 	}
 }
 
-// listen makes c, whose descriptor is open, ready to be added.
+// listen prepares c, whose descriptor is open, for add.
 func (c *conn) listen() error { return nil }
 
-// replyConn makes the reading side of a sender's socket part of a merge. The socket stays the sender's.
+// replyConn returns a conn for the reading side of a sender's socket. The socket still belongs to the sender.
 func replyConn(to *sender, _ bool) (*conn, error) {
 	c := &conn{release: func() error { return nil }}
 	return c, control(to.raw, func(fd int) error { c.fd = fd; return nil })

@@ -1,5 +1,5 @@
-// The ear on Linux's network: rtnetlink(7) notices, and a socket for scans. Both belong to the network namespace of the
-// thread that opened them, for good, so that a watch keeps to the network it was started in whichever threads it runs on.
+// The watcher for Linux: one rtnetlink(7) socket for notices and one for scans. Each stays in the network namespace of
+// the thread that opened it. So a watch stays in the network it was started in, whichever threads it runs on.
 
 package mcast
 
@@ -13,10 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watchKey tells network namespaces apart, by the file that stands for one.
+// watchKey identifies a network namespace, by the file that stands for it.
 type watchKey struct{ dev, ino uint64 }
 
-// watchNamespace returns the network namespace of the calling thread. A process that has no /proc is taken to live in one.
+// watchNamespace returns the network namespace of the calling thread. A process without /proc counts as living in one
+// namespace.
 func watchNamespace() (key watchKey) {
 	var st unix.Stat_t
 	if unix.Stat("/proc/thread-self/ns/net", &st) == nil {
@@ -25,10 +26,10 @@ func watchNamespace() (key watchKey) {
 	return key
 }
 
-// watchHere returns a function that calls f in the network namespace of the thread that called watchHere, and returns when
-// f does. A goroutine of its own must call it: its thread is that namespace's from then on, and ends with it. Where both
-// are there already, as in nearly every program, that is not so. Otherwise it takes CAP_SYS_ADMIN, as it took to get there
-// in the first place.
+// watchHere returns a function that calls f in the network namespace of the thread that called watchHere, and returns
+// when f does. A goroutine of its own must call that function: its thread then stays in that namespace, and ends with
+// the goroutine. If the thread is already in that namespace, as in nearly every program, nothing changes. Otherwise it
+// needs CAP_SYS_ADMIN, which was also needed to enter that namespace in the first place.
 func watchHere() (there func(f func(error)), err error) {
 	here, err := os.Open("/proc/thread-self/ns/net")
 	if os.IsNotExist(err) {
@@ -46,8 +47,8 @@ func watchHere() (there func(f func(error)), err error) {
 		}
 		runtime.LockOSThread()
 		if unix.Gettid() == unix.Getpid() {
-			// The first thread of a process never ends. It would keep the namespace, and /proc/self show that to all. As
-			// long as it is taken, another goroutine gets another one.
+			// The first thread of a process never ends. It would stay in the namespace, and /proc/self would show that
+			// to all. While it is locked, another goroutine gets another thread.
 			done := make(chan struct{})
 			go func() { defer close(done); there(f) }()
 			<-done
@@ -72,16 +73,16 @@ var _ watchSource = (*watchNetlink)(nil)
 // watchRules are the groups of notices of policy rules, which decide when the main table has no default route.
 const watchRules = unix.RTMGRP_IPV4_RULE | 1<<(unix.RTNLGRP_IPV6_RULE-1)
 
-// watchRoutes are the groups of notices of routes, and of nexthop objects: when one is deleted, IPv4 routes through it go
-// without a notice of their own. A kernel before 5.3 has no nexthop objects, and ignores the group.
+// watchRoutes are the groups of notices of routes and of nexthop objects. When a nexthop object is deleted, IPv4 routes
+// through it are deleted without their own notice. A kernel before 5.3 has no nexthop objects, and ignores the group.
 const watchRoutes = unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV6_ROUTE | 1<<(unix.RTNLGRP_NEXTHOP-1)
 
-// watchOpen returns the ear on the calling thread's network namespace.
+// watchOpen returns the watcher for the network namespace of the calling thread.
 //
-// Of routes it hears only the default ones: the thousands of notices a second that a router can produce about others
-// would push those that matter out of the buffer.
+// Of routes it receives only the default ones. A router can produce thousands of notices a second about other routes.
+// These would push the relevant notices out of the buffer.
 //
-// Where the process may not use rtnetlink, it looks every few seconds, at what can be had without.
+// If the process may not use rtnetlink, the watcher polls every few seconds for what it can read without.
 func watchOpen() (watchSource, error) {
 	src, err := watchListen()
 	if isRefused(err) {
@@ -106,18 +107,19 @@ func watchListen() (watchSource, error) {
 	return &watchNetlink{requests, notices}, nil
 }
 
-// watched reports whether the runtime's poller waits for a file. It says so to nobody when it cannot, for want of memory
-// or of what fs.epoll.max_user_watches allows a user: the file is then as those are that are always ready, and of no use.
+// watched returns an error if the runtime's poller cannot wait for a file, for lack of memory or because of the limit
+// fs.epoll.max_user_watches of a user. os.NewFile does not report this. It treats the file like one that is always
+// ready, which is of no use here.
 func watched(file *os.File) error {
 	return os.NewSyscallError("epoll_ctl", file.SetReadDeadline(time.Time{})) // os.ErrNoDeadline
 }
 
-// watchFilter returns a filter that keeps back notices of routes other than default ones, and of nexthop objects that are added or
-// replaced, before they take room in the buffer. A route whose nexthop object is replaced has a notice of its own, unless
-// net.ipv4.nexthop_compat_mode is 0.
+// watchFilter returns a filter that discards two kinds of notices before they take room in the buffer: of routes other
+// than default ones, and of nexthop objects that are added or replaced. A route whose nexthop object is replaced has
+// its own notice, unless net.ipv4.nexthop_compat_mode is 0.
 //
-// It is a program of classic BPF, which anybody may attach. Numbers larger than a byte come to it as if they were in
-// network byte order.
+// It is a program of classic BPF, which any process may attach. The program sees numbers larger than a byte as if they
+// were in network byte order.
 func watchFilter() []unix.SockFilter {
 	swapped := func(typ uint16) uint32 {
 		return uint32(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, typ)))
@@ -130,7 +132,7 @@ func watchFilter() []unix.SockFilter {
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: swapped(unix.RTM_DELROUTE), Jf: 2},
 		{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: dstLen},
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: 0, Jf: 1},
-		{Code: unix.BPF_RET | unix.BPF_K, K: 1<<32 - 1}, // all of it
+		{Code: unix.BPF_RET | unix.BPF_K, K: 1<<32 - 1}, // accept all of it
 		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
 	}
 }
@@ -149,7 +151,7 @@ func (w *watchNetlink) wait() (watchNotice, error) {
 	return notice, err
 }
 
-// watchParse takes from notices what the next scan may not tell.
+// watchParse extracts from notices the changes that the next scan may not show.
 func watchParse(b []byte) (n watchNotice) {
 	for m := range rtnl.Messages(b) {
 		switch m.Type {
@@ -164,9 +166,9 @@ func watchParse(b []byte) (n watchNotice) {
 	return n
 }
 
-// watchLink returns the events of an interface in a notice. The kernel sends one about IPv6 when it has started IPv6 there,
-// be it for disable_ipv6, and when a router sets other flags (inet6_ifinfo_notify in net/ipv6/addrconf.c). A bridge reports
-// changes of its ports in notices of its own family.
+// watchLink returns the events of an interface in a notice. The kernel sends one about IPv6 when it has started IPv6
+// there, even if because of disable_ipv6, and when a router sets other flags (inet6_ifinfo_notify in
+// net/ipv6/addrconf.c). A bridge reports changes of its ports in notices of its own family.
 func watchLink(l rtnl.Link, deleted bool) watchEvents {
 	switch {
 	case l.Family == unix.AF_INET6 && !deleted:

@@ -1,15 +1,15 @@
 //go:build !linux
 
-// The one network of a system that has no namespaces.
+// What the watchers of systems without network namespaces share.
 
 package mcast
 
-// watchKey tells networks apart; here there is one.
+// watchKey identifies a network. Here there is only one.
 type watchKey struct{}
 
 func watchNamespace() watchKey { return watchKey{} }
 
 func watchHere() (there func(f func(error)), err error) { return func(f func(error)) { f(nil) }, nil }
 
-// joinedSource returns nil: the system does not say what is joined.
+// joinedSource returns nil: the system does not report what is joined.
 func joinedSource() func(*joinedSet, int) { return nil }

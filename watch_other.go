@@ -1,7 +1,7 @@
 //go:build !linux && !darwin && !windows
 
-// The ear on the network of a system whose notices nobody here has learned to hear: look every few seconds. A system that
-// gets a file of its own is taken out of the build constraint above.
+// The watcher for a system whose notices this library does not use: it lists the interfaces every few seconds. A system
+// with its own watcher is excluded in the build constraint above.
 
 package mcast
 
@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// watchInterval is how often the interfaces are looked at. What happens and is undone in between goes unseen.
+// watchInterval is how often the interfaces are listed. A change that is undone in between is not seen.
 const watchInterval = 3 * time.Second
 
-// watchPoll is a watchSource. The channel is closed to close it.
+// watchPoll is a watchSource. Its method close closes the channel.
 type watchPoll chan struct{}
 
 var _ watchSource = watchPoll(nil)

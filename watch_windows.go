@@ -1,4 +1,4 @@
-// The ear on Windows' network: the notices of its IP helper library, which come as calls on threads of Windows' own.
+// The watcher for Windows: notices of the IP helper library, which arrive as calls on threads of Windows.
 
 package mcast
 
@@ -13,27 +13,28 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// watchSlow is how often to look although no notice came. There are three reasons to. Windows does not tell that an
-// interface was given another name. Wine tells nothing at all. And Go's runtime does not count on calls from outside: in a
-// program in which everything waits, and no timer is pending, it sees a deadlock and ends it (checkdead in runtime/proc.go).
+// watchSlow is how often the interfaces are scanned without a notice. There are three reasons. Windows does not report
+// that an interface was renamed. Wine reports nothing at all. And Go's runtime does not expect calls from outside: if
+// everything in a program waits, and no timer is pending, the runtime sees a deadlock and ends the program (checkdead
+// in runtime/proc.go).
 const watchSlow = 10 * time.Second
 
-// watchMib is a watchSource: two registrations for notices, and what they told since the last wait.
+// watchMib is a watchSource: two registrations for notices, and what they reported since the last wait.
 type watchMib struct {
 	list       func() ([]Interface, error) // lists the interfaces
 	registered []windows.Handle
-	pin        runtime.Pinner // of this very structure, whose address Windows hands to the callbacks
+	pin        runtime.Pinner // pins this structure, whose address Windows passes to the callbacks
 	closed     chan struct{}
-	wake       chan struct{} // holds one: wait should return
+	wake       chan struct{} // holds one signal: wait should return
 
-	mu     sync.Mutex // callbacks take it: it is never held during anything that takes time
+	mu     sync.Mutex // callbacks take it, so it is never held for long
 	notice watchNotice
 }
 
 var _ watchSource = (*watchMib)(nil)
 
-// watchOpen returns the ear on the host's network. It is notified of interfaces, also of their carrier and MTU, and of
-// addresses, also of the end of duplicate address detection. It is not notified of routes.
+// watchOpen returns the watcher for the host's network. Windows notifies it of interfaces, including their carrier and
+// MTU, and of addresses, including the end of duplicate address detection. Windows does not notify it of routes.
 func watchOpen() (watchSource, error) {
 	w := &watchMib{list: ifaceScan, closed: make(chan struct{}), wake: make(chan struct{}, 1)}
 	w.pin.Pin(w)
@@ -68,17 +69,17 @@ func (w *watchMib) scan() ([]Interface, error) {
 	return list, err
 }
 
-// close ends the registrations. That waits for callbacks that run, so it must not be called from one, nor with a lock held
-// that they take; afterwards none will run.
+// close ends the registrations. It waits for running callbacks. So it must not be called from a callback, nor with a
+// lock held that callbacks take. No callback runs after it.
 func (w *watchMib) close() {
 	for _, h := range w.registered {
-		_ = windows.CancelMibChangeNotify2(h) // it fails only for what is no handle of a registration
+		_ = windows.CancelMibChangeNotify2(h) // it fails only if the handle is not of a registration
 	}
 	w.pin.Unpin()
 	close(w.closed)
 }
 
-// wait lists the interfaces itself: a notice of an interface does not say whether it is down, and it may be up again at
+// wait lists the interfaces itself. A notice of an interface does not say whether it is down, and it may be up again at
 // the end of the burst.
 func (w *watchMib) wait() (watchNotice, error) {
 	select {
@@ -87,28 +88,28 @@ func (w *watchMib) wait() (watchNotice, error) {
 	case <-w.wake:
 	case <-time.After(watchSlow):
 	}
-	_, _ = w.scan() // if it fails, so does the one that follows
+	_, _ = w.scan() // if it fails, so does the next scan
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	n := w.notice
-	n.routes = true // it is not told
+	n.routes = true // Windows does not notify it of routes
 	w.notice = watchNotice{}
 	return n, nil
 }
 
-// tell takes down a notice and ends the wait. It does not block: the thread is Windows' own.
+// tell records a notice and ends the wait. It does not block: the thread belongs to Windows.
 func (w *watchMib) tell(n watchNotice) {
 	w.mu.Lock()
 	w.notice.add(n)
 	w.mu.Unlock()
 	select {
 	case w.wake <- struct{}{}:
-	default: // it is about to end
+	default: // wait is about to return
 	}
 }
 
-// watchRow is the beginning of MIB_IPINTERFACE_ROW and all that a notice fills in. It is not windows.MibIpInterfaceRow, since
-// that misses the gap on 386, where Go aligns 64 bits to 4 bytes and C to 8.
+// watchRow is the beginning of MIB_IPINTERFACE_ROW, and all that a notice fills in. windows.MibIpInterfaceRow would not
+// do: it lacks the gap on 386, where Go aligns 64 bits to 4 bytes and C to 8.
 type watchRow struct {
 	family uint16
 	_      [6]byte
@@ -116,8 +117,8 @@ type watchRow struct {
 	index  uint32
 }
 
-// watchCallbacks returns the functions that Windows calls, as it sees them. They are made once in a process, since it
-// cannot have many of them and none is ever given back; which watch a call is for, Windows tells it.
+// watchCallbacks returns the functions that Windows calls. They are made once in a process, since a process can have
+// only a limited number of them and never frees one. Windows passes each call the watch that it is for.
 var watchCallbacks = sync.OnceValues(func() (onInterface, onAddress uintptr) {
 	onInterface = windows.NewCallback(func(w *watchMib, row *watchRow, kind uint32) uintptr {
 		w.tell(watchParse(row, kind))
@@ -130,8 +131,8 @@ var watchCallbacks = sync.OnceValues(func() (onInterface, onAddress uintptr) {
 	return onInterface, onAddress
 })
 
-// watchParse takes from a notice of an interface what the next scan may not tell. What is deleted is one protocol's part of
-// the interface, so that memberships of the other may live on; joining those again does no harm.
+// watchParse extracts from a notice of an interface the changes that the next scan may not show. A deletion concerns
+// one protocol on the interface, so memberships of the other may live on. Joining those again does no harm.
 func watchParse(row *watchRow, kind uint32) (n watchNotice) {
 	if row != nil && kind == windows.MibDeleteInstance {
 		n.note(int(row.index), eventGone)
