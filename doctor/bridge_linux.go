@@ -1,8 +1,8 @@
-// The finding about bridges of this machine that snoop. Such a bridge goes by what it has heard of members only if
-// there is a querier: itself, or one that it has heard lately (br_multicast_querier_exists in net/bridge/br_private.h).
-// Without, it passes everything on; when one goes, it forgets the querier (255 s) before the members (260 s). So it
-// withholds nothing for want of a querier, except from ports that are told not to flood (br_flood in
-// net/bridge/br_forward.c).
+// The finding about bridges of this machine that snoop. A bridge uses what it knows of members only if there is a
+// querier: itself, or one whose queries it has received lately (br_multicast_querier_exists in
+// net/bridge/br_private.h). Without a querier it forwards everything. When a querier goes away, the bridge forgets it
+// (255 s) before the members (260 s). So a missing querier makes it withhold nothing, except from ports whose flooding
+// is off (br_flood in net/bridge/br_forward.c).
 
 package doctor
 
@@ -16,11 +16,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bridge is what rtnetlink tells of one.
+// bridge is what rtnetlink reports about one bridge.
 type bridge struct {
 	snoops   bool
-	queries  bool // itself
-	querier4 bool // there is one, itself or another
+	queries  bool // it is a querier
+	querier4 bool // there is a querier: the bridge or another
 	querier6 bool
 }
 
@@ -36,13 +36,13 @@ func parseBridge(data []byte) (b bridge) {
 	b.snoops, b.queries = on(unix.IFLA_BR_MCAST_SNOOPING), on(unix.IFLA_BR_MCAST_QUERIER)
 	querier := rtnl.Find(data, unix.IFLA_BR_MCAST_QUERIER_STATE)
 	b.querier4 = b.queries || rtnl.Find(querier, querierIPAddress) != nil
-	// A bridge that has no IPv6 address cannot ask for members: the querier's address is shown as :: then.
+	// A bridge without an IPv6 address cannot ask for members. The querier's address is then shown as ::.
 	addr, ok := netip.AddrFromSlice(rtnl.Find(querier, querierIPv6Address))
 	b.querier6 = ok && !addr.IsUnspecified()
 	return b
 }
 
-// checkBridges comes after the watch: for who receives, nothing is wrong.
+// checkBridges runs after the watch: nothing is wrong for groups that arrived.
 func (c *checkup) checkBridges(s *system) {
 	var done []int
 	for _, i := range c.ifaces {
@@ -74,7 +74,7 @@ func (c *checkup) checkQuerier(index int, s *system) {
 	if len(without) == 0 {
 		return
 	}
-	if release() < "005.015" { // which brought IFLA_BR_MCAST_QUERIER_STATE
+	if release() < "005.015" { // this version added IFLA_BR_MCAST_QUERIER_STATE
 		c.notVisible(fmt.Sprintf("whether %s hears a querier: this version of Linux does not tell", name))
 		return
 	}
@@ -90,7 +90,7 @@ func (c *checkup) checkQuerier(index int, s *system) {
 		Detail: "rtnetlink shows mcast_snooping 1, mcast_querier 0 and no other querier. As long as it is so, the bridge " +
 			"passes everything on. But other switches on its network, if they snoop, forget the members after some minutes.",
 		Fix: fixQuerier(name)}
-	if b.queries { // so it is about IPv6, for which it needs an address
+	if b.queries { // so the finding is about IPv6: the bridge needs an address to query
 		f.Detail = "rtnetlink shows mcast_snooping 1 and mcast_querier 1, and no IPv6 address that the bridge would ask " +
 			"from. As long as it is so, it passes everything on. But other switches on its network, if they snoop, forget " +
 			"the members after some minutes."
@@ -108,7 +108,7 @@ func (c *checkup) checkQuerier(index int, s *system) {
 	c.add(f)
 }
 
-// release is the version of the kernel, in a form that can be compared: 006.018.
+// release returns the version of the kernel in a form that can be compared, such as 006.018.
 func release() string {
 	var name unix.Utsname
 	var major, minor int
@@ -118,7 +118,8 @@ func release() string {
 	return fmt.Sprintf("%03d.%03d", major, minor)
 }
 
-// isReported reports whether switches learn from reports which hosts want the group: not those that go everywhere.
+// isReported reports whether switches learn from reports which hosts want the group. It is false for groups that go
+// everywhere.
 func isReported(g netip.Addr) bool {
 	return !in(g, "224.0.0.0/24") && g != netip.IPv6LinkLocalAllNodes() && !g.IsInterfaceLocalMulticast()
 }

@@ -1,7 +1,7 @@
-// The finding about containers and Windows' subsystem for Linux, whose usual network is behind a router of their host
-// that does not route multicast. What marks a container is in the file system; that the interface leads to such a
-// network is shown by its being an end of a veth whose other end is elsewhere. With the host's network, a macvlan or an
-// ipvlan it is not, and there is nothing to say.
+// The finding about containers and the Windows Subsystem for Linux. Their usual network is behind a router of their
+// host, which does not route multicast. Files mark a container. Its interface leads to such a network if it is one end
+// of a veth whose other end is elsewhere. With the host's network, a macvlan or an ipvlan it is not, and there is
+// nothing to report.
 
 package doctor
 
@@ -17,8 +17,9 @@ import (
 	"github.com/go-multicast/mcast"
 )
 
-// container tells by what the processes of this one are known to be in a container of Docker, Podman or Kubernetes, or
-// is empty. Others, such as LXC's, are left out: their veths are most often ports of a bridge with the machine's cable.
+// container returns the file that shows that the processes here are in a container of Docker, Podman or Kubernetes, or
+// an empty string. It ignores others, such as LXC's: their veths are most often ports of a bridge with the machine's
+// cable.
 func container(root string) (by string) {
 	read := func(path string) string {
 		text, _ := os.ReadFile(filepath.Join("/", root, path))
@@ -38,7 +39,7 @@ func container(root string) (by string) {
 			return "/proc/1/cgroup"
 		}
 	}
-	// Kubernetes mounts the hosts of a pod: mount ID, parent ID, device, root, mount point, …
+	// Kubernetes mounts the pod's /etc/hosts. The fields are mount ID, parent ID, device, root, mount point, …
 	for line := range strings.Lines(read("/proc/self/mountinfo")) {
 		fields := strings.Fields(line)
 		if len(fields) > 4 && fields[4] == "/etc/hosts" && strings.Contains(fields[3], "/pods/") {
@@ -48,11 +49,12 @@ func container(root string) (by string) {
 	return ""
 }
 
-// checkContainer comes after the watch: what comes in comes from other containers, or else there is another way.
+// checkContainer runs after the watch. What arrives comes from other containers, or there is another way in.
 func (c *checkup) checkContainer(s *system) {
 	by := container(c.root)
-	// Programs in a container may make other networks, as mcasttest does: then the first process has another. Files of
-	// /proc/net are the same ones only in the same network; the link to the namespace itself is not for everybody.
+	// Programs in a container may make other networks, as mcasttest does. The first process then has another network.
+	// Files of /proc/net are the same only in the same network. Not every user may read the link to the namespace
+	// itself.
 	own, err := os.Stat("/proc/thread-self/net/dev")
 	first, err2 := os.Stat(filepath.Join("/", c.root, "/proc/1/net/dev"))
 	if err == nil && err2 == nil && !os.SameFile(own, first) {
@@ -83,8 +85,8 @@ func (c *checkup) checkContainer(s *system) {
 	}
 }
 
-// behindWindows reports whether the interface is that of the usual network of WSL 2, which translates addresses: it has
-// one of 172.16.0.0/12, with a prefix of 20 bits.
+// behindWindows reports whether the interface is on the usual network of WSL 2, which translates addresses. Its address
+// is then in 172.16.0.0/12, with a prefix of 20 bits.
 func (c *checkup) behindWindows(i mcast.Interface) bool {
 	text, _ := os.ReadFile(filepath.Join("/", c.root, "/proc/sys/kernel/osrelease"))
 	mirrored := slices.ContainsFunc(c.all, func(i mcast.Interface) bool { return i.Name == "loopback0" })

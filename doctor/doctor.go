@@ -1,6 +1,6 @@
-// Package doctor answers the first question of everyone who uses multicast: why does nothing arrive? It looks at the
-// groups, the interfaces, the tables and counters of the system, joins the groups itself and watches for a while, and
-// says what is wrong, how it knows, and what to do about it.
+// Package doctor answers the first question of multicast users: why does nothing arrive? It examines the groups, the
+// interfaces, and the tables and counters of the system. It joins the groups itself and watches for a while. It reports
+// what is wrong, how it knows, and what to do about it.
 //
 //	report, err := doctor.Run(ctx, doctor.Config{
 //		Groups: []netip.Addr{netip.MustParseAddr("239.1.2.3")},
@@ -9,56 +9,56 @@
 //	…
 //	fmt.Println(report)
 //
-// Run it while the program that receives nothing is running, and while somebody is sending: what it finds out about
-// both is part of the answer. `go run ./examples/doctor` is the same for the command line.
+// Run it while the program that receives nothing is running, and while a host is sending: what it finds out about both
+// is part of the answer. `go run ./examples/doctor` does the same on the command line.
 //
 // # What it does and does not do
 //
-// It changes no setting and needs no privilege. It joins each group on each interface that it examines, from its own
-// sockets and for as long as it watches, as any receiver does: switches and routers notice that. On Windows these sockets
-// take the IPv4 unicast to the port on these interfaces from programs that receive it on the wildcard address. It sends
-// nothing, unless [Config.SendTest] asks for it. What it may not see is listed in [Facts.NotVisible]. The one thing that is seen
-// only with privilege (CAP_NET_ADMIN, as root has it) is the rules of Linux's firewall. It reads
-// them twice, each time for three seconds and into 8 MB of memory at most.
+// It changes no setting and needs no privilege. It joins each group on each interface that it examines, as any receiver
+// does. It uses its own sockets, for as long as it watches. Switches and routers notice these joins. On Windows these
+// sockets take the IPv4 unicast to the port on these interfaces from programs that receive it on the wildcard address.
+// It sends nothing, unless [Config.SendTest] asks for it. [Facts.NotVisible] lists what it may not see. Only the rules
+// of Linux's firewall need a privilege to be seen (CAP_NET_ADMIN, which root has). It reads them twice, each time for
+// three seconds and into 8 MB of memory at most.
 //
 // # Findings
 //
-// A [Finding] has a code, which stays the same and is for programs, and texts, which are for people. The codes are the
-// constants of this package. Those marked with an L are found on Linux only, since the other systems do not tell an
-// ordinary program what they rest on; those with an M on macOS, those with a W on Windows.
+// A [Finding] has a code for programs, which stays the same, and texts for people. The codes are the constants of this
+// package. Codes marked with an L are found on Linux only: the other systems do not show an ordinary program what
+// these findings rest on. Codes marked with an M are found on macOS, codes with a W on Windows.
 //
 //	interface-down            the interface is down, or gone
-//	no-carrier             L  no cable, or nobody at its other end
+//	no-carrier             L  no cable, or nothing at its other end
 //	no-multicast-flag         the interface says that it cannot multicast
 //	no-address                the interface has no address of the group's family
-//	bridge-port            L  the interface belongs to a bridge, bond or team, which gets the datagrams in its place
+//	bridge-port            L  the interface belongs to a bridge, bond or team, which receives the datagrams in its place
 //	rp-filter              L  the reverse path filter drops the sources (RFC 3704)
-//	accept-local           L  a source is this machine itself, and would have to come in by a wire
+//	accept-local           L  a source is this machine itself, and its datagrams would have to arrive on a wire
 //	lo-route               L  IPv6 multicast over lo has no route, or a wrong one
-//	not-joined                the group is not joined where it should be; by whom, Linux tells
+//	not-joined                the group is not joined where it should be; Linux names the program
 //	membership-limit       L  net.ipv4.igmp_max_memberships
 //	source-limit           L  net.ipv4.igmp_max_msf, net.ipv6.mld_max_msf
-//	igmp-version           L  sources are not told to the network: IGMPv1, IGMPv2 or MLDv1 is spoken on it
-//	port-taken                a program holds the port and does not share it, which Linux names; or Windows reserved it
-//	buffer-clamped            the system grants a smaller receive buffer than was asked for
-//	buffer-overflow        L  a program's receive buffer ran over while it was watched
+//	igmp-version           L  sources are not reported to the network: it uses IGMPv1, IGMPv2 or MLDv1
+//	port-taken                a program holds the port and does not share it (Linux names it), or Windows reserved it
+//	buffer-clamped            the system grants a smaller receive buffer than requested
+//	buffer-overflow        L  a program's receive buffer overflowed during the watch
 //	vrf                    L  a program's socket is bound to no device, and receives nothing in the interface's VRF
-//	wrong-port             L  multicast for ports that nobody receives on came in while it was watched
+//	wrong-port             L  multicast arrived during the watch for ports that no socket receives on
 //	link-scope                the group does not leave the link, or not even the machine
 //	ssm-range                 a group for source-specific multicast without sources, or the reverse (RFC 4607)
-//	mac-collision             groups that switches and network cards cannot tell apart
+//	mac-collision             groups that switches and network cards cannot distinguish
 //	reserved-group            a group that is not to be used
 //	no-default-route          senders that name no interface find none
-//	multiple-default       L  default routes by several interfaces
-//	no-querier             L  a bridge of this machine snoops, and nobody asks who is a member
+//	multiple-default       L  default routes on several interfaces
+//	no-querier             L  a bridge of this machine snoops, and there is no querier
 //	firewall               L  nftables dropped packets while the group was silent, or could: seen with CAP_NET_ADMIN only
 //	firewall-profile       W  Windows' firewall lets nothing in
 //	firewall-rule          W  a rule of Windows' firewall blocks a program
 //	local-network-privacy  M  macOS keeps the program from the local network; found by the self-test
-//	container              L  the interface leads to the network of containers, or of Windows' subsystem for Linux
-//	self-test                 a datagram of its own did not come back
-//	own-host                  all datagrams of the group come from this machine, whose receivers need Loopback for that
-//	silent                    nothing of all this, and nothing came in
+//	container              L  the interface leads to the network of containers, or of the Windows Subsystem for Linux
+//	self-test                 a datagram that doctor sent did not come back
+//	own-host                  this machine sends all datagrams of the group; its receivers need Loopback for them
+//	silent                    none of the above, and nothing arrived
 package doctor
 
 import (
@@ -114,31 +114,32 @@ type Config struct {
 	// Groups are the groups that should arrive. At least one is required; families may be mixed.
 	Groups []netip.Addr
 
-	// Port is the UDP port that they are sent to. It is required.
+	// Port is the UDP port that the groups are sent to. It is required.
 	Port uint16
 
-	// Interfaces are those that they should come in by. Nil means those that could: every interface that is up and has
-	// a carrier, can multicast, has an address of the family of a group, belongs to no bridge, and is not the loopback; if
-	// there is none, every one but the loopback, to say what each of them lacks. An empty list that is not nil is refused.
+	// Interfaces are the interfaces on which the groups should arrive. Nil means every interface that could receive
+	// them. Such an interface is up, has a carrier and can multicast. It has an address of the family of a group. It belongs
+	// to no bridge, and is not the loopback. If there is none, nil means every interface but the loopback, to report
+	// what each of them lacks. An empty list that is not nil is refused.
 	Interfaces []mcast.Interface
 
 	// Sources are the hosts that send, if they are known. The groups are joined for these sources only, as with
-	// mcast.RxConfig.Sources, and the reverse path filter is asked about each of them.
+	// mcast.RxConfig.Sources. The reverse path filter is checked for each of them.
 	Sources []netip.Addr
 
-	// ReadBuffer is the size of the receive buffer that the program asks for, in bytes. 0 is the system's default.
+	// ReadBuffer is the size of the receive buffer that the program requests, in bytes. 0 means the system's default.
 	ReadBuffer int
 
 	// Watch is how long to watch. 0 means three seconds. Less than a second is too short to call a group silent. The
-	// end of the context ends it early.
+	// end of the context ends the watch early.
 	Watch time.Duration
 
-	// SendTest sends one datagram to each group by each interface, with a hop limit of 0 so that it does not leave the
-	// machine, and sees whether it comes back. Programs on the machine that receive the group get it too: it begins with
-	// "mcast doctor self-test ".
+	// SendTest sends one datagram to each group through each interface, and checks whether it comes back. The hop limit
+	// is 0, so the datagram does not leave the machine. Programs on the machine that receive the group receive it too.
+	// The datagram begins with "mcast doctor self-test ".
 	SendTest bool
 
-	root string // where the file system begins, if that is not /
+	root string // the root of the file system, if that is not /
 }
 
 const (
@@ -151,7 +152,7 @@ const (
 type Severity int
 
 const (
-	Info    Severity = iota // good to know: nothing is wrong for a receiver that is made with this module
+	Info    Severity = iota // good to know: nothing is wrong for a receiver made with this module
 	Warning                 // may well be the reason, or become one
 	Error                   // as long as it is so, it cannot work
 )
@@ -182,37 +183,37 @@ func (s *Severity) UnmarshalText(text []byte) error {
 type Finding struct {
 	Code      string     `json:"code"` // one of the constants
 	Severity  Severity   `json:"severity"`
-	Interface string     `json:"interface,omitempty"` // empty: it is about no single one
-	Group     netip.Addr `json:"group,omitzero"`      // the zero Addr: it is about no single one
-	Summary   string     `json:"summary"`             // what is wrong, in a line
-	Detail    string     `json:"detail"`              // how that was established, and what follows from it
+	Interface string     `json:"interface,omitempty"` // empty: the finding is about no single one
+	Group     netip.Addr `json:"group,omitzero"`      // the zero Addr: the finding is about no single one
+	Summary   string     `json:"summary"`             // what is wrong, in one line
+	Detail    string     `json:"detail"`              // how that was established, and what follows
 	Fix       string     `json:"fix,omitempty"`       // what to do: a command, or advice
 }
 
-// Facts are what the findings rest on, as far as it is of use by itself.
+// Facts are the observations that the findings rest on, as far as they are useful by themselves.
 type Facts struct {
-	Interfaces []string  `json:"interfaces"`            // the names of those that were examined
-	Traffic    []Traffic `json:"traffic"`               // what came in, for each pair that could be joined
-	Watched    string    `json:"watched"`               // for how long it was watched, as time.Duration prints it
+	Interfaces []string  `json:"interfaces"`            // the names of the examined interfaces
+	Traffic    []Traffic `json:"traffic"`               // what arrived, for each membership that could be joined
+	Watched    string    `json:"watched"`               // how long the watch took, as time.Duration prints it
 	NotVisible []string  `json:"not_visible,omitempty"` // what the system would not show
 }
 
-// Traffic is what came in of a group by an interface.
+// Traffic is what arrived for a group on an interface.
 type Traffic struct {
 	Group     netip.Addr   `json:"group"`
 	Interface string       `json:"interface"`
-	Datagrams uint64       `json:"datagrams"`         // to the port, from the Sources if there are any
+	Datagrams uint64       `json:"datagrams"`         // to the port, and from the Sources if there are any
 	Own       uint64       `json:"own,omitempty"`     // of these, from an address of the interface: this machine sent them
-	Sources   []netip.Addr `json:"sources,omitempty"` // who sent them, up to 16
+	Sources   []netip.Addr `json:"sources,omitempty"` // where they came from, up to 16 addresses
 }
 
-// Report is the result of [Run]. It is plain data, and survives JSON.
+// Report is the result of [Run]. It is plain data, which can be stored as JSON and read again.
 type Report struct {
 	Findings []Finding `json:"findings"` // the worst first
 	Facts    Facts     `json:"facts"`
 }
 
-// Worst is the highest severity of the findings. Without a finding it is Info.
+// Worst returns the highest severity of the findings. Without a finding it returns Info.
 func (r *Report) Worst() (worst Severity) {
 	for _, f := range r.Findings {
 		worst = max(worst, f.Severity)
@@ -220,7 +221,7 @@ func (r *Report) Worst() (worst Severity) {
 	return worst
 }
 
-// String is the report for people, in several lines.
+// String returns the report for people, in several lines.
 func (r *Report) String() string {
 	var b strings.Builder
 	for _, f := range r.Findings {
@@ -253,11 +254,11 @@ func (r *Report) String() string {
 	return b.String()
 }
 
-// Run examines the machine and returns what it found. That something is wrong is no error: errors are mistakes in the
-// configuration, a context that has ended before anything was looked at, and that the system does not even list its
+// Run examines the machine and returns what it found. A finding is not an error. Errors are mistakes in the
+// configuration, a context that ended before anything was examined, and a system that does not even list its
 // interfaces.
 //
-// It takes as long as Config.Watch says, and a few seconds more at most; when ctx ends it stops watching, and reports
+// Run takes as long as Config.Watch says, and a few seconds more at most. When ctx ends, Run stops watching and reports
 // what it has. On Linux it examines the network namespace of the calling thread.
 func Run(ctx context.Context, cfg Config) (*Report, error) {
 	if err := ctx.Err(); err != nil {
@@ -306,7 +307,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	return &c.Report, nil
 }
 
-// check returns the configuration with its defaults, or its mistake.
+// check returns the configuration with its defaults, or an error about its mistake.
 func (cfg Config) check() (Config, error) {
 	mistake := func(format string, args ...any) (Config, error) {
 		return Config{}, &mcast.OpError{Op: "examine", Err: fmt.Errorf(format, args...)}
@@ -348,7 +349,7 @@ func (cfg Config) check() (Config, error) {
 	return cfg, nil
 }
 
-// wait waits, and returns how long it did.
+// wait waits, and returns how long it waited.
 func wait(ctx context.Context, d time.Duration) time.Duration {
 	start := time.Now()
 	timer := time.NewTimer(d)
@@ -360,13 +361,13 @@ func wait(ctx context.Context, d time.Duration) time.Duration {
 	return time.Since(start)
 }
 
-// checkup is a Run that is under way.
+// checkup is a Run in progress.
 type checkup struct {
 	Config
 	Report Report
 	all    []mcast.Interface // of the machine
-	ifaces []mcast.Interface // those to examine, as they are now
-	named  bool              // by the user
+	ifaces []mcast.Interface // to be examined, in their present state
+	named  bool              // by the user: Config.Interfaces
 	letIn  []netip.Addr      // groups that did not arrive, and that the firewall did not drop
 }
 
@@ -378,7 +379,7 @@ func (c *checkup) notVisible(what string) {
 	}
 }
 
-// sources are those of the group's family.
+// sources returns the Sources of the group's family.
 func (c *checkup) sources(group netip.Addr) (same []netip.Addr) {
 	for _, s := range c.Sources {
 		if s.Is4() == group.Is4() {
@@ -388,7 +389,7 @@ func (c *checkup) sources(group netip.Addr) (same []netip.Addr) {
 	return same
 }
 
-// hasFamily reports whether a group is of that family.
+// hasFamily reports whether any group is of the family.
 func (c *checkup) hasFamily(v4 bool) bool {
 	return slices.ContainsFunc(c.Groups, func(g netip.Addr) bool { return g.Is4() == v4 })
 }
@@ -400,7 +401,7 @@ func familyName(v4 bool) string {
 	return "IPv6"
 }
 
-// list is "a, b and 7 more" of a list that may be long.
+// list returns "a, b and 7 more" for a list that may be long.
 func list[T any](all []T) string {
 	const most = 5
 	var texts []string

@@ -1,6 +1,6 @@
-// What Linux tells any user about its network, in /proc/net, /proc/sys/net and over rtnetlink, and the findings that
-// rest on it. Every look is taken on the calling thread, so that it is about the network namespace of that thread:
-// /proc/net alone would be about that of the main thread.
+// What Linux shows any user about its network, in /proc/net, /proc/sys/net and over rtnetlink, and the findings that
+// rest on it. All of it is read on the calling thread, and so is about the network namespace of that thread: /proc/net
+// alone would be about that of the main thread.
 
 package doctor
 
@@ -24,10 +24,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hasCarrier reports whether there is somebody at the other end.
+// hasCarrier reports whether the interface has a carrier: something is at the other end.
 func hasCarrier(i mcast.Interface) bool { return i.Flags&net.FlagRunning != 0 }
 
-// failure tells what a failure to join comes from.
+// failure returns the cause of a failure to join.
 func failure(err error) int {
 	switch e := (*mcast.OpError)(nil); {
 	case errors.Is(err, unix.EADDRINUSE):
@@ -38,28 +38,28 @@ func failure(err error) int {
 	return failedOtherwise
 }
 
-// system is one look at the tables and counters.
+// system is one reading of the tables and counters.
 type system struct {
 	joined   []membership
 	versions map[string]string // of IGMP, by name of the interface
 	sockets  []procudp.Socket
-	counters map[string]uint64 // that of broadcasts is from before the others
-	later    map[string]uint64 // those of netstat, from after them
+	counters map[string]uint64 // the counter of broadcasts is read before the others
+	later    map[string]uint64 // the counters of netstat, read after them
 	routes4  []textRoute
 	routes6  []textRoute
 	links    map[int]link
-	rules    *ruleset // of the firewall, before the watch; nil: not looked at, or not visible
+	rules    *ruleset // of the firewall, read before the watch; nil: not read, or not visible
 }
 
-// link is what package mcast does not tell of an interface.
+// link is what package mcast does not report about an interface.
 type link struct {
 	name      string
-	kind      string // such as bridge or veth; that of a network card is empty
+	kind      string // such as bridge or veth; empty for a network card
 	master    int
 	slaveKind string
-	elsewhere bool   // what it is linked to, as the other end of a veth, is in another network namespace
-	noFlood   bool   // as a port of a bridge it gets only what the bridge knows to be wanted there
-	bridge    bridge // if it is one
+	elsewhere bool   // what it is linked to, such as the other end of a veth, is in another network namespace
+	noFlood   bool   // as a port of a bridge it is sent only what the bridge knows to be wanted there
+	bridge    bridge // if the link is a bridge
 }
 
 func (c *checkup) look() *system {
@@ -101,7 +101,7 @@ func (c *checkup) read(file string) string {
 	return string(text)
 }
 
-// newLink takes from a message what the findings need.
+// newLink returns what the findings need of a message.
 func newLink(m rtnl.Link) link {
 	l := link{name: m.Name, kind: m.Kind, master: m.Master, slaveKind: m.MasterKind, elsewhere: m.PeerAway}
 	if l.slaveKind == "bridge" {
@@ -114,8 +114,8 @@ func newLink(m rtnl.Link) link {
 	return l
 }
 
-// master is the name of the bridge, bond or other master that gets what comes in by the interface, or empty. A VRF gets
-// nothing, and B.A.T.M.A.N. gets frames of its own type only.
+// master returns the name of the bridge, bond or other master that receives what arrives on the interface, or an empty
+// string. A VRF receives nothing, and B.A.T.M.A.N. receives frames of its own type only.
 func (s *system) master(index int) string {
 	l := s.links[index]
 	if l.master == 0 || l.slaveKind == "vrf" || l.slaveKind == "batadv" {
@@ -124,14 +124,14 @@ func (s *system) master(index int) string {
 	return s.links[l.master].name
 }
 
-// fallback reports whether the interface is one of the tunnels that Linux puts into each network namespace once their modules
-// are loaded (net.core.fb_tunnels_only_for_init_net), and is down, as it was made.
+// fallback reports whether the interface is a fallback tunnel that is still down. Linux makes these tunnels in each
+// network namespace once their modules are loaded (net.core.fb_tunnels_only_for_init_net).
 func (*system) fallback(i mcast.Interface) bool {
 	names := []string{"tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "sit0", "ip6tnl0", "ip6gre0", "ip6_vti0"}
 	return i.Flags&net.FlagUp == 0 && slices.Contains(names, i.Name)
 }
 
-// vrf is the index of the VRF that the interface belongs to, or 0.
+// vrf returns the index of the VRF that the interface belongs to, or 0.
 func (s *system) vrf(index int) int {
 	if l := s.links[index]; l.slaveKind == "vrf" {
 		return l.master
@@ -146,7 +146,7 @@ func parameter(path string) (int, bool) {
 	return n, err == nil && err2 == nil
 }
 
-// checkSystem makes the findings that need no watching. It runs before anything is joined, so that the tables show what
+// checkSystem makes the findings that need no watch. It runs before doctor joins the groups, so the tables show what
 // other programs have.
 func (c *checkup) checkSystem(s *system) {
 	for _, i := range c.ifaces {
@@ -176,8 +176,8 @@ const (
 	routeLocal  = 0x80000000
 )
 
-// checkLoRoute looks for the route that IPv6 multicast over lo needs. The kernel turns one that is not of type local
-// into a reject route, and drops what is sent by it without an error.
+// checkLoRoute looks for the route that IPv6 multicast over lo needs. The kernel turns a route that is not of type
+// local into a reject route, and drops what is sent through it without an error.
 func (c *checkup) checkLoRoute(lo mcast.Interface, s *system) {
 	for _, g := range c.Groups {
 		if g.Is4() {
@@ -208,7 +208,7 @@ func (c *checkup) checkLoRoute(lo mcast.Interface, s *system) {
 	}
 }
 
-// checkVersions tells interfaces whose reports name no sources.
+// checkVersions finds interfaces whose reports name no sources.
 func (c *checkup) checkVersions(i mcast.Interface, s *system) {
 	for _, g := range c.Groups {
 		if len(c.sources(g)) == 0 || !usable(i, g) || i.IsLoopback() {
@@ -216,7 +216,7 @@ func (c *checkup) checkVersions(i mcast.Interface, s *system) {
 		}
 		f := Finding{Code: IGMPVersion, Severity: Info, Group: g, Interface: i.Name}
 		if sourceSpecific(g) {
-			f.Severity = Warning // routers do not take IGMPv2 reports for these (RFC 4604, section 2.2)
+			f.Severity = Warning // routers do not accept IGMPv2 reports for these (RFC 4604, section 2.2)
 		}
 		consequence := " Sources are filtered on this host, and not told to switches and routers."
 		if g.Is4() {
@@ -246,7 +246,7 @@ func (c *checkup) checkVersions(i mcast.Interface, s *system) {
 	}
 }
 
-// pathFilter is the mode of the reverse path filter: the larger of two parameters counts (IN_DEV_RPFILTER in
+// pathFilter returns the mode of the reverse path filter. The larger of two parameters counts (IN_DEV_RPFILTER in
 // include/linux/inetdevice.h).
 func pathFilter(name string) (mode int, text string, ok bool) {
 	all, ok := parameter("net/ipv4/conf/all/rp_filter")
@@ -255,8 +255,8 @@ func pathFilter(name string) (mode int, text string, ok bool) {
 	return max(all, own), text, ok && ok2
 }
 
-// checkPathFilter asks of each source whether the kernel would take a packet from it. A source that one of the
-// interfaces takes is none to complain about.
+// checkPathFilter checks for each source whether the kernel would accept a packet from it. It does not report a source
+// that one of the interfaces accepts.
 func (c *checkup) checkPathFilter(s *system) {
 	for _, source := range c.Sources {
 		if !source.Is4() {
@@ -266,7 +266,7 @@ func (c *checkup) checkPathFilter(s *system) {
 		taken := false
 		for _, i := range c.ifaces {
 			if !usable(i, source) {
-				continue // that is found elsewhere
+				continue // another finding reports that
 			}
 			r, err := lookUp(source, s.vrf(i.Index))
 			if err != nil {
@@ -285,8 +285,8 @@ func (c *checkup) checkPathFilter(s *system) {
 	}
 }
 
-// filtered tells whether the kernel drops packets of a source that come in by the interface, as fib_validate_source in
-// net/ipv4/fib_frontend.c decides. Of loopback and what cannot be read it says that they are taken.
+// filtered reports whether the kernel drops packets of a source that arrive on the interface, as fib_validate_source in
+// net/ipv4/fib_frontend.c decides. For loopback, and for what cannot be read, it returns false.
 func filtered(i mcast.Interface, source netip.Addr, r lookedUp, s *system) (f Finding, dropped bool) {
 	mode, modeText, ok := pathFilter(i.Name)
 	if !ok || i.IsLoopback() {
@@ -301,7 +301,7 @@ func filtered(i mcast.Interface, source netip.Addr, r lookedUp, s *system) (f Fi
 	f = Finding{Code: RPFilter, Severity: Error, Interface: i.Name,
 		Summary: fmt.Sprintf("the kernel drops what the source %s sends", source)}
 	switch {
-	case here: // own, too: copies of what is sent by this very interface do not come by a wire
+	case here: // an own address, too: copies of what this interface sends do not arrive on a wire
 		return f, false
 	case own && acceptAll == 0 && acceptOwn == 0:
 		f.Code = AcceptLocal
@@ -322,21 +322,21 @@ func filtered(i mcast.Interface, source netip.Addr, r lookedUp, s *system) (f Fi
 	return f, true
 }
 
-// lookedUp is the route that the kernel would take: its type, 0 if there is none, and by which interfaces.
+// lookedUp is the route that the kernel would use: its type, or 0 if there is none, and its interfaces.
 type lookedUp struct {
 	kind byte
 	hops []int
 }
 
-// lookUp asks the kernel for its route to an address, in a VRF if that is not 0.
+// lookUp asks the kernel for its route to an address, in a VRF if vrf is not 0.
 func lookUp(dst netip.Addr, vrf int) (found lookedUp, err error) {
 	conn, err := rtnl.Dial(unix.NETLINK_ROUTE)
 	if err != nil {
 		return found, err
 	}
 	defer conn.Close()
-	// RTM_F_FIB_MATCH (4.13) has the kernel show the entry of the table, with all its next hops, and not one that it
-	// chose.
+	// RTM_F_FIB_MATCH (4.13) makes the kernel return the entry of the table, with all its next hops, and not one that
+	// it chose.
 	body := make([]byte, unix.SizeofRtMsg)
 	body[0], body[1] = unix.AF_INET, 32
 	binary.NativeEndian.PutUint32(body[8:], unix.RTM_F_FIB_MATCH)
@@ -351,12 +351,12 @@ func lookUp(dst netip.Addr, vrf int) (found lookedUp, err error) {
 		return true
 	})
 	if refused := (*rtnl.Error)(nil); errors.As(err, &refused) {
-		return lookedUp{}, nil // each type of route that rejects has its own
+		return lookedUp{}, nil // each type of route that rejects has its own error
 	}
 	return found, err
 }
 
-// newLookedUp takes from a route what the findings need.
+// newLookedUp returns what the findings need of a route.
 func newLookedUp(route rtnl.Route) (r lookedUp) {
 	switch route.Kind {
 	case unix.RTN_BLACKHOLE, unix.RTN_UNREACHABLE, unix.RTN_PROHIBIT, unix.RTN_THROW:
@@ -369,8 +369,8 @@ func newLookedUp(route rtnl.Route) (r lookedUp) {
 	return r
 }
 
-// checkLimits tells limits that a program that joins all on one socket would meet. This module does not: what it could
-// not join is told as an error, elsewhere.
+// checkLimits finds limits that a program meets if it joins all groups on one socket. This module does not do that.
+// What it could not join is reported as an error, elsewhere.
 func (c *checkup) checkLimits() {
 	const others = " That is Linux's limit for one socket. Sockets of this module have a system socket for each " +
 		"group and interface, and more where sources need them; others fail with ENOBUFS."
@@ -418,7 +418,7 @@ func defaultMetrics(routes []textRoute) map[string]uint64 {
 	return lowest
 }
 
-// checkManyDefaults tells where those send who name no interface, if there is more than one answer.
+// checkManyDefaults reports which interface senders use if they name none, where there is more than one answer.
 func (c *checkup) checkManyDefaults(s *system) {
 	for _, v4 := range []bool{true, false} {
 		if !c.hasFamily(v4) {
@@ -462,7 +462,7 @@ func (s *system) onPort(group netip.Addr, port uint16) (all []procudp.Socket) {
 	return slices.DeleteFunc(slices.Clone(s.sockets), func(u procudp.Socket) bool { return !u.Takes(group, port) })
 }
 
-// checkOthersJoined looks whether the program that should receive has joined.
+// checkOthersJoined checks whether the program that should receive has joined.
 func (c *checkup) checkOthersJoined(s *system) {
 	for _, g := range c.Groups {
 		var on []string
@@ -503,7 +503,7 @@ func (c *checkup) checkOthersJoined(s *system) {
 	}
 }
 
-// checkJoined looks whether the kernel agrees that the groups are joined, now that they are.
+// checkJoined checks whether the kernel shows the memberships, now that the groups are joined.
 func (c *checkup) checkJoined(s *system, listeners []*listener) {
 	if len(s.joined) == 0 { // not visible
 		return
@@ -519,7 +519,7 @@ func (c *checkup) checkJoined(s *system, listeners []*listener) {
 	}
 }
 
-// holders says who has the port.
+// holders returns a sentence that names the programs that hold the port.
 func (s *system) holders(c *checkup, group netip.Addr) string {
 	users := s.onPort(group, c.Port)
 	if len(users) == 0 {
@@ -528,7 +528,7 @@ func (s *system) holders(c *checkup, group netip.Addr) string {
 	return fmt.Sprintf(" /proc/net/udp shows who has it: %s.", procudp.Describe(users))
 }
 
-// checkWatched makes the findings of what moved. before is from before anything was joined.
+// checkWatched makes the findings about counters that moved. before is from before anything was joined.
 func (c *checkup) checkWatched(before, start, end *system) {
 	moved := func(name string) uint64 {
 		was, known := start.counters[name]
@@ -538,8 +538,8 @@ func (c *checkup) checkWatched(before, start, end *system) {
 		return 0
 	}
 	c.checkFiltered(moved("TcpExtIPReversePathFilter"))
-	// IgnoredMulti counts broadcasts, too: what is more than all broadcasts must have been multicast. The counters are of two
-	// files, so the broadcasts are counted from before the others are first read until after they are last.
+	// IgnoredMulti counts broadcasts, too: what exceeds the number of all broadcasts must be multicast. The counters
+	// are in two files. So the broadcasts are counted from before the first reading of the others until after the last.
 	broadcasts := end.later["IpExtInBcastPkts"] - start.counters["IpExtInBcastPkts"]
 	if ignored := moved("UdpIgnoredMulti"); ignored > broadcasts {
 		c.checkPort(true, ignored-broadcasts, "UdpIgnoredMulti, less IpExtInBcastPkts since it counts broadcasts too")
@@ -548,7 +548,7 @@ func (c *checkup) checkWatched(before, start, end *system) {
 		c.checkPort(false, ignored, "Udp6IgnoredMulti")
 	}
 
-	// Sockets that were there before are none of this examination.
+	// Sockets that existed before do not belong to this examination.
 	drops := make(map[uint64]uint64)
 	for _, u := range before.sockets {
 		drops[u.Inode] = 0
@@ -569,12 +569,12 @@ func (c *checkup) checkWatched(before, start, end *system) {
 				Detail: fmt.Sprintf("The drops of %s rose by so many in /proc/net/udp while it was watched.",
 					procudp.Describe([]procudp.Socket{u})),
 				Fix: fixLargerBuffer()})
-			drops[u.Inode] = u.Drops // once, if several groups are asked for
+			drops[u.Inode] = u.Drops // once, even if several groups are examined
 		}
 	}
 }
 
-// checkFiltered is about the counter of the reverse path filter, which tells neither group nor interface.
+// checkFiltered is about the counter of the reverse path filter, which names neither group nor interface.
 func (c *checkup) checkFiltered(n uint64) {
 	if n == 0 || !c.hasFamily(true) {
 		return
@@ -602,9 +602,9 @@ func (c *checkup) checkFiltered(n uint64) {
 	}
 }
 
-// checkPort is about datagrams to groups that are joined by somebody, and that no socket took.
+// checkPort is about datagrams to groups that some program has joined, and that no socket received.
 func (c *checkup) checkPort(v4 bool, n uint64, counters string) {
-	inVRF := func(f Finding) bool { return f.Code == VRF && f.Group.Is4() == v4 } // which the counters are about as well
+	inVRF := func(f Finding) bool { return f.Code == VRF && f.Group.Is4() == v4 } // the counters include these datagrams
 	if !c.someSilent(v4) || slices.ContainsFunc(c.Report.Findings, inVRF) {
 		return
 	}
@@ -630,7 +630,7 @@ func (c *checkup) checkPort(v4 bool, n uint64, counters string) {
 	c.add(f)
 }
 
-// checkSurroundings looks at what is between the machine and the network. It comes after the watch.
+// checkSurroundings examines what is between the machine and the network. It runs after the watch.
 func (c *checkup) checkSurroundings(s *system) {
 	c.checkBridges(s)
 	c.checkContainer(s)

@@ -1,12 +1,12 @@
 //go:build !linux && !windows
 
-// macOS, and systems on which the module does no more than compile: what the portable findings need of them.
+// macOS, and systems on which the module only compiles: what the portable findings need of them.
 
 package doctor
 
 import "github.com/go-multicast/mcast"
 
-// failure tells what a failure to join comes from.
+// failure returns the cause of a failure to join.
 func failure(err error) int {
 	if isPortTaken(err) {
 		return failedPort
@@ -17,7 +17,8 @@ func failure(err error) int {
 // whoHolds adds nothing: only another program can hold a port.
 const whoHolds = ""
 
-// hasCarrier: the flag "running" of the BSDs says that the driver has its resources, not that there is a carrier.
+// hasCarrier always returns true. On the BSDs, the flag "running" says that the driver has its resources, not that
+// there is a carrier.
 func hasCarrier(mcast.Interface) bool { return true }
 
 func (*checkup) checkSurroundings(*system) {}

@@ -1,6 +1,6 @@
 //go:build !linux
 
-// Where no tables of the kernel are looked at, these look at none.
+// Stubs for systems whose kernel tables are not read.
 
 package doctor
 
@@ -12,7 +12,7 @@ import (
 	"github.com/go-multicast/mcast"
 )
 
-// system is one look at the tables and counters, of which there are none.
+// system is one reading of the tables and counters. Here there are none.
 type system struct{}
 
 func (c *checkup) look() *system {

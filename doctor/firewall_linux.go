@@ -1,5 +1,6 @@
-// The finding about Linux's firewall. It rests on the rules of nftables, which take CAP_NET_ADMIN in the user namespace
-// of the network: which of them are on the way of a datagram, which can drop, and whose counters rose meanwhile.
+// The finding about Linux's firewall. It rests on the rules of nftables: which of them a datagram passes, which can
+// drop it, and whose counters rose during the watch. Reading them needs CAP_NET_ADMIN in the user namespace of the
+// network.
 
 package doctor
 
@@ -48,7 +49,8 @@ func (c *checkup) seeRules(ctx context.Context) *ruleset {
 	return r
 }
 
-// readAll reads the rules of the chains on the way. What the bounds or a change leave out is in r.partial.
+// readAll reads the rules of the chains that a datagram passes. r.partial says why the rules are incomplete, if a bound
+// or a change left some out.
 func (r *ruleset) readAll(ctx context.Context) error {
 	err := r.dump(ctx, unix.NFT_MSG_GETTABLE, nil, r.readTable)
 	if errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EINVAL) {
@@ -75,8 +77,8 @@ func (r *ruleset) readAll(ctx context.Context) error {
 
 var errBounds = errors.New("out of time or room")
 
-// dump calls take for all objects of a kind, or of the chain: for the family and the attributes of each. An aborted dump
-// spoils its socket, so each has one of its own.
+// dump calls take for all objects of a kind, or of the chain, with the family and the attributes of each. An aborted
+// dump spoils its socket, so each dump has its own.
 func (r *ruleset) dump(ctx context.Context, typ uint16, of *chain, take func(family byte, body []byte)) error {
 	const header = 4 // struct nfgenmsg
 	const changed = "it changed while it was read"
@@ -98,7 +100,7 @@ func (r *ruleset) dump(ctx context.Context, typ uint16, of *chain, take func(fam
 		} else if len(m.Body) < header {
 			return true
 		}
-		// The low bits of the generation of the rules, which a change raises.
+		// These are the low bits of the generation of the rules. A change raises it.
 		version := binary.BigEndian.Uint16(m.Body[2:])
 		if r.version != 0 && r.version != version {
 			r.partial = changed
@@ -116,8 +118,8 @@ func (r *ruleset) dump(ctx context.Context, typ uint16, of *chain, take func(fam
 	return err
 }
 
-// checkFirewall comes after the watch. It is about groups that were joined and did not arrive: what arrives, the
-// firewall lets in. A counter counts packets of any kind, so it proves nothing of a group, and no finding is an error.
+// checkFirewall runs after the watch. It is about groups that were joined and did not arrive: the firewall lets in what
+// arrives. A counter counts packets of any kind. So it proves nothing about a group, and no finding is an error.
 func (c *checkup) checkFirewall(ctx context.Context, before *system, watched time.Duration) {
 	silent := map[bool][]netip.Addr{true: c.joinedSilent(true), false: c.joinedSilent(false)}
 	if before.rules == nil || watched < silence || len(silent[true])+len(silent[false]) == 0 {
@@ -161,7 +163,8 @@ func (c *checkup) joinedSilent(v4 bool) (silent []netip.Addr) {
 	return silent
 }
 
-// mayHaveDropped is the finding about what is lost, by drops whose counters rose, or else by those without a counter.
+// mayHaveDropped makes the finding about what is lost: by drops whose counters rose, or else by drops without a
+// counter.
 func mayHaveDropped(rose, unknown []place, lost packet) Finding {
 	f := Finding{Code: Firewall, Severity: Info,
 		Summary: "the firewall has rules that may drop the group",
@@ -194,7 +197,7 @@ func mayHaveDropped(rose, unknown []place, lost packet) Finding {
 	return f
 }
 
-// olderFirewall reports whether there are tables of the older iptables, whose rules are not looked into.
+// olderFirewall reports whether there are tables of the older iptables, whose rules are not examined.
 func (c *checkup) olderFirewall() (there bool) {
 	for file, name := range map[string]string{"ip_tables_names": "iptables", "ip6_tables_names": "ip6tables"} {
 		text, err := os.ReadFile("/proc/thread-self/net/" + file)

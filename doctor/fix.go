@@ -2,7 +2,7 @@
 
 package doctor
 
-// Cures that are the same on every system.
+// Fixes that are the same on every system.
 const (
 	fixNameInterface  = "name the interface in senders and receivers"
 	fixNameForSenders = "name the interface in senders"

@@ -1,5 +1,5 @@
-// What can be said of the groups from their addresses alone. The numbers are those of RFC 5771 and its registry for
-// IPv4, of RFC 4291 and RFC 4607 for IPv6.
+// What the addresses of the groups alone show. The numbers are those of RFC 5771 and its registry for IPv4, and of RFC
+// 4291 and RFC 4607 for IPv6.
 
 package doctor
 
@@ -28,7 +28,7 @@ func in(a netip.Addr, prefixes ...string) bool {
 	return slices.ContainsFunc(prefixes, func(p string) bool { return netip.MustParsePrefix(p).Contains(a) })
 }
 
-// reserved tells groups that are not to be used.
+// reserved returns a finding if the group is not to be used.
 func reserved(g netip.Addr) (Finding, bool) {
 	f := Finding{Code: ReservedGroup, Severity: Info, Group: g, Fix: "take a group of 239.255.0.0/16 for one site, " +
 		"or of 232.0.0.0/8 with its sources (RFC 5771)"}
@@ -68,7 +68,7 @@ func reserved(g netip.Addr) (Finding, bool) {
 	return f, true
 }
 
-// checkScope tells groups that do not leave the link, or not even the machine.
+// checkScope finds groups that do not leave the link, or not even the machine.
 func (c *checkup) checkScope(g netip.Addr) {
 	f := Finding{Code: LinkScope, Severity: Info, Group: g}
 	switch {
@@ -101,13 +101,13 @@ func (c *checkup) checkScope(g netip.Addr) {
 	c.add(f)
 }
 
-// onLink reports whether a host with that address can be a neighbour on the interface.
+// onLink reports whether a host with the address can be a neighbor on the interface.
 func onLink(i mcast.Interface, a netip.Addr) bool {
 	contains := func(p netip.Prefix) bool { return p.Contains(a) }
 	return a.IsLinkLocalUnicast() || slices.ContainsFunc(i.IPv4, contains) || slices.ContainsFunc(i.IPv6, contains)
 }
 
-// sourceSpecific reports whether a group is of the range that RFC 4607 gives to source-specific multicast.
+// sourceSpecific reports whether a group is in the range that RFC 4607 reserves for source-specific multicast.
 func sourceSpecific(g netip.Addr) bool {
 	if g.Is4() {
 		return in(g, "232.0.0.0/8")
@@ -136,7 +136,7 @@ func (c *checkup) checkSSM(g netip.Addr) {
 	}
 }
 
-// ethernet is the Ethernet address of a group (RFC 1112, section 6.4; RFC 2464, section 7).
+// ethernet returns the Ethernet address of a group (RFC 1112, section 6.4; RFC 2464, section 7).
 func ethernet(g netip.Addr) net.HardwareAddr {
 	b := g.AsSlice()
 	if g.Is4() {
@@ -145,8 +145,8 @@ func ethernet(g netip.Addr) net.HardwareAddr {
 	return append(net.HardwareAddr{0x33, 0x33}, b[12:]...)
 }
 
-// checkMACs tells groups that Ethernet does not tell apart. The host does, so that it only costs; but a switch that
-// knows groups by Ethernet address sends to each member all of them.
+// checkMACs finds groups that have the same Ethernet address. The host does distinguish them, so the collision only
+// adds cost. But a switch that knows groups by Ethernet address sends all of them to each member.
 func (c *checkup) checkMACs() {
 	for i, g := range c.Groups {
 		mac := ethernet(g)

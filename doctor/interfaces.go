@@ -1,5 +1,5 @@
-// Which interfaces are examined, and what is wrong with them by themselves: what every system tells through package
-// mcast. What else Linux knows is in facts_linux.go.
+// Which interfaces are examined, and what is wrong with them by themselves: what every system reports through package
+// mcast. What Linux shows in addition is in facts_linux.go.
 
 package doctor
 
@@ -13,7 +13,8 @@ import (
 	"github.com/go-multicast/mcast"
 )
 
-// choose decides which interfaces to examine. Those the user named may have changed since he scanned.
+// choose decides which interfaces to examine. Interfaces that the user named may have changed since the user scanned
+// them.
 func (c *checkup) choose(s *system) {
 	c.named = c.Interfaces != nil
 	if c.named {
@@ -53,7 +54,7 @@ func (c *checkup) chooseUsable(s *system) {
 		case i.IsLoopback() || s.master(i.Index) != "":
 		case i.Flags&net.FlagUp != 0 && hasCarrier(i) && i.Flags&net.FlagMulticast != 0 && c.hasAddress(i):
 			c.ifaces = append(c.ifaces, i)
-		case s.fallback(i): // nobody means to use it
+		case s.fallback(i): // nobody intends to use it
 		default:
 			others = append(others, i)
 		}
@@ -82,7 +83,7 @@ func hasFamily(i mcast.Interface, v4 bool) bool {
 	return len(i.IPv6) > 0
 }
 
-// usable reports whether a group can be received by the interface at all: what else is wrong is found elsewhere.
+// usable reports whether the interface can receive the group at all. Other findings report what else is wrong.
 func usable(i mcast.Interface, g netip.Addr) bool {
 	return i.Flags&net.FlagUp != 0 && hasFamily(i, g.Is4())
 }
@@ -94,11 +95,11 @@ func (c *checkup) checkInterfaces() {
 				Summary: "the interface is down",
 				Detail:  fmt.Sprintf("A scan shows its flags as %s. It neither sends nor receives.", i.Flags),
 				Fix:     fixInterfaceDown(i.Name)})
-			continue // what else it lacks it may get when it is up
+			continue // it may get what else it lacks when it is up
 		}
 		if !hasCarrier(i) {
 			c.add(noCarrier(i, Error))
-			continue // without, there are no addresses by DHCP, nor by IPv6 itself
+			continue // without a carrier there are no addresses by DHCP, nor by IPv6 itself
 		}
 		if i.Flags&net.FlagMulticast == 0 && !i.IsLoopback() {
 			c.add(Finding{Code: NoMulticastFlag, Severity: Warning, Interface: i.Name,
@@ -125,7 +126,7 @@ func (c *checkup) checkInterfaces() {
 	}
 }
 
-// checkFlags comes after the watch: an interface on which multicast arrived carries it, whatever its flags say.
+// checkFlags runs after the watch: an interface on which multicast arrived carries it, whatever its flags say.
 func (c *checkup) checkFlags() {
 	for n := range c.Report.Findings {
 		f := &c.Report.Findings[n]
@@ -150,8 +151,8 @@ func noCarrier(i mcast.Interface, s Severity) Finding {
 		Fix: fixNoCarrier(i.Name)}
 }
 
-// checkDefaults looks at what those go by who name no interface: senders, and IPv4 joins of other libraries. It comes
-// after the watch, since for a receiver that receives it makes no difference.
+// checkDefaults examines the defaults for programs that name no interface: senders, and IPv4 joins of other libraries.
+// It runs after the watch, since they make no difference to a receiver that receives.
 func (c *checkup) checkDefaults() {
 	for _, v4 := range []bool{true, false} {
 		if !c.hasFamily(v4) {
@@ -159,7 +160,7 @@ func (c *checkup) checkDefaults() {
 		}
 		network := map[bool]string{true: "ip4", false: "ip6"}[v4]
 		if _, err := mcast.DefaultInterface(network); !errors.Is(err, mcast.ErrNoInterface) {
-			continue // there is one; or the system does not tell
+			continue // there is one, or the system does not report it
 		}
 		f := Finding{Code: NoDefaultRoute, Severity: Warning,
 			Summary: fmt.Sprintf("there is no default route for %s", familyName(v4)),
@@ -167,13 +168,13 @@ func (c *checkup) checkDefaults() {
 				"and so do IPv4 joins without one in other libraries. Receivers of this module do without.",
 			Fix: fixNoDefaultRoute(c.anyName(), v4)}
 		if c.named || !c.someSilent(v4) {
-			f.Severity = Info // nobody goes by it, or who does found another way
+			f.Severity = Info // no program depends on it, or it found another way
 		}
 		c.add(f)
 	}
 }
 
-// anyName is a name for commands that are about any interface: one that multicasts, if possible one that is up.
+// anyName returns a name for commands that are about any interface: one that can multicast, and if possible is up.
 func (c *checkup) anyName() string {
 	name, up := "eth0", false
 	for _, i := range c.ifaces {

@@ -2,5 +2,5 @@
 
 package doctor
 
-// isPortTaken: nothing can be opened here, so nothing is taken.
+// isPortTaken returns false: no socket can be opened here, so no port is taken.
 func isPortTaken(error) bool { return false }

@@ -1,6 +1,6 @@
 // The chains and rules of nftables, as the kernel reports them over netlink (include/uapi/linux/netfilter/nf_tables.h).
-// Of a rule this file reads whether it drops, what it has counted and where it jumps to. It does not read what the rule
-// compares, nor the elements of sets.
+// This file reads whether a rule drops, what it has counted and where it jumps to. It reads neither what the rule
+// compares nor the elements of sets.
 
 package doctor
 
@@ -22,10 +22,10 @@ type (
 		table tableKey
 		name  string
 	}
-	// chain is one that a datagram may pass.
+	// chain is a chain that a datagram may pass.
 	chain struct {
 		chainKey
-		base     *chain // the base chain that leads to it; of a base chain, the chain itself
+		base     *chain // the base chain that leads to it; a base chain has itself
 		drops    []drop
 		anywhere bool // a verdict map of its rules may lead to every chain of the table
 	}
@@ -37,13 +37,13 @@ type (
 	}
 )
 
-// ruleset is what a network namespace has on the way of incoming datagrams.
+// ruleset is what incoming datagrams pass in a network namespace.
 type ruleset struct {
-	devices []string // that they come in on
+	devices []string // that datagrams arrive on
 	dormant map[tableKey]bool
-	chains  map[chainKey]*chain // those of way; nil: a base chain that is on another way
+	chains  map[chainKey]*chain // the chains of way; nil: a base chain that is on another way
 	way     []*chain            // in the order in which they were found
-	room    int                 // bytes that it may still keep; negative: something is left out
+	room    int                 // bytes that it may still keep; negative: something was left out
 	version uint16              // low bits of the generation of the rules
 	partial string              // why it is not complete, or empty
 }
@@ -52,13 +52,13 @@ func newRuleset(devices []string, room int) *ruleset {
 	return &ruleset{devices: devices, dormant: make(map[tableKey]bool), chains: make(map[chainKey]*chain), room: room}
 }
 
-// What entries take, with the growth of slices and maps.
+// The memory that entries take, with the growth of slices and maps.
 const (
-	chainBytes = 300 // beside its names
+	chainBytes = 300 // besides its names
 	dropBytes  = 48
 )
 
-// enter puts a chain on the way.
+// enter adds a chain to the way.
 func (r *ruleset) enter(key chainKey, base *chain) *chain {
 	c, known := r.chains[key]
 	if !known {
@@ -75,7 +75,7 @@ func (r *ruleset) addDrop(c *chain, d drop) {
 	c.drops = append(c.drops, d)
 }
 
-// readTable takes in a table (NFT_MSG_NEWTABLE) if it is dormant.
+// readTable records a table (NFT_MSG_NEWTABLE) if it is dormant.
 func (r *ruleset) readTable(family byte, body []byte) {
 	if big32(rtnl.Find(body, unix.NFTA_TABLE_FLAGS))&unix.NFT_TABLE_F_DORMANT != 0 {
 		r.room -= chainBytes
@@ -83,7 +83,7 @@ func (r *ruleset) readTable(family byte, body []byte) {
 	}
 }
 
-// readBase takes in a chain (NFT_MSG_NEWCHAIN) if the kernel calls it for incoming datagrams.
+// readBase records a chain (NFT_MSG_NEWCHAIN) if the kernel calls it for incoming datagrams.
 func (r *ruleset) readBase(family byte, body []byte) {
 	const devs = 4 // NFTA_HOOK_DEVS
 	hook := rtnl.Find(body, unix.NFTA_CHAIN_HOOK)
@@ -108,8 +108,8 @@ func (r *ruleset) readBase(family byte, body []byte) {
 	}
 }
 
-// called reports whether the kernel calls the chains of a hook for incoming datagrams, and whether it does so for some
-// devices only.
+// called reports whether the kernel calls the chains of a hook for incoming datagrams. ingress reports whether it does
+// so for some devices only.
 func called(family byte, hook uint32) (ingress, called bool) {
 	const inetIngress = 5 // NF_INET_INGRESS
 	switch family {
@@ -122,7 +122,7 @@ func called(family byte, hook uint32) (ingress, called bool) {
 	return false, false
 }
 
-// readOther takes in a chain (NFT_MSG_NEWCHAIN) if the verdict maps of the chain from may lead to it.
+// readOther records a chain (NFT_MSG_NEWCHAIN) if the verdict maps of the chain from may lead to it.
 func (r *ruleset) readOther(from *chain, family byte, body []byte) {
 	table := tableKey{family, text(body, unix.NFTA_CHAIN_TABLE)}
 	if table == from.table && rtnl.Find(body, unix.NFTA_CHAIN_HOOK) == nil {
@@ -130,7 +130,7 @@ func (r *ruleset) readOther(from *chain, family byte, body []byte) {
 	}
 }
 
-// readRule takes in a rule of the chain (NFT_MSG_NEWRULE). Its counter counts what it drops if no condition follows the
+// readRule records a rule of the chain (NFT_MSG_NEWRULE). Its counter counts what it drops if no condition follows the
 // counter.
 func (r *ruleset) readRule(c *chain, body []byte) {
 	d := drop{handle: big64(rtnl.Find(body, unix.NFTA_RULE_HANDLE))}
@@ -152,14 +152,14 @@ func (r *ruleset) readRule(c *chain, body []byte) {
 // What an expression does in a rule, as far as it matters here.
 const (
 	nothing = iota
-	asks    // the rule goes on only if the packet fits
+	asks    // the rule continues only if the packet matches
 	mayDrop
 	drops
 )
 
 const verdictDrop = 0 // NF_DROP
 
-// effect notes what an expression of a rule of the chain does, and follows its jump.
+// effect returns what an expression does in a rule of the chain, and follows its jump.
 func (r *ruleset) effect(c *chain, name string, data []byte) int {
 	switch name {
 	case "counter", "log", "last":
@@ -191,15 +191,15 @@ func (r *ruleset) effect(c *chain, name string, data []byte) int {
 	return asks
 }
 
-// place is where a drop is.
+// place is the position of a drop.
 type place struct {
 	chain  *chain
 	handle uint64
-	by     uint64 // packets that it dropped meanwhile, if that is known
+	by     uint64 // packets that it dropped during the watch, if known
 }
 
 // since compares the counters of a family's drops with those of an earlier reading. unknown are the drops without a
-// counter, and those that were not read then.
+// counter, and the drops that the earlier reading does not have.
 func (r *ruleset) since(earlier *ruleset, v4 bool) (rose, unknown []place) {
 	for _, c := range r.way {
 		if !c.table.has(v4) {
@@ -232,7 +232,7 @@ func (t tableKey) has(v4 bool) bool {
 var families = map[byte]string{unix.NFPROTO_INET: "inet", unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6",
 	unix.NFPROTO_NETDEV: "netdev"}
 
-// String is in the words that nft takes.
+// String returns the words that nft accepts.
 func (k chainKey) String() string {
 	return families[k.table.family] + " " + k.table.name + " " + k.name
 }

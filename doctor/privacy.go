@@ -1,5 +1,5 @@
-// What keeps a program of macOS 15 and later from the local network until the user allows it: local network privacy,
-// Apple's technical note TN3179. It shows when something is sent, as EHOSTUNREACH, and in nothing else.
+// Local network privacy keeps a program on macOS 15 and later from the local network until the user allows it (Apple's
+// technical note TN3179). It shows only as EHOSTUNREACH when something is sent.
 
 package doctor
 
@@ -12,16 +12,16 @@ import (
 	"github.com/go-multicast/mcast"
 )
 
-// refusal is a failure to send to a group by an interface.
+// refusal is a failure to send to a group through an interface.
 type refusal struct {
 	unreachable bool   // EHOSTUNREACH
 	macOS       string // its version; empty elsewhere
-	root        bool   // who is exempt
+	root        bool   // root is exempt
 	ifc         mcast.Interface
 	group       netip.Addr
 }
 
-// private makes the finding if nothing else explains the failure: an interface that is up and has an address reaches
+// private makes the finding if nothing else explains the failure. An interface that is up and has an address reaches
 // every group.
 func (r refusal) private() (f Finding, found bool) {
 	major, _, _ := strings.Cut(r.macOS, ".")

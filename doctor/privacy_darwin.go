@@ -1,4 +1,4 @@
-// What an error of sending tells on macOS; privacy.go decides.
+// What a send error means on macOS; privacy.go decides.
 
 package doctor
 
@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// refused says what package doctor needs to know of an error of sending.
+// refused returns what package doctor needs to know about a send error.
 func refused(err error) refusal {
 	version, _ := unix.Sysctl("kern.osproductversion")
 	return refusal{unreachable: errors.Is(err, unix.EHOSTUNREACH), macOS: version, root: os.Geteuid() == 0}

@@ -1,8 +1,8 @@
 //go:build !darwin
 
-// Where nothing keeps programs from the local network but firewalls.
+// Systems on which only firewalls keep programs from the local network.
 
 package doctor
 
-// refused: only macOS keeps programs from the local network.
+// refused returns the zero refusal: only macOS keeps programs from the local network.
 func refused(error) refusal { return refusal{} }

@@ -1,6 +1,6 @@
-// The texts of Linux's /proc/net, read by pure functions. They take what they understand and step over the rest, since
-// each kernel adds columns, and never panic. proc(5) describes the files; what it leaves out is in the kernel's
-// functions named below.
+// Pure functions that read the texts of Linux's /proc/net. They take what they understand, skip the rest, since each
+// kernel adds columns, and never panic. proc(5) describes the files. The kernel functions named below show what it
+// leaves out.
 
 package doctor
 
@@ -13,14 +13,14 @@ import (
 	"github.com/go-multicast/mcast/internal/procudp"
 )
 
-// membership is a group that some program, or the system itself, has joined on an interface.
+// membership is a group that a program, or the system itself, has joined on an interface.
 type membership struct {
 	ifName string
 	group  netip.Addr
 }
 
-// parseIGMP reads /proc/net/igmp: a line for each interface, with the version of its querier, and below it a line for
-// each group (igmp_mc_seq_show).
+// parseIGMP reads /proc/net/igmp. It has a line for each interface, with the version of its querier, and below it a
+// line for each group (igmp_mc_seq_show).
 func parseIGMP(text string) (joined []membership, versions map[string]string) {
 	versions = make(map[string]string)
 	name := ""
@@ -28,7 +28,7 @@ func parseIGMP(text string) (joined []membership, versions map[string]string) {
 		fields := strings.Fields(line)
 		switch {
 		case len(fields) == 0:
-		case line[0] >= '0' && line[0] <= '9': // 4 eth0 : 1 V3, where a long name has the colon at its end
+		case line[0] >= '0' && line[0] <= '9': // 4 eth0 : 1 V3; after a long name the colon follows at once
 			name = ""
 			if len(fields) >= 4 {
 				name = strings.TrimSuffix(fields[1], ":")
@@ -65,8 +65,9 @@ func parseHex6(text string) (netip.Addr, bool) {
 	return netip.AddrFrom16([16]byte(b)), true
 }
 
-// parseCounters reads /proc/net/snmp and netstat, which have a line of names and one of values for each protocol, and
-// snmp6, which has a name and a value in each line. Names of the former become as in nstat: TcpExtIPReversePathFilter.
+// parseCounters reads /proc/net/snmp, netstat and snmp6. The first two have a line of names and a line of values for
+// each protocol; snmp6 has a name and a value in each line. Names of the first two become as in nstat:
+// TcpExtIPReversePathFilter.
 func parseCounters(text string) map[string]uint64 {
 	counters := make(map[string]uint64)
 	set := func(name, value string) {

@@ -1,5 +1,5 @@
-// What Windows' firewall says in the registry: whether one of its profiles lets nothing in at all, and which rules block
-// a program. Which rules allow one is not looked into.
+// What Windows' firewall says in the registry: whether one of its profiles lets nothing in at all, and which rules
+// block a program. Rules that allow a program are not examined.
 
 package doctor
 
@@ -10,12 +10,12 @@ import (
 	"strings"
 )
 
-// profile is that of the firewall for networks of a kind. Its fields are what the system's own settings say, and what
-// those of an administrator of many machines say, which count more; nil is nothing.
+// profile is a profile of the firewall, for one kind of network. Each setting has two fields: the system's own, and the
+// policy of an administrator of many machines, which has precedence. nil means not set.
 type profile struct {
 	name                     string
 	enabled, enabledByPolicy *uint64 // EnableFirewall
-	shut, shutByPolicy       *uint64 // DoNotAllowExceptions: all that comes in is blocked, whatever the rules allow
+	shut, shutByPolicy       *uint64 // DoNotAllowExceptions: blocks everything that arrives, whatever the rules allow
 }
 
 // letsIn reports whether the profile may let in what rules allow.
@@ -29,7 +29,7 @@ func (p profile) letsIn() bool {
 	return !value(p.enabled, p.enabledByPolicy) || !value(p.shut, p.shutByPolicy)
 }
 
-// closed makes the finding of the profiles that let nothing in. Which of them is that of the network, is not known.
+// closed makes the finding about profiles that let nothing in. It is not known which of them applies to the network.
 func closed(profiles []profile) (f Finding, found bool) {
 	var names []string
 	for _, p := range profiles {
@@ -54,20 +54,20 @@ func closed(profiles []profile) (f Finding, found bool) {
 	return f, true
 }
 
-// registryRule is one of the firewall's rules, as far as it is of use here.
+// registryRule is a rule of the firewall, as far as it matters here.
 type registryRule struct {
 	name    string
-	app     string // the path of the program; empty: it is for others too
-	blocks  bool   // else it allows
-	udp     bool   // it is for UDP, or for every protocol
-	in      bool   // it is for what comes in
+	app     string // the path of the program; empty: the rule is for others too
+	blocks  bool   // otherwise it allows
+	udp     bool   // for UDP, or for every protocol
+	in      bool   // for what arrives
 	active  bool
 	ports   [][2]uint16 // the local ports, from and to; none: all
-	unclear bool        // it is for local ports of another kind
+	unclear bool        // the rule is for local ports of another kind
 }
 
 // parseRegistryRule reads a rule as the registry has it: "v2.31|Action=Block|Active=TRUE|Dir=In|Protocol=17|
-// App=C:\x.exe|Name=x|" ([MS-GPFAS], section 2.2.2.19). It passes over what it does not know.
+// App=C:\x.exe|Name=x|" ([MS-GPFAS], section 2.2.2.19). It skips what it does not know.
 func parseRegistryRule(text string) (r registryRule, ok bool) {
 	version, fields, ok := strings.Cut(text, "|")
 	if !ok || !strings.HasPrefix(version, "v") {
@@ -116,15 +116,16 @@ func parsePorts(text string) (ports [2]uint16, ok bool) {
 	return ports, true
 }
 
-// keepsOut reports whether the rule blocks what comes in for a program on a port.
+// keepsOut reports whether the rule blocks what arrives for a program on a port.
 func (r registryRule) keepsOut(port uint16) bool {
 	fits := func(ports [2]uint16) bool { return ports[0] <= port && port <= ports[1] }
 	all := len(r.ports) == 0 && !r.unclear
 	return r.blocks && r.active && r.in && r.udp && r.app != "" && (all || slices.ContainsFunc(r.ports, fits))
 }
 
-// blocking makes the finding of the rules that block the port for a program. They count more than those that open it. If
-// this program is among them that explains its silence; otherwise the user may find the one that receives nothing.
+// blocking makes the finding about rules that block the port for a program. They have precedence over rules that open
+// it. If this program is among the blocked ones, that explains its silence. Otherwise the user may find the program
+// that receives nothing.
 func blocking(rules []registryRule, port uint16, self string) (f Finding, found bool) {
 	var own, others []string
 	for _, r := range rules {

@@ -1,4 +1,4 @@
-// The profiles and rules of Windows' firewall are read from the registry, which every user may; profile.go decides.
+// Reads the profiles and rules of Windows' firewall from the registry, which every user may do; profile.go decides.
 
 package doctor
 
@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/windows/registry"
 )
 
-// checkSurroundings comes after the watch.
+// checkSurroundings runs after the watch.
 func (c *checkup) checkSurroundings(*system) {
 	c.notVisible("which rules of the firewall allow the program or the port: Get-NetFirewallRule -Enabled True -Direction " +
 		"Inbound. Without one, only replies to multicast pass, for 4 seconds after each datagram that the program sends")
@@ -26,7 +26,7 @@ func (c *checkup) checkSurroundings(*system) {
 	}
 }
 
-// readRules reads the rules of the firewall, those of an administration too.
+// readRules reads the rules of the firewall, including those of an administration.
 func readRules(root registry.Key, paths ...string) (rules []registryRule) {
 	for _, path := range paths {
 		key, err := registry.OpenKey(root, path+`\FirewallRules`, registry.QUERY_VALUE)
@@ -48,13 +48,13 @@ func readRules(root registry.Key, paths ...string) (rules []registryRule) {
 	return rules
 }
 
-// Where the firewall's settings are, and those that a domain or another administration sets ([MS-GPFAS]).
+// Where the settings of the firewall are, and the settings of a domain or another administration ([MS-GPFAS]).
 const (
 	firewallSettings = `SYSTEM\CurrentControlSet\Services\SharedAccess\Parameters\FirewallPolicy`
 	firewallPolicy   = `SOFTWARE\Policies\Microsoft\WindowsFirewall`
 )
 
-// readProfiles reads the profiles of the firewall, by the names that PowerShell has for them.
+// readProfiles reads the profiles of the firewall, under the names that PowerShell uses.
 func readProfiles(root registry.Key, settings, policy string) (profiles []profile) {
 	for _, names := range [][3]string{
 		{"Domain", "DomainProfile", "DomainProfile"},

@@ -13,8 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// checkVRF looks for programs that have joined a group on a member of a VRF, with a socket that is bound to no device. The
-// kernel delivers nothing from the VRF to it, unless udp_l3mdev_accept is set (inet_bound_dev_eq in include/net/inet_sock.h).
+// checkVRF finds programs that have joined a group on a member of a VRF, with a socket that is bound to no device. The
+// kernel delivers nothing from the VRF to it, unless udp_l3mdev_accept is set (inet_bound_dev_eq in
+// include/net/inet_sock.h).
 func (c *checkup) checkVRF(s *system) {
 	if accept, ok := parameter("net/ipv4/udp_l3mdev_accept"); !ok || accept != 0 {
 		return
@@ -60,8 +61,8 @@ func unbound(users []procudp.Socket, devices map[uint64]int, member, vrf int) (u
 	return unbound
 }
 
-// boundDevices returns the interface that each UDP socket is bound to, 0: none, by inode. It is empty if sock_diag(7) is
-// not available.
+// boundDevices returns for each UDP socket, by inode, the index of the interface that it is bound to, or 0 for none.
+// The map is empty if sock_diag(7) is not available.
 func boundDevices() map[uint64]int {
 	devices := make(map[uint64]int)
 	conn, err := rtnl.Dial(unix.NETLINK_SOCK_DIAG)

@@ -1,5 +1,5 @@
-// What is found out by doing: joining the groups as any receiver does, sending a datagram to oneself, and waiting for
-// others to send.
+// What doctor finds out by experiment: it joins the groups as any receiver does, sends a datagram to itself, and waits
+// for datagrams from others.
 
 package doctor
 
@@ -19,8 +19,8 @@ import (
 	"github.com/go-multicast/mcast/internal/hint"
 )
 
-// listener receives one group by one interface. Each pair has a socket of its own, so that one that cannot be joined
-// does not keep the others from it.
+// listener receives one group on one interface. Each pair has its own socket, so that a pair that cannot be joined does
+// not keep the others from receiving.
 type listener struct {
 	group netip.Addr
 	ifc   mcast.Interface
@@ -28,9 +28,9 @@ type listener struct {
 	done  chan struct{}
 
 	self      []netip.Addr  // addresses of the interface; none on loopback, where Loopback makes no difference
-	mu        sync.Mutex    // guards what follows
+	mu        sync.Mutex    // guards the fields below
 	nonce     []byte        // of the self-test
-	echo      chan struct{} // closed when it has come back
+	echo      chan struct{} // closed when the datagram has come back
 	datagrams uint64
 	own       uint64 // of these, sent by this machine
 	sources   []netip.Addr
@@ -38,7 +38,7 @@ type listener struct {
 
 const maxSources = 16 // so that a forger cannot fill the report
 
-// listen joins every group on every interface that can have it. What cannot be joined becomes a finding.
+// listen joins every group on every interface that can have it. A failure to join becomes a finding.
 func (c *checkup) listen(groups []netip.Addr, sources func(netip.Addr) []netip.Addr, s *system) (all []*listener) {
 	clamped := false
 	for _, group := range groups {
@@ -95,7 +95,7 @@ func (l *listener) received(data []byte, src netip.Addr) {
 			l.nonce = nil
 			close(l.echo)
 		}
-		return // another doctor's, too
+		return // also if another doctor sent it
 	}
 	l.datagrams++
 	if slices.Contains(l.self, src) {
@@ -113,7 +113,7 @@ func (l *listener) expect(nonce []byte) (echo <-chan struct{}) {
 	return l.echo
 }
 
-// report says what came in.
+// report adds to the report what arrived.
 func (c *checkup) report(all []*listener, watched time.Duration) {
 	c.Report.Facts.Watched = watched.Round(10 * time.Millisecond).String()
 	for _, l := range all {
@@ -124,18 +124,18 @@ func (c *checkup) report(all []*listener, watched time.Duration) {
 	}
 }
 
-// silent reports whether nothing came in for a group by any interface.
+// silent reports whether nothing arrived for a group on any interface.
 func (c *checkup) silent(group netip.Addr) bool {
 	came := func(t Traffic) bool { return t.Group == group && t.Datagrams > 0 }
 	return !slices.ContainsFunc(c.Report.Facts.Traffic, came)
 }
 
-// someSilent reports whether nothing came in for some group of the family.
+// someSilent reports whether nothing arrived for some group of the family.
 func (c *checkup) someSilent(v4 bool) bool {
 	return slices.ContainsFunc(c.Groups, func(g netip.Addr) bool { return g.Is4() == v4 && c.silent(g) })
 }
 
-// cannotJoin says why a pair could not be joined.
+// cannotJoin makes the finding about a pair that could not be joined.
 func (c *checkup) cannotJoin(group netip.Addr, ifc mcast.Interface, err error, s *system) {
 	f := Finding{Code: NotJoined, Severity: Error, Group: group, Interface: ifc.Name,
 		Summary: "the group cannot be joined",
@@ -159,14 +159,14 @@ func (c *checkup) cannotJoin(group netip.Addr, ifc mcast.Interface, err error, s
 	}
 }
 
-// What a failure to join comes from, as far as there is a code for it.
+// The causes of a failure to join, as far as there is a code for them.
 const (
 	failedOtherwise = iota
 	failedPort
 	failedMemberships
 )
 
-// checkBuffer compares what was asked for and granted.
+// checkBuffer compares the granted size with the requested one.
 func (c *checkup) checkBuffer(rx *mcast.RxSocket) (clamped bool) {
 	granted := rx.Memberships()[0].ReadBuffer
 	if c.ReadBuffer == 0 || granted == 0 || granted >= c.ReadBuffer {
@@ -180,16 +180,16 @@ func (c *checkup) checkBuffer(rx *mcast.RxSocket) (clamped bool) {
 	return true
 }
 
-// selfTestMark is what the datagrams of a self-test begin with.
+// selfTestMark begins the datagrams of a self-test.
 const selfTestMark = "mcast doctor self-test "
 
-// selfTest sends to each pair, so that it comes back to this machine alone, and waits for it.
+// selfTest sends a datagram to each pair, which comes back to this machine alone, and waits for it.
 func (c *checkup) selfTest(ctx context.Context, listeners []*listener) {
 	if len(c.Sources) > 0 {
-		// The machine itself is hardly one of the sources, so these are other sockets, which join for its own addresses:
-		// no router takes that for a wish to have the group.
+		// The machine itself is hardly one of the sources. So other sockets join here, with the machine's own addresses
+		// as sources: no router takes that for a wish to have the group.
 		for _, ifc := range c.ifaces {
-			one := &checkup{Config: c.Config, ifaces: []mcast.Interface{ifc}} // what cannot be joined is known already
+			one := &checkup{Config: c.Config, ifaces: []mcast.Interface{ifc}} // what cannot be joined is already reported
 			own := func(g netip.Addr) []netip.Addr { return ownAddrs(ifc, g.Is4()) }
 			for _, l := range one.listen(slices.DeleteFunc(slices.Clone(c.Groups), func(g netip.Addr) bool {
 				return !slices.ContainsFunc(listeners, func(l *listener) bool { return l.group == g && l.ifc.Index == ifc.Index })
@@ -222,11 +222,11 @@ func ownAddrs(ifc mcast.Interface, v4 bool) (own []netip.Addr) {
 	return own
 }
 
-// sendTo sends the datagram of the self-test, and reports whether it could be sent.
+// sendTo sends the datagram of the self-test, and reports whether that succeeded.
 func (c *checkup) sendTo(ctx context.Context, l *listener) (sent bool) {
 	known := func(f Finding) bool { return f.Code == LoRoute && f.Group == l.group && f.Interface == l.ifc.Name }
 	if ctx.Err() != nil || slices.ContainsFunc(c.Report.Findings, known) {
-		return false // no time, or it is known why it would fail
+		return false // no time, or the cause of a failure is known
 	}
 	nonce := []byte(selfTestMark + rand.Text())
 	l.expect(nonce)
@@ -286,8 +286,8 @@ func (c *checkup) awaitEcho(ctx context.Context, sent []*listener) {
 	}
 }
 
-// checkOwnHost is about groups that only this machine sends to. Receivers of this module discard such datagrams unless
-// Loopback is set, and whether another program has set it is not visible.
+// checkOwnHost finds groups that only this machine sends to. Receivers of this module discard such datagrams unless
+// Loopback is set. Whether another program has set it is not visible.
 func (c *checkup) checkOwnHost(watched time.Duration) {
 	if watched < silence {
 		return
@@ -316,12 +316,13 @@ func (c *checkup) checkOwnHost(watched time.Duration) {
 	}
 }
 
-// checkSilence is the last resort: all looks right, and nothing came in.
+// checkSilence makes the last finding: all looks right, and nothing arrived.
 func (c *checkup) checkSilence(listeners []*listener, watched time.Duration) {
 	if watched < silence {
 		return
 	}
-	// These keep other programs from receiving, and not this one; or they do not prove that the group was lost.
+	// These findings keep other programs from receiving, and not this one, or they do not prove that the group was
+	// lost.
 	aside := []string{NotJoined, NoDefaultRoute, MultipleDefault, BufferClamped, BufferOverflow, NoQuerier, Firewall}
 	for _, g := range c.Groups {
 		joined := slices.ContainsFunc(listeners, func(l *listener) bool { return l.group == g && !l.ifc.IsLoopback() })
