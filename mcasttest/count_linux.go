@@ -1,5 +1,5 @@
-// This file counts the packets that reach a host, without reading them: the kernel's own statistics of a packet
-// socket do it, which count also what no longer fits into the socket's buffer.
+// This file counts the packets that reach a host, without reading them. It uses the kernel's statistics of a packet
+// socket, which also count what no longer fits into the socket's buffer.
 
 package mcasttest
 
@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// counter counts the UDP packets to one destination that come in by one interface.
+// counter counts the UDP packets to one destination that arrive on one interface.
 type counter struct {
 	fd    int
 	total uint64
@@ -31,7 +31,7 @@ func (n *netns) newCounter(name string, dst netip.Addr) (c *counter, err error) 
 }
 
 func openCounter(index int, dst netip.Addr) (*counter, error) {
-	// Protocol 0 receives nothing. Only bind, when the filter is in place, opens the gate.
+	// Protocol 0 receives nothing. Packets arrive only after bind, when the filter is in place.
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socket(AF_PACKET)", err)
@@ -49,7 +49,7 @@ func openCounter(index int, dst netip.Addr) (*counter, error) {
 		unix.Close(fd)
 		return nil, os.NewSyscallError("setsockopt(PACKET_IGNORE_OUTGOING)", err)
 	}
-	// A socket for one protocol would get a packet after IP has it, and a receiver could be faster than the count
+	// A socket for one protocol would receive a packet after IP does, and a receiver could be faster than the count
 	// (__netif_receive_skb_core in net/core/dev.c).
 	bigEndian := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_ALL))
 	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: bigEndian, Ifindex: index}); err != nil {
@@ -59,8 +59,8 @@ func openCounter(index int, dst netip.Addr) (*counter, error) {
 	return &counter{fd: fd}, nil
 }
 
-// udpTo is a filter (classic BPF) of IP packets that carry UDP to the address. etherType is that of IP. The offsets are those of
-// the protocol and of the destination in the IP header.
+// udpTo is a filter (classic BPF) for IP packets that carry UDP to the address. etherType is the EtherType of IP. The
+// offsets are those of the protocol and the destination in the IP header.
 func udpTo(dst netip.Addr, etherType, protocol, destination uint32) []unix.SockFilter {
 	type equal struct{ load, offset, value uint32 }
 	const skbProtocol = 0xfffff000 // SKF_AD_OFF + SKF_AD_PROTOCOL
@@ -81,9 +81,9 @@ func udpTo(dst netip.Addr, etherType, protocol, destination uint32) []unix.SockF
 		unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0})
 }
 
-// read returns how many there were since the counter was made.
+// read returns how many packets there were since the counter was made.
 func (c *counter) read() (uint64, error) {
-	stats, err := unix.GetsockoptTpacketStats(c.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS) // and resets them
+	stats, err := unix.GetsockoptTpacketStats(c.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS) // also resets them
 	if err != nil {
 		return 0, fmt.Errorf("read packet statistics: %w", err)
 	}

@@ -1,4 +1,4 @@
-// This file is about hosts: network stacks of their own, in which a test runs some of its functions.
+// This file is about hosts: separate network stacks, in which a test runs some of its functions.
 
 package mcasttest
 
@@ -13,9 +13,9 @@ import (
 	"testing"
 )
 
-// Host is a computer on the network of a test: a network namespace with interfaces, addresses, routes, sysctls, limits
-// and ports of its own. It has the file system and the processes of the test. It is gone when the test has ended and
-// what was opened on it is closed.
+// Host is a computer on the network of a test: a network namespace with its own interfaces, addresses, routes, sysctls,
+// limits and ports. It has the file system and the processes of the test. It is gone when the test has ended and
+// everything opened on it is closed.
 type Host struct {
 	Name                  string
 	IPv4, IPv6, LinkLocal netip.Addr // of its first interface, without zone; the zero Addr if there is none
@@ -25,8 +25,8 @@ type Host struct {
 	interfaces []*Interface
 }
 
-// NewHost makes a host that has only lo, up and with multicast routes as in the namespace of [Main]. It is for
-// tests that change sysctls or exhaust limits. It calls [Require], and skips the test on systems other than Linux.
+// NewHost makes a host that has only lo, up and with multicast routes as in the namespace of [Main]. It is for tests
+// that change sysctls or exhaust limits. It calls [Require]. On systems other than Linux it skips the test.
 func NewHost(t testing.TB) *Host {
 	t.Helper()
 	requireNamespace(t)
@@ -45,14 +45,14 @@ func newHost(t testing.TB, name string) *Host {
 	return &Host{Name: name, t: t, ns: ns}
 }
 
-// add makes the interface one of the host's. The first one's addresses are the host's.
+// add adds the interface to the host. The addresses of the first interface become the host's.
 func (h *Host) add(i *Interface) {
 	if h.interfaces = append(h.interfaces, i); len(h.interfaces) == 1 {
 		h.IPv4, h.IPv6, h.LinkLocal = i.IPv4, i.IPv6, i.LinkLocal
 	}
 }
 
-// NewVeth adds an interface to the host, like the function [NewVeth] does to the namespace of the test.
+// NewVeth adds an interface to the host, as the function [NewVeth] does to the namespace of the test.
 func (h *Host) NewVeth(name string, addresses ...netip.Prefix) *Interface {
 	h.t.Helper()
 	i := newVeth(h.t, h.ns, name, addresses)
@@ -62,7 +62,7 @@ func (h *Host) NewVeth(name string, addresses ...netip.Prefix) *Interface {
 	return i
 }
 
-// Interface returns the host's interface with that name. To have none ends the test; lo is not among them.
+// Interface returns the host's interface with the name. If there is none, the test ends. lo does not count.
 func (h *Host) Interface(name string) *Interface {
 	h.t.Helper()
 	for _, i := range h.interfaces {
@@ -74,7 +74,7 @@ func (h *Host) Interface(name string) *Interface {
 	return nil
 }
 
-// first is what the host's own methods are about: eth0 of a host on a LAN.
+// first returns the interface that the host's own methods are about: eth0 of a host on a LAN.
 func (h *Host) first() *Interface {
 	h.t.Helper()
 	if len(h.interfaces) == 0 {
@@ -83,7 +83,7 @@ func (h *Host) first() *Interface {
 	return h.interfaces[0]
 }
 
-// Unplug pulls the cable of eth0, or of what else is the first interface: see [Interface.Unplug].
+// Unplug pulls the cable of eth0, or of the first interface if that is another one: see [Interface.Unplug].
 func (h *Host) Unplug() { h.t.Helper(); h.first().Unplug() }
 
 // Plug plugs the cable of eth0 in again: see [Interface.Plug].
@@ -95,15 +95,15 @@ func (h *Host) DeleteInterface() { h.t.Helper(); h.first().Delete() }
 // CreateInterface brings eth0 back, with a new index: see [Interface.Create].
 func (h *Host) CreateInterface() { h.t.Helper(); h.first().Create() }
 
-// Do calls fn on the host and waits for it. It runs on a goroutine of its own, but a panic goes on in the caller, and
-// so does t.FailNow (and Fatal, Skip, runtime.Goexit).
+// Do calls fn on the host and waits for it. fn runs on its own goroutine. But a panic continues in the caller, and so
+// does t.FailNow (and Fatal, Skip, runtime.Goexit).
 //
 // Sockets opened in fn stay on the host: use them anywhere. Processes started in fn are on the host (see also
 // [Host.Start]). But goroutines started in fn are not: call Do in them. And /proc/net and /proc/self/net show the
 // test's own network; in fn, read /proc/thread-self/net. /proc/sys/net is the host's, /sys the machine's.
 //
-// The net package remembers for up to a minute which IPv6 zone has which index, whatever the host: in addresses write
-// the index for the zone, as in fe80::1%2, if interfaces are deleted and created.
+// The net package caches for up to a minute which IPv6 zone has which index, for all hosts together. If interfaces are
+// deleted and created, write the index as the zone in addresses, as in fe80::1%2.
 func (h *Host) Do(fn func()) {
 	h.t.Helper()
 	returned := false
@@ -126,8 +126,8 @@ func (h *Host) Do(fn func()) {
 	}
 }
 
-// Start starts a command on the host. Wait for it from the goroutine of the test; if it runs longer than the test it
-// is killed. Do not set Pdeathsig: the thread that starts the command ends at once.
+// Start starts a command on the host. Wait for it in the goroutine of the test. If it runs longer than the test, it is
+// killed. Do not set Pdeathsig: the thread that starts the command ends at once.
 func (h *Host) Start(cmd *exec.Cmd) error {
 	h.t.Helper()
 	err := errors.New("not started")
@@ -141,7 +141,7 @@ func (h *Host) Start(cmd *exec.Cmd) error {
 	return err
 }
 
-// Sysctl sets a kernel parameter of the host. The name is a path below /proc/sys such as
+// Sysctl sets a kernel parameter of the host. The name is a path below /proc/sys, such as
 // "net/ipv4/igmp_max_memberships".
 func (h *Host) Sysctl(name, value string) {
 	h.t.Helper()

@@ -1,5 +1,5 @@
-// This file is about interfaces that a test can pull the cable of, delete and bring back, and what a network keeps of
-// one while it is away: the kernel forgets everything.
+// This file is about interfaces that a test can unplug, delete and bring back. The package keeps the settings of
+// an interface while it is away, since the kernel forgets them all.
 
 package mcasttest
 
@@ -13,9 +13,9 @@ import (
 )
 
 // Interface is a network interface: the near end of a virtual Ethernet cable. Its methods return when the change is
-// made and visible; what they cannot do ends the test. They need no privileges within the namespace of [Main].
+// made and visible. A method that fails ends the test. The methods need no privileges within the namespace of [Main].
 //
-// The methods may be called from any goroutine, but what they do when they fail is testing.TB's Fatal.
+// The methods may be called from any goroutine, but if they fail they call testing.TB's Fatal.
 type Interface struct {
 	IPv4, IPv6 netip.Addr // the first address of each family, if there is one
 	LinkLocal  netip.Addr // IPv6, without zone
@@ -24,9 +24,9 @@ type Interface struct {
 	ns     *netns
 	host   *Host      // nil in the namespace of the test
 	other  *Interface // the far end of the cable
-	bridge string     // for a port of a switch: the switch
+	bridge string     // for a port of a switch: the name of the switch
 	router bool       // for a port of a switch: a multicast router is at the other end
-	unique bool       // its index is no other interface's, in no namespace
+	unique bool       // no other interface has its index, in any namespace
 
 	mu     sync.Mutex
 	name   string
@@ -37,14 +37,14 @@ type Interface struct {
 	down   bool // administratively
 }
 
-// NewVeth adds an interface to the namespace of the test, up and with a carrier, with the addresses given and an
-// IPv6 link-local one. It has no default route, so nothing leaves by it unless it is named. When the test ends it is
-// deleted. NewVeth calls [Require], and skips the test on systems other than Linux.
+// NewVeth adds an interface to the namespace of the test, up and with a carrier. It has the given addresses and an IPv6
+// link-local one. It has no default route, so nothing is sent through it unless it is named. It is deleted when the
+// test ends. NewVeth calls [Require]. On systems other than Linux it skips the test.
 //
 // A host is at the other end of the cable, see [Interface.Peer].
 //
-// Its index is not one that a host's eth0 has, too. This matters because Go's net package remembers for a minute which
-// IPv6 zone has which index, for all namespaces at once.
+// Its index is never that of a host's eth0. This matters because Go's net package caches for a minute which IPv6 zone
+// has which index, for all namespaces together.
 func NewVeth(t testing.TB, name string, addresses ...netip.Prefix) *Interface {
 	t.Helper()
 	requireNamespace(t)
@@ -53,7 +53,7 @@ func NewVeth(t testing.TB, name string, addresses ...netip.Prefix) *Interface {
 	t.Cleanup(func() { here.close() })
 	i := newVeth(t, here, name, addresses)
 	check(t, i.create())
-	t.Cleanup(func() { // the far end's namespace would take it along, but later
+	t.Cleanup(func() { // the far end's namespace would delete it as well, but later
 		if err := i.remove(); err != nil && !isGone(err) {
 			t.Errorf("mcasttest: %v", err)
 		}
@@ -63,7 +63,7 @@ func NewVeth(t testing.TB, name string, addresses ...netip.Prefix) *Interface {
 
 var veths atomic.Uint32
 
-// newVeth describes an interface with a host at the other end of its cable.
+// newVeth returns the description of an interface with a host at the other end of its cable.
 func newVeth(t testing.TB, ns *netns, name string, addresses []netip.Prefix) *Interface {
 	t.Helper()
 	serial := uint16(veths.Add(1))
@@ -83,18 +83,19 @@ func newVeth(t testing.TB, ns *netns, name string, addresses []netip.Prefix) *In
 	return i.connect(far)
 }
 
-// Peer is the host at the other end of the cable of [NewVeth] and [Host.NewVeth]. In each IPv4 and IPv6 subnet of the
-// interface that has room for it, it has the address that ends in 254 or fe. Elsewhere Peer is nil.
+// Peer returns the host at the other end of the cable of [NewVeth] and [Host.NewVeth]. In each IPv4 and IPv6 subnet of
+// the interface that has room for it, the host has the address that ends in 254 or fe. For other interfaces Peer
+// returns nil.
 func (i *Interface) Peer() *Host { return i.other.host }
 
-// Name is the interface's present name.
+// Name returns the interface's present name.
 func (i *Interface) Name() string {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.name
 }
 
-// Index is the interface's present index. A deleted interface that is created again has a new one.
+// Index returns the interface's present index. A deleted interface that is created again has a new one.
 func (i *Interface) Index() int {
 	i.t.Helper()
 	i.mu.Lock()
@@ -104,31 +105,31 @@ func (i *Interface) Index() int {
 	return index
 }
 
-// Down shuts the interface down, as "ip link set down" does. The kernel forgets its IPv6 addresses and its routes.
+// Down sets the interface down, as "ip link set down" does. The kernel forgets its IPv6 addresses and its routes.
 func (i *Interface) Down() { i.t.Helper(); check(i.t, i.shut()) }
 
-// Up starts the interface again and gives it back what Down took. It returns when it has a carrier, if the cable is
-// plugged in.
+// Up sets the interface up again and restores what Down removed. If the cable is plugged in, Up returns when the
+// interface has a carrier.
 func (i *Interface) Up() { i.t.Helper(); check(i.t, i.start()) }
 
-// Unplug takes the carrier away, as pulling the cable does. Addresses and routes stay.
+// Unplug removes the carrier, as pulling the cable does. Addresses and routes stay.
 func (i *Interface) Unplug() { i.t.Helper(); check(i.t, i.other.shut()) }
 
 // Plug plugs the cable in again and returns when there is a carrier.
 func (i *Interface) Plug() { i.t.Helper(); check(i.t, i.other.start()) }
 
-// Delete removes the interface from the system, as pulling a USB adapter does.
+// Delete removes the interface from the system, as pulling out a USB adapter does.
 func (i *Interface) Delete() { i.t.Helper(); check(i.t, i.remove()) }
 
-// Create brings a deleted interface back under its last name, with its addresses and routes and the same hardware
-// address, but a new index and the default MTU. It is up and plugged in.
+// Create brings a deleted interface back under its last name, with its addresses, its routes and the same hardware
+// address. It has a new index and the default MTU. It is up and plugged in.
 func (i *Interface) Create() { i.t.Helper(); check(i.t, i.create()) }
 
 // Travel moves the interface to another network namespace and back. As a rule it keeps its index, but the kernel has
-// dropped all memberships on it. What was opened on it does not notice; its addresses and routes it has again.
+// dropped all memberships on it. Sockets that are open on it notice nothing. Its addresses and routes are restored.
 func (i *Interface) Travel() { i.t.Helper(); check(i.t, i.travel()) }
 
-// Rename gives the interface another name. Kernels before 6.2 need it down for that; it is then down for a moment.
+// Rename gives the interface another name. Kernels before 6.2 need it down for that, so there it is down for a moment.
 func (i *Interface) Rename(name string) {
 	i.t.Helper()
 	err := i.rename(name)
@@ -141,8 +142,8 @@ func (i *Interface) Rename(name string) {
 	check(i.t, err)
 }
 
-// SetMTU sets the largest packet that the interface sends, in bytes without the Ethernet header. Below 1280 it loses
-// IPv6, with its addresses; with an MTU that allows it, it has them again.
+// SetMTU sets the largest packet that the interface sends, in bytes without the Ethernet header. Below 1280 the
+// interface loses IPv6 and its IPv6 addresses. They return with an MTU that allows IPv6.
 func (i *Interface) SetMTU(bytes int) {
 	i.t.Helper()
 	i.mu.Lock()
@@ -156,7 +157,7 @@ func (i *Interface) SetMTU(bytes int) {
 // minMTU6 is the smallest MTU that IPv6 works with (RFC 8200, section 5).
 const minMTU6 = 1280
 
-// AddAddress adds an address, usable at once.
+// AddAddress adds an address, which is usable at once.
 func (i *Interface) AddAddress(p netip.Prefix) {
 	i.t.Helper()
 	i.mu.Lock()
@@ -174,8 +175,8 @@ func (i *Interface) DelAddress(p netip.Prefix) {
 	i.addrs = slices.DeleteFunc(i.addrs, func(q netip.Prefix) bool { return p == q })
 }
 
-// AddRoute adds a route to the main table, by a gateway, or on-link if that is the zero Addr. Of routes to the same
-// destination the one with the smallest metric counts; see the package documentation for those that are there.
+// AddRoute adds a route to the main table, through a gateway, or on-link if gateway is the zero Addr. Of routes to the
+// same destination, the one with the smallest metric counts. The package documentation lists the routes that exist.
 func (i *Interface) AddRoute(dst netip.Prefix, gateway netip.Addr, metric int) {
 	i.t.Helper()
 	i.mu.Lock()
@@ -185,7 +186,7 @@ func (i *Interface) AddRoute(dst netip.Prefix, gateway netip.Addr, metric int) {
 	i.routes = append(i.routes, r)
 }
 
-// DelRoute removes a route that AddRoute added or the interface had.
+// DelRoute removes a route that AddRoute added or that the interface had.
 func (i *Interface) DelRoute(dst netip.Prefix, gateway netip.Addr, metric int) {
 	i.t.Helper()
 	i.mu.Lock()
@@ -195,9 +196,10 @@ func (i *Interface) DelRoute(dst netip.Prefix, gateway netip.Addr, metric int) {
 	i.routes = slices.DeleteFunc(i.routes, func(s route) bool { return r == s })
 }
 
-// CountUDP counts, from now on and until the test ends, the packets with UDP for dst that come in by the interface,
-// whether or not anybody wants them: what a switch forwarded to it. A packet is counted before a socket receives it. Of an IPv4
-// datagram in fragments each counts, of IPv6 none. The count ends if the interface is deleted.
+// CountUDP counts the packets with UDP for dst that arrive on the interface, from now on and until the test ends. It
+// counts what a switch forwarded to the interface, whether or not a socket wants it. A packet is counted before a
+// socket receives it. Of a fragmented IPv4 datagram each fragment counts, of a fragmented IPv6 datagram none. The count
+// ends if the interface is deleted.
 func (i *Interface) CountUDP(dst netip.Addr) (count func() uint64) {
 	i.t.Helper()
 	i.mu.Lock()
@@ -213,13 +215,13 @@ func (i *Interface) CountUDP(dst netip.Addr) (count func() uint64) {
 	}
 }
 
-// connect lays the cable between two interfaces.
+// connect connects two interfaces with the cable.
 func (i *Interface) connect(far *Interface) *Interface {
 	i.other, far.other = far, i
 	return i
 }
 
-// create makes both ends of the cable and brings them up.
+// create makes both ends of the cable and sets them up.
 func (i *Interface) create() error {
 	ends := []*Interface{i, i.other}
 	if err := i.addPair(); err != nil {
@@ -247,15 +249,15 @@ func (i *Interface) create() error {
 	return nil
 }
 
-// indexes hands out interface indexes that are used nowhere else; without, an interface gets the first free number of
-// its namespace. One end of each cable has such an index: were those of both ends equal, the kernel would not see that
-// it is a cable, and take up to a second to notice a carrier (linkwatch_urgent_event).
+// indexes allocates interface indexes that are used nowhere else. Without it, an interface gets the first free number
+// of its namespace. One end of each cable has such an index. If both had the same, the kernel would not see
+// that it is a cable. It would take up to a second to notice a carrier (linkwatch_urgent_event).
 var indexes atomic.Uint32
 
 func (i *Interface) addPair() error {
 	for {
 		err := addVeth(i.end(), i.other.end())
-		if taken := isBusy(err) && (i.unique || i.other.unique); !taken { // by another process
+		if taken := isBusy(err) && (i.unique || i.other.unique); !taken { // the index is taken by another process
 			return err
 		}
 	}
@@ -290,7 +292,7 @@ func (i *Interface) travel() error {
 	return i.start()
 }
 
-// setDown changes and remembers the administrative state.
+// setDown changes the administrative state and remembers it.
 func (i *Interface) setDown(down bool) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -301,7 +303,7 @@ func (i *Interface) setDown(down bool) error {
 	return i.ns.setUp(i.name)
 }
 
-// forgetMTU is for when an interface is created: it has the default then.
+// forgetMTU is called when an interface is created: it then has the default MTU.
 func (i *Interface) forgetMTU() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -316,7 +318,7 @@ func (i *Interface) isDown() bool {
 
 func (i *Interface) shut() error { return i.setDown(true) }
 
-// start brings one end up, and both to what they should be if that gave them a carrier.
+// start sets one end up. It restores that end, and also the other if they now have a carrier.
 func (i *Interface) start() error {
 	if err := i.setDown(false); err != nil {
 		return err
@@ -330,8 +332,8 @@ func (i *Interface) start() error {
 	return i.other.restore()
 }
 
-// restore gives the interface, if it is up, its addresses and routes, as far as the kernel does not have them, and
-// waits first until it is running, if it has a carrier.
+// restore gives the interface, if it is up, those of its addresses and routes that the kernel does not have. If there
+// is a carrier, it first waits until the interface is running.
 func (i *Interface) restore() error {
 	farDown := i.other.isDown()
 	i.mu.Lock()
@@ -380,7 +382,7 @@ func (i *Interface) rename(name string) error {
 	return nil
 }
 
-// setAddresses adds to the addresses of an interface that is not created yet.
+// setAddresses adds addresses to an interface that is not created yet.
 func (i *Interface) setAddresses(addresses ...netip.Prefix) {
 	i.addrs = append(i.addrs, addresses...)
 	for _, p := range addresses {
@@ -393,14 +395,15 @@ func (i *Interface) setAddresses(addresses ...netip.Prefix) {
 	}
 }
 
-// setLinkLocal gives an interface that is not created yet its link-local address, and the Ethernet address that fits.
+// setLinkLocal gives an interface that is not created yet its link-local address, and the Ethernet address that
+// matches.
 func (i *Interface) setLinkLocal(a netip.Addr) {
 	i.LinkLocal, i.mac = a, hardwareAddr(a)
 	i.addrs = append(i.addrs, netip.PrefixFrom(a, 64))
 }
 
-// addDefaultRoutes makes the interface the way to the rest of the world, and to all multicast groups: those of IPv4
-// need a route of their own, lest that of lo lead them away from the default.
+// addDefaultRoutes makes the interface the way to all other networks and to all multicast groups. The IPv4 groups need
+// their own route, or the route of lo would lead them away from the default.
 func (i *Interface) addDefaultRoutes(metric int) {
 	for _, p := range i.addrs {
 		g, ok := gateway(p)
@@ -414,10 +417,10 @@ func (i *Interface) addDefaultRoutes(metric int) {
 	}
 }
 
-// gatewayID is the last byte of the address of what is at the other end: a router, or a veth's peer.
+// gatewayID is the last byte of the address at the other end: a router, or the peer of a veth.
 const gatewayID = 254
 
-// gateway is the address in the subnet that ends in gatewayID, if there is one and it is not the interface's own.
+// gateway returns the address in the subnet that ends in gatewayID, if it exists and is not the interface's own.
 func gateway(p netip.Prefix) (netip.Addr, bool) {
 	b := p.Addr().AsSlice()
 	b[len(b)-1] = gatewayID
@@ -425,7 +428,7 @@ func gateway(p netip.Prefix) (netip.Addr, bool) {
 	return g, p.Contains(g) && g != p.Addr() && p.Bits() <= p.Addr().BitLen()-8
 }
 
-// Link-local addresses are of the form fe80::kind:network:id, so that each tells whose it is.
+// Link-local addresses have the form fe80::kind:network:id, so each shows whose it is.
 const (
 	lanLinks  = 0x10
 	mcLinks   = 0x88
@@ -437,8 +440,8 @@ func linkLocal(kind uint8, network, id uint16) netip.Addr {
 		12: byte(network >> 8), 13: byte(network), 14: byte(id >> 8), 15: byte(id)})
 }
 
-// hardwareAddr is the interface's Ethernet address. It is derived from the link-local one, as usual the other way
-// around, and so stays the same when the interface is created again, which spares others a stale neighbour table.
+// hardwareAddr returns the interface's Ethernet address. It is derived from the link-local one; usually it is the other
+// way around. So it stays the same when the interface is created again, and other hosts have no stale neighbor entry.
 func hardwareAddr(linkLocal netip.Addr) net.HardwareAddr {
 	b := linkLocal.As16()
 	return append(net.HardwareAddr{0x02}, b[11:]...)

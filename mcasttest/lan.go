@@ -1,5 +1,5 @@
-// This file is about local networks: hosts on a switch that sends a group's packets only where they are wanted, as
-// those of offices and studios do.
+// This file is about local networks: hosts on a switch that forwards the packets of a group only to its members, as the
+// switches of offices and studios do.
 
 package mcasttest
 
@@ -11,13 +11,14 @@ import (
 	"time"
 )
 
-// LAN is a network of hosts on one switch. The switch snoops IGMPv3 and MLDv2 and is the network's querier, so a packet
-// to a group reaches the ports behind which the group has members, and no others. As in every such switch, the
-// link-local groups of IPv4 (224.0.0.0/24) and ff02::1 reach all. Packets may have up to 9216 bytes, if the MTU of both
-// hosts allows it.
+// LAN is a network of hosts on one switch. The switch snoops IGMPv3 and MLDv2 and is the network's querier. So a packet
+// to a group reaches only the ports behind which the group has members. As in every such switch, the link-local groups
+// of IPv4 (224.0.0.0/24) and ff02::1 reach all ports. Packets may have up to 9216 bytes, if the MTU of both hosts
+// allows it.
 //
 // Host i (from 1) of network l has the addresses 10.l.0.i/24, fd00:0:0:l::i/64 and fe80::10:l:i/64, with l and i in
-// hexadecimal in those of IPv6. Its default gateway is 10.l.0.254 and fd00:0:0:l::fe, which is there if a [Router] is.
+// hexadecimal in the IPv6 addresses. Its default gateway is 10.l.0.254 and fd00:0:0:l::fe, which exists if there is a
+// [Router].
 type LAN struct {
 	Hosts []*Host
 
@@ -31,22 +32,22 @@ type LAN struct {
 
 const (
 	bridgeName = "br0"
-	bridgeID   = 250 // of the switch itself, which needs an address to ask from
+	bridgeID   = 250 // of the switch itself, which needs an address to query from
 	maxHosts   = 240
 	switchMTU  = 9216 // jumbo frames pass; whether a host takes them depends on its own MTU
 )
 
 var lans atomic.Uint32
 
-// NewLAN makes a network with n hosts, at most 240, which have an interface eth0 on it. It calls [Require], and skips
-// the test on systems other than Linux.
+// NewLAN makes a network with n hosts, at most 240, each with an interface eth0 on it. It calls [Require]. On systems
+// other than Linux it skips the test.
 func NewLAN(t testing.TB, n int) *LAN {
 	t.Helper()
 	requireNamespace(t)
 	ns, err := newNetns()
 	check(t, err)
 	t.Cleanup(func() { ns.close() })
-	// Networks that a router may join have different numbers. More than 250 of them at once are none of a test's.
+	// Networks that a router may join have different numbers. No test needs more than 250 of them at once.
 	l := &LAN{t: t, ns: ns, number: uint8((lans.Add(1)-1)%250 + 1)}
 	own := linkLocal(lanLinks, uint16(l.number), bridgeID)
 	need(t, ns.addBridge(bridgeName, hardwareAddr(own)))
@@ -62,8 +63,8 @@ func NewLAN(t testing.TB, n int) *LAN {
 	return l
 }
 
-// Attach gives a host of another network or none an interface on this one, the next of eth0, eth1 and so on. Its
-// default route has a metric 100 above that of the one before. LAN.Hosts does not list the host.
+// Attach gives a host of another network, or of none, an interface on this one: the next of eth0, eth1 and so on. The
+// metric of its default route is 100 above that of the previous interface. LAN.Hosts does not list the host.
 func (l *LAN) Attach(h *Host) *Interface {
 	l.t.Helper()
 	if l.hosts == maxHosts {
@@ -76,7 +77,7 @@ func (l *LAN) Attach(h *Host) *Interface {
 	return i
 }
 
-// newInterface describes an interface of the host, and the switch's port at the other end.
+// newInterface returns the description of an interface of the host, with the switch's port at the other end.
 func (l *LAN) newInterface(h *Host, id uint8) *Interface {
 	i := &Interface{t: l.t, ns: h.ns, host: h, name: fmt.Sprintf("eth%d", len(h.interfaces))}
 	i.setAddresses(l.addresses(id)...)
@@ -101,12 +102,12 @@ func (l *LAN) addresses(id uint8) []netip.Prefix {
 	}
 }
 
-// WaitJoined waits until the switch knows the host, which may be on several networks, for a member of the group: from
-// then on what is sent to the group reaches it. That is some milliseconds after a socket has joined. If it takes ten
-// seconds the test ends. A group that the switch sends everywhere anyway needs no waiting for.
+// WaitJoined waits until the switch knows that the host, which may be on several networks, is a member of the group.
+// From then on, packets to the group reach the host. That is some milliseconds after a socket has joined. If it takes
+// ten seconds, the test ends. Groups that the switch sends everywhere need no waiting.
 func (l *LAN) WaitJoined(h *Host, group netip.Addr) { l.t.Helper(); l.waitMember(h, group, true) }
 
-// WaitLeft waits until the switch knows that the host is no member of the group any more.
+// WaitLeft waits until the switch knows that the host is no longer a member of the group.
 func (l *LAN) WaitLeft(h *Host, group netip.Addr) { l.t.Helper(); l.waitMember(h, group, false) }
 
 func (l *LAN) waitMember(h *Host, group netip.Addr, want bool) {
@@ -127,7 +128,7 @@ func (l *LAN) waitMember(h *Host, group netip.Addr, want bool) {
 	}
 }
 
-// port is the name of the port that the host is plugged into.
+// port returns the name of the port that the host is plugged into.
 func (l *LAN) port(h *Host) string {
 	l.t.Helper()
 	for _, i := range l.ports {

@@ -1,6 +1,5 @@
-// This file holds the requests of rtnetlink(7) that lay out a network: links, addresses, routes, and the switch's table
-// of group members. Without them the package would need the ip program, and the tests of a Go module should need nothing
-// but Go.
+// This file has the requests of rtnetlink(7) that lay out a network: links, addresses, routes, and the switch's table
+// of group members. Without them the package would need the ip program. The tests of a Go module should need only Go.
 
 package mcasttest
 
@@ -26,7 +25,7 @@ const (
 	mdbaMDBEntryInfo = 1
 )
 
-// do sends a request and waits for the kernel's acknowledgement. The error says what was tried: op.
+// do sends a request and waits for the kernel's acknowledgment. The error names the operation: op.
 func (n *netns) do(op string, typ, flags uint16, body ...[]byte) error {
 	return n.ask(op, typ, flags|unix.NLM_F_ACK, nil, body...)
 }
@@ -46,7 +45,7 @@ func u32(v int) []byte     { return binary.NativeEndian.AppendUint32(nil, uint32
 func u64(v uint64) []byte  { return binary.NativeEndian.AppendUint64(nil, v) }
 func text(s string) []byte { return append([]byte(s), 0) }
 
-// ifinfo is a struct ifinfomsg. change tells which of the flags it sets.
+// ifinfo returns a struct ifinfomsg. change says which of the flags it sets.
 func ifinfo(index int, flags, change uint32) []byte {
 	b := make([]byte, 4, unix.SizeofIfInfomsg)
 	b = binary.NativeEndian.AppendUint32(b, uint32(index))
@@ -54,7 +53,7 @@ func ifinfo(index int, flags, change uint32) []byte {
 	return binary.NativeEndian.AppendUint32(b, change)
 }
 
-// linkEnd describes one end of a veth pair that is to be made.
+// linkEnd describes one end of a veth pair before it is made.
 type linkEnd struct {
 	ns    *netns
 	name  string
@@ -62,8 +61,8 @@ type linkEnd struct {
 	mac   net.HardwareAddr
 }
 
-// addVeth makes a virtual cable with an end in each of two namespaces. Both ends are down and, since the addresses
-// the kernel gives itself need seconds of duplicate address detection, without an IPv6 link-local address.
+// addVeth makes a virtual cable with an end in each of two namespaces. Both ends are down. They have no IPv6 link-local
+// address: those that the kernel assigns need seconds of duplicate address detection.
 func addVeth(a, b linkEnd) error {
 	op := fmt.Sprintf("add veth %s", a.name)
 	err := a.ns.do(op, unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL,
@@ -83,14 +82,14 @@ func addVeth(a, b linkEnd) error {
 	return errors.Join(a.ns.noLinkLocal(a.name), b.ns.noLinkLocal(b.name))
 }
 
-// noLinkLocal keeps the kernel from giving the interface a link-local address of its own.
+// noLinkLocal keeps the kernel from assigning a link-local address to the interface.
 func (n *netns) noLinkLocal(name string) error {
 	return n.setLink("set address generation of", name,
 		rtnl.Attr(unix.IFLA_AF_SPEC, rtnl.Attr(unix.AF_INET6, rtnl.Attr(unix.IFLA_INET6_ADDR_GEN_MODE, u8(addrGenNone)))))
 }
 
-// addBridge makes a switch that snoops IGMPv3 and MLDv2 and forwards at once: no spanning tree, no forward delay.
-// It does not ask for members until query is called.
+// addBridge makes a switch that snoops IGMPv3 and MLDv2 and forwards at once: no spanning tree, no forward delay. The
+// switch does not query for members until query is called.
 func (n *netns) addBridge(name string, mac net.HardwareAddr) error {
 	err := n.do("add bridge "+name, unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL,
 		ifinfo(0, 0, 0),
@@ -111,10 +110,10 @@ func (n *netns) addBridge(name string, mac net.HardwareAddr) error {
 	return n.noLinkLocal(name)
 }
 
-// query makes the switch its network's querier and has it ask now. A bridge that starts to query first floods for
-// the length of the response interval, lest it starve members it does not know yet; here it may know all of them
-// and should snoop from the first packet on, so the interval is nil meanwhile. Afterwards it is a tenth of a second,
-// the shortest that IGMP can say: members answer as fast as they may.
+// query makes the switch its network's querier and has it query now. A bridge that starts to query first floods for the
+// length of the response interval. So it does not starve members that it does not know yet. Here it may know all of
+// them and should snoop from the first packet on, so the interval is zero meanwhile. Afterwards it is a tenth of a
+// second, the shortest that IGMP can express: members answer as fast as they may.
 func (n *netns) query(bridge string) error {
 	set := func(data ...[]byte) error {
 		return n.setLink("set querier of", bridge, rtnl.Attr(unix.IFLA_LINKINFO,
@@ -125,8 +124,8 @@ func (n *netns) query(bridge string) error {
 		set(rtnl.Attr(unix.IFLA_BR_MCAST_QUERIER, u8(1)), rtnl.Attr(unix.IFLA_BR_MCAST_QUERY_RESPONSE_INTVL, u64(10))))
 }
 
-// enslave plugs an interface into the switch. One station hangs on each port, so when that leaves a group the port
-// need not wait for others' objections. A port with a multicast router is sent every group.
+// enslave plugs an interface into the switch. There is one station on each port. So when it leaves a group, the port
+// need not wait for objections of others. A port with a multicast router is sent every group.
 func (n *netns) enslave(name, bridge string, router bool) error {
 	master, err := n.index(bridge)
 	if err != nil {
@@ -141,7 +140,7 @@ func (n *netns) enslave(name, bridge string, router bool) error {
 	}
 	mode := uint8(1) // learn whether there is a router
 	if router {
-		mode = 2 // there is
+		mode = 2 // there is a router
 	}
 	body := ifinfo(index, 0, 0)
 	body[0] = unix.AF_BRIDGE
@@ -191,7 +190,7 @@ func (n *netns) delLink(name string) error {
 	return n.do("delete "+name, unix.RTM_DELLINK, 0, ifinfo(index, 0, 0))
 }
 
-// move takes an interface to another namespace, where it is down and has no address.
+// move moves an interface to another namespace, where it is down and has no address.
 func (n *netns) move(name string, to *netns) error {
 	if err := n.setLink("move", name, rtnl.Attr(unix.IFLA_NET_NS_FD, u32(to.fd))); err != nil {
 		return err
@@ -199,13 +198,13 @@ func (n *netns) move(name string, to *netns) error {
 	return to.noLinkLocal(name)
 }
 
-// index finds an interface by its name.
+// index returns the index of the interface with the name.
 func (n *netns) index(name string) (int, error) {
 	index, _, err := n.link(name)
 	return index, err
 }
 
-// link finds an interface by its name and returns its index and flags.
+// link returns the index and flags of the interface with the name.
 func (n *netns) link(name string) (index int, flags uint32, err error) {
 	var l rtnl.Link
 	err = n.ask("find interface "+name, unix.RTM_GETLINK, 0, func(m rtnl.Message) bool {
@@ -215,8 +214,8 @@ func (n *netns) link(name string) (index int, flags uint32, err error) {
 	return l.Index, l.Flags, err
 }
 
-// waitRunning waits until an interface that was set up and has a carrier is seen to have one: the kernel tells itself
-// a moment later, and only then has IPv6 its multicast route.
+// waitRunning waits until an interface that is up and has a carrier is reported as running. The kernel notices the
+// carrier a moment later, and only then does IPv6 have its multicast route.
 func (n *netns) waitRunning(name string) error {
 	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		_, flags, err := n.link(name)
@@ -231,10 +230,10 @@ func (n *netns) waitRunning(name string) error {
 	}
 }
 
-// setLoopback brings lo up with what multicast over it needs. IPv6 needs a route, of type local: with any other the
-// packets vanish. Its metric is above those of the interfaces' own ff00::/8, so it serves only who names lo.
-// IPv4 works without one for who names lo; the route is for programs that name no interface, on a host with no
-// other network, and its metric keeps it below every other.
+// setLoopback sets lo up with what multicast over it needs. IPv6 needs a route, of type local: with any other the
+// packets vanish. Its metric is above those of the interfaces' own ff00::/8, so it serves only programs that name lo.
+// IPv4 works without a route for programs that name lo. The IPv4 route is for programs that name no interface, on a
+// host with no other network. Its metric keeps it below every other.
 func (n *netns) setLoopback() error {
 	const flags = unix.IFF_UP | unix.IFF_MULTICAST
 	return errors.Join(
@@ -266,7 +265,7 @@ func (n *netns) changeAddress(op string, typ, flags uint16, name string, p netip
 		rtnl.Attr(unix.IFA_LOCAL, ip), rtnl.Attr(unix.IFA_ADDRESS, ip))
 }
 
-// addAddress gives the interface an address that is usable at once. To have it already is no error.
+// addAddress gives the interface an address that is usable at once. An address that exists already is not an error.
 func (n *netns) addAddress(name string, p netip.Prefix) error {
 	return n.changeAddress("add address", unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, name, p)
 }
@@ -299,7 +298,7 @@ func (n *netns) changeRoute(op string, typ, flags uint16, name string, r route) 
 	return n.do(fmt.Sprintf("%s %s on %s", op, r.dst, name), typ, flags, body...)
 }
 
-// addRoute adds a route. To have it already is no error.
+// addRoute adds a route. A route that exists already is not an error.
 func (n *netns) addRoute(name string, r route) error {
 	err := n.changeRoute("add route", unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, name, r)
 	if errors.Is(err, unix.EEXIST) {
@@ -316,7 +315,7 @@ func (n *netns) delRoute(name string, r route) error {
 func (n *netns) member(port string, group netip.Addr) (bool, error) {
 	index, err := n.index(port)
 	if isGone(err) {
-		return false, nil // with the host's interface
+		return false, nil // the port is gone, with the host's interface
 	} else if err != nil {
 		return false, err
 	}

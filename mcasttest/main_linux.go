@@ -1,5 +1,5 @@
-// This file runs the tests a second time, in a namespace. It takes a new process: a user namespace can only be
-// entered by a process of one thread, and Go's never are.
+// This file runs the tests a second time, in a namespace. It needs a new process: only a process with one thread can
+// enter a user namespace, and Go's processes have more.
 
 package mcasttest
 
@@ -22,13 +22,14 @@ import (
 const (
 	// insideVariable is set for everything that runs in the private namespace.
 	insideVariable = "MCASTTEST_INSIDE"
-	// setupVariable is set for the one process that has to lay it out first. It writes to setupFD how that went.
+	// setupVariable is set for the one process that must first lay out the namespace. That process writes the result to
+	// setupFD.
 	setupVariable = "MCASTTEST_SETUP"
 	setupFD       = 3
 	setupDone     = "ok"
 )
 
-// errOutside tells why the tests do not run in a private namespace; nil if they do.
+// errOutside says why the tests do not run in a private namespace. It is nil if they do.
 var errOutside = errors.New("TestMain does not call mcasttest.Main")
 
 func namespaceError() error { return errOutside }
@@ -51,8 +52,8 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// runInside runs this program again in a private namespace and returns its exit code, or the reason why there
-// is no such namespace. A user namespace is the second choice: root without one is spared its restrictions.
+// runInside runs this program again in a private namespace and returns its exit code, or the reason why there is no
+// such namespace. It tries a user namespace second: root without one is free of its restrictions.
 func runInside() (code int, reason error) {
 	for _, flags := range []uintptr{unix.CLONE_NEWNET, unix.CLONE_NEWUSER | unix.CLONE_NEWNET} {
 		if code, reason = runCloned(flags); reason == nil {
@@ -80,7 +81,7 @@ func runCloned(flags uintptr) (code int, reason error) {
 		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
 	}
 
-	signals := make(chan os.Signal, 8) // before the start, so that none ends this process and not that one
+	signals := make(chan os.Signal, 8) // before the start, so that a signal does not end this process and spare the other
 	for _, s := range []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM} {
 		if !signal.Ignored(s) { // as nohup does
 			signal.Notify(signals, s)
@@ -97,7 +98,7 @@ func runCloned(flags uintptr) (code int, reason error) {
 		return 0, err
 	}
 	go func() {
-		for s := range signals { // from a terminal the other process has got it already; twice does no harm
+		for s := range signals { // a signal from a terminal reaches the other process too; twice does no harm
 			cmd.Process.Signal(s)
 		}
 	}()
@@ -112,7 +113,8 @@ func runCloned(flags uintptr) (code int, reason error) {
 	return exitCode(cmd.ProcessState, err), nil
 }
 
-// exitCode is the code to exit with after a process has ended like that: for a signal, a shell's.
+// exitCode returns the code to exit with after a process has ended with state and err. For a signal it is the code of a
+// shell.
 func exitCode(state *os.ProcessState, err error) int {
 	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
 		fmt.Fprintf(os.Stderr, "mcasttest: the process that ran the tests: %v\n", err)
@@ -121,7 +123,7 @@ func exitCode(state *os.ProcessState, err error) int {
 	return state.ExitCode()
 }
 
-// hint tells the known cures of a refusal.
+// hint returns the known fix for a refused namespace.
 func hint() string {
 	for _, sysctl := range []struct{ name, forbids, permits string }{
 		{"kernel/apparmor_restrict_unprivileged_userns", "1", "0"},
@@ -140,7 +142,7 @@ func hint() string {
 	return ""
 }
 
-// setUp lays out the private namespace, tells the parent process how that went, and reports success.
+// setUp lays out the private namespace, reports the result to the parent process, and returns whether it succeeded.
 func setUp() bool {
 	report := os.NewFile(setupFD, "report")
 	syscall.CloseOnExec(setupFD)
@@ -154,8 +156,8 @@ func setUp() bool {
 	return true
 }
 
-// layOut makes mc0 and mc1. The other ends of their cables are in a second namespace, which lives as long as this
-// process, since nothing closes it.
+// layOut makes mc0 and mc1. The other ends of their cables are in a second namespace. It lives as long as this process,
+// since nothing closes it.
 func layOut() error {
 	here, err := hereNetns()
 	if err != nil {
@@ -177,7 +179,7 @@ func layOut() error {
 	return nil
 }
 
-// newMC describes mc0 or mc1 and what is at the other end.
+// newMC returns the description of mc0 or mc1 and of the other end.
 func newMC(here, hidden *netns, n uint8) *Interface {
 	mc := &Interface{ns: here, name: fmt.Sprintf("mc%d", n), unique: true}
 	mc.setAddresses(mcAddresses(n, 1)...)

@@ -1,6 +1,5 @@
-// Package mcasttest is for testing programs that use multicast, on a network made for the test: without root, without
-// a second machine, and without a packet on the machine's real network. Its users are this module's own tests and
-// yours.
+// Package mcasttest is for tests of programs that use multicast, on a network made for the test. It needs no root, no
+// second machine, and no packet on the machine's real network. This module's own tests use it, and yours can.
 //
 // # The private namespace
 //
@@ -15,27 +14,27 @@
 //	mc1  10.88.1.1/24  fd88:0:0:1::1/64  fe80::88:1:1/64  default routes: 10.88.1.254, fd88:0:0:1::fe, metric 200
 //
 // mc0 and mc1 are Ethernet-like (veth) and have a carrier. All addresses are usable at once: there is no duplicate
-// address detection. A program that names no interface sends by mc0; lo is for who names it. For IPv4 this takes
-// three routes for 224.0.0.0/4, of rising metric, by mc0, mc1 and lo: Linux has no need of the last one when lo is
-// named. For IPv6 it takes one of type local for ff00::/8 by lo; Linux itself makes the others. What else the kernel
-// has for new namespaces stays as it is, rp_filter and the IGMP and MLD versions for example.
+// address detection. A program that names no interface sends through mc0; lo is for programs that name it. For IPv4
+// this takes three routes for 224.0.0.0/4, of rising metric, through mc0, mc1 and lo: Linux does not need the last one
+// when lo is named. For IPv6 it takes one route of type local for ff00::/8 through lo; Linux itself makes the others.
+// All other settings are the kernel's for new namespaces, rp_filter and the IGMP and MLD versions for example.
 //
 // Only the network is private. Files are the machine's, and so is /sys: /sys/class/net lists the machine's interfaces,
 // while /proc/net and /proc/sys/net are the namespace's.
 //
 // On other systems tests run on the interfaces of the machine.
 //
-// # Networks to order
+// # Networks made for a test
 //
-// [NewVeth] adds an interface to the namespace of the test, which can lose its carrier, be renamed, be deleted and come
-// back, with a [Host] at the other end of the cable. [NewLAN] makes a network of hosts on a switch that snoops IGMP and
-// MLD, [NewRouter] connects two of them, and [NewHost] is a host alone. Each host is a network namespace with
-// interfaces, routes and sysctls of its own, and [Host.Do] runs a function of the test on it. All this is Linux only:
-// elsewhere the test that asks for it is skipped.
+// [NewVeth] adds an interface to the namespace of the test, with a [Host] at the other end of the cable. The interface
+// can lose its carrier, be renamed, be deleted and come back. [NewLAN] makes a network of hosts on a switch that snoops
+// IGMP and MLD. [NewRouter] connects two such networks, and [NewHost] makes a host without a network. Each host is a
+// network namespace with its own interfaces, routes and sysctls. [Host.Do] runs a function of the test on it. All this
+// is Linux only: elsewhere a test that uses it is skipped.
 //
-// Everything made for a test is gone when it ends. What cannot be made fails the test, unless the kernel was built
-// without it: that skips it. On a slow machine, MCAST_TEST_SLOW=10 in the environment multiplies the limits of this
-// package's own waits, 10 seconds each, by ten.
+// Everything made for a test is gone when it ends. A failure to make something fails the test. If the kernel was built
+// without it, the test is skipped. On a slow machine, set MCAST_TEST_SLOW=10 in the environment: it multiplies the
+// limits of this package's own waits, 10 seconds each, by ten.
 package mcasttest
 
 import (
@@ -54,7 +53,7 @@ import (
 // strictVariable is the environment variable that turns skipped tests into failed ones.
 const strictVariable = "MCAST_TEST_STRICT"
 
-// patience limits the waits for what takes milliseconds.
+// patience limits the waits for operations that take milliseconds.
 var patience = slow.Limit(10 * time.Second)
 
 // The metrics of the routes that the package makes. Smaller wins.
@@ -70,7 +69,7 @@ var (
 	anywhere6  = netip.MustParsePrefix("::/0")
 )
 
-// route is an entry of a routing table. A route without a gateway is on-link; a local one, in the table "local",
+// route is an entry of a routing table. A route without a gateway is on-link. A local route, in the table "local",
 // delivers to the host itself.
 type route struct {
 	dst     netip.Prefix
@@ -79,14 +78,14 @@ type route struct {
 	local   bool
 }
 
-// Main runs the tests and exits. On Linux it starts the test binary once more in a private network namespace, which the
-// package documentation describes, with the same arguments, environment, working directory and standard files; passes
-// signals on to it, ends it with itself, and exits with its code. Privileges are not needed: an ordinary user gets a
-// user namespace, too, and is root in it. What TestMain does before, it does twice. Processes that a test starts
-// share its namespace: a test binary that executes itself just runs there.
+// Main runs the tests and exits. On Linux it starts the test binary once more, in a private network namespace, which
+// the package documentation describes. The second process has the same arguments, environment, working directory and
+// standard files. Main passes signals on to it, ends it when Main's process ends, and exits with its code. Privileges
+// are not needed: an ordinary user gets a user namespace, too, and is root in it. What TestMain does before Main
+// happens twice. Processes that a test starts share its namespace: a test binary that executes itself just runs there.
 //
-// Where the namespace cannot be had – in most containers, and where the system reserves namespaces to root – and on
-// other systems, Main runs the tests where they are. [Require] then tells the two apart.
+// The namespace is not available in most containers, nor where the system reserves namespaces to root. There, and on
+// other systems, Main runs the tests where they are. [Require] then distinguishes the two cases.
 func Main(m *testing.M) {
 	os.Exit(run(m))
 }
@@ -94,8 +93,8 @@ func Main(m *testing.M) {
 // Require skips the test, with the reason, unless it runs in the private namespace of [Main]. Call it first in each
 // test that sends. With MCAST_TEST_STRICT=1 in the environment, as fits CI, the test fails instead.
 //
-// On systems other than Linux it does nothing: they have no such namespaces, tests there run on the machine's own
-// interfaces, and whether those can multicast is for the test to find out.
+// On systems other than Linux Require does nothing. They have no such namespaces, and tests there run on the machine's
+// own interfaces. The test must find out whether those can multicast.
 func Require(t testing.TB) {
 	t.Helper()
 	if runtime.GOOS == "linux" {
@@ -103,7 +102,7 @@ func Require(t testing.TB) {
 	}
 }
 
-// requireNamespace is Require for what exists in namespaces only, on every system.
+// requireNamespace is Require for features that exist only in namespaces, on every system.
 func requireNamespace(t testing.TB) {
 	t.Helper()
 	if err := namespaceError(); err != nil {
@@ -119,7 +118,7 @@ func unavailable(t testing.TB, reason error) {
 	t.Skipf("mcasttest: %v", reason)
 }
 
-// need is check for what some kernels are built without: for want of that the test is skipped.
+// need is check for features that some kernels are built without. If the feature is missing, the test is skipped.
 func need(t testing.TB, err error) {
 	t.Helper()
 	if errors.Is(err, errors.ErrUnsupported) {
@@ -132,7 +131,7 @@ func need(t testing.TB, err error) {
 func check(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
-		// Several errors, joined, come one to a line.
+		// Joined errors come one to a line.
 		t.Fatalf("mcasttest: %s", strings.ReplaceAll(fmt.Sprint(err), "\n", "; "))
 	}
 }

@@ -1,6 +1,6 @@
-// This file is a multicast router in user space, of the simplest kind: the kernel asks where packets of a new source
-// and group should go, and the answer is always "out of all other interfaces". The switches there see to it that only
-// members get them. The interface of the kernel is that of linux/mroute.h and linux/mroute6.h.
+// This file is a multicast router in user space, of the simplest kind. The kernel asks where packets of a new source
+// and group should go, and the answer is always "out of all other interfaces". The switches there forward them only to
+// members. The interface of the kernel is in linux/mroute.h and linux/mroute6.h.
 
 package mcasttest
 
@@ -25,12 +25,12 @@ const (
 // mroute forwards multicast of one family between the interfaces of a namespace.
 type mroute struct {
 	family  mrouteFamily
-	file    *os.File // of a raw socket, by which the kernel asks
+	file    *os.File // of a raw socket, on which the kernel asks
 	legs    int
 	stopped chan struct{}
 }
 
-// mrouteFamily is what differs between IPv4 and IPv6.
+// mrouteFamily holds the differences between IPv4 and IPv6.
 type mrouteFamily struct {
 	domain, protocol, level int
 	vif                     func(vif, index int) []byte                             // struct vifctl, mif6ctl
@@ -152,7 +152,7 @@ func openMroute(family mrouteFamily, indexes []int) (*mroute, error) {
 	return r, nil
 }
 
-// serve answers the kernel's questions until the file is closed.
+// serve answers the kernel's requests until the file is closed.
 func (r *mroute) serve() {
 	defer close(r.stopped)
 	b := make([]byte, 64<<10)
@@ -162,7 +162,7 @@ func (r *mroute) serve() {
 			return
 		}
 		if err != nil {
-			continue // such as ENOBUFS: a question was lost, and the next packet asks it again
+			continue // such as ENOBUFS: a request was lost, and the next packet causes another
 		}
 		if source, group, vif, ok := r.family.upcall(b[:n]); ok {
 			r.forward(r.family.mfc(source, group, vif, r.legs))
@@ -170,8 +170,8 @@ func (r *mroute) serve() {
 	}
 }
 
-// forward adds an entry to the forwarding cache. The kernel then forwards what waited for it, too. A refusal is
-// not reported: packets that do not get through show it.
+// forward adds an entry to the forwarding cache. The kernel then also forwards the packets that waited for it. A
+// refusal is not reported: packets that do not get through show it.
 func (r *mroute) forward(entry []byte) {
 	raw, err := r.file.SyscallConn()
 	if err != nil {
@@ -180,7 +180,7 @@ func (r *mroute) forward(entry []byte) {
 	_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptString(int(fd), r.family.level, mrtAddMFC, string(entry)) })
 }
 
-// stop ends the forwarding. The kernel forgets interfaces and routes with the socket.
+// stop ends the forwarding. When the socket is closed, the kernel forgets its interfaces and routes.
 func (r *mroute) stop() error {
 	err := r.file.Close()
 	<-r.stopped

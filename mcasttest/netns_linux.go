@@ -1,5 +1,5 @@
-// This file makes network namespaces and runs functions in them. A namespace is a thread's, not a goroutine's, and
-// a thread that has entered another must never run anybody else's goroutine again: it is thrown away.
+// This file makes network namespaces and runs functions in them. A namespace belongs to a thread, not to a goroutine. A
+// thread that has entered another namespace must never run another goroutine again, so it ends.
 
 package mcasttest
 
@@ -16,7 +16,7 @@ import (
 // netns is a network namespace: a whole network stack, with a connection to configure it.
 type netns struct {
 	fd int        // keeps it alive
-	mu sync.Mutex // held while a request is under way: any goroutine may send one
+	mu sync.Mutex // held during a request: any goroutine may send one
 	nl *rtnl.Conn
 }
 
@@ -33,7 +33,7 @@ func newNetns() (*netns, error) {
 	return n, nil
 }
 
-// hereNetns is the namespace this process runs in.
+// hereNetns returns the namespace that this process runs in.
 func hereNetns() (*netns, error) {
 	return makeNetns(func() error { return nil })
 }
@@ -60,8 +60,8 @@ func makeNetns(enter func() error) (n *netns, err error) {
 	return n, err
 }
 
-// close gives up the namespace. The kernel destroys it, with its interfaces and the far ends of their cables, when
-// no socket in it is open any more either.
+// close releases the namespace. The kernel destroys it, with its interfaces and the far ends of their cables, when also
+// no socket in it is open any more.
 func (n *netns) close() error {
 	return errors.Join(n.nl.Close(), unix.Close(n.fd))
 }
@@ -76,8 +76,9 @@ func (n *netns) run(fn func()) (err error) {
 	return err
 }
 
-// onThread calls fn on a thread of its own, which ends with it, and waits. The process's first thread cannot end and
-// is what /proc/self shows, so it must stay as it is: if the goroutine happens to be on it, the next one is not.
+// onThread calls fn on a new thread, which ends afterwards, and waits. The process's first thread cannot end, and
+// /proc/self shows it, so it must stay as it is. If the goroutine happens to run on that thread, onThread takes the
+// next one.
 func onThread(fn func()) {
 	done := make(chan struct{})
 	go func() {

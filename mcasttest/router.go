@@ -1,19 +1,19 @@
-// This file is about routers between local networks, the only place where a TTL shows.
+// This file is about routers between local networks. Only there does a TTL matter.
 
 package mcasttest
 
 import "testing"
 
-// Router connects two networks. It forwards unicast, for which it is the hosts' default gateway, and multicast:
-// everything whose TTL or hop limit is above 1 when it arrives and whose group is not link-local. The switch of the
-// other network then sends it to the members there. It speaks no multicast routing protocol, and does not need to: its
-// switch ports are set to get every group.
+// Router connects two networks. It forwards unicast, for which it is the hosts' default gateway. It forwards multicast
+// whose TTL or hop limit is above 1 on arrival and whose group is not link-local. The switch of the other network then
+// sends it to the members there. Router uses no multicast routing protocol, and needs none: its switch ports are set to
+// get every group.
 type Router struct {
 	*Host // with an interface eth0 on the first network and eth1 on the second
 }
 
-// NewRouter puts a router between two networks. If one has a router already, that one stays its hosts' default gateway,
-// and the new one forwards only multicast from there, and unicast by routes that the test adds.
+// NewRouter puts a router between two networks. If one has a router already, that one stays its hosts' default gateway.
+// The new router then forwards only multicast from there, and unicast through routes that the test adds.
 func NewRouter(t testing.TB, a, b *LAN) *Router {
 	t.Helper()
 	requireNamespace(t)

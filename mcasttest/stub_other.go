@@ -1,7 +1,7 @@
 //go:build !linux
 
-// This file is for systems without network namespaces: tests run where they are, and those that need a network of their
-// own are skipped before any of these functions is called.
+// This file is for systems without network namespaces. There the tests run on the machine itself. Tests that need a
+// network of their own are skipped before any of these functions is called.
 
 package mcasttest
 
